@@ -1,0 +1,354 @@
+"""Composites map every node of a Graph to a rule; the first entry that matches wins.
+
+The names and maps of the presets are zennit's where zennit has them, so that users can move.
+Unlike there, a node that nothing matches raises.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Union, get_args
+
+from relprop.errors import UnmatchedLayerError
+from relprop.graph import (
+    Activation,
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Constant,
+    Conv2d,
+    Dense,
+    Graph,
+    Identity,
+    Input,
+    LocalResponseNorm,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Node,
+    Operator,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+    Softmax,
+)
+from relprop.rules import (
+    AlphaBeta,
+    Bias,
+    Bound,
+    Epsilon,
+    Flat,
+    Gamma,
+    HalfAndHalf,
+    Pass,
+    Proportional,
+    Rule,
+    SignalTakesAll,
+    Taylor,
+    WinnerTakesAll,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
+)
+
+_LAYERS = (Conv2d, Dense)
+"""The layers with weights: what "first linear layer" and integer positions count."""
+
+_CONSTANT_WEIGHTS = (AvgPool2d, AdaptiveAvgPool2d, Mean, Add)
+_MOVES = (Activation, Identity, Reshape, Permute, Slice, Pad, Concat)
+_WITHOUT_RULE = (Input, Constant)
+
+_OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_args(Operator)}
+
+_APPLICABLE: dict[type, tuple[type, ...]] = {
+    **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero)),
+    **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Zero)),
+    **dict.fromkeys(_MOVES, (Pass, Zero)),
+    BatchNorm: (Epsilon, Pass, Zero),
+    MaxPool2d: (WinnerTakesAll, Proportional, Zero),
+    LocalResponseNorm: (Pass, Taylor, Zero),
+    Mul: (SignalTakesAll, HalfAndHalf, Zero),
+    Softmax: (),
+}
+"""Which rules an operator can have. A softmax has none: it is only supported at the end."""
+
+
+@dataclass(frozen=True)
+class First:
+    """Matches the layers that touch the input: those reached without passing another layer."""
+
+    types: tuple[type, ...] = _LAYERS
+
+
+Matcher = Union[str, int, type, tuple[type, ...], First, Callable[[Node], bool]]
+"""What selects nodes.
+
+A node's name or an operator type's name; the position of a layer with weights (Conv2d, Dense)
+in the graph's order, negative from the end; operator types; :class:`First`; a predicate.
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a composite: the nodes that ``matcher`` selects get ``rule``."""
+
+    matcher: Matcher
+    rule: Rule
+
+    def __str__(self) -> str:
+        return f"{_describe(self.matcher)}: {self.rule}"
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A name and its entries in order; the first entry that matches a node gives its rule."""
+
+    name: str
+    entries: tuple[Entry, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([self.name, *(f"  {entry}" for entry in self.entries)])
+
+
+def assign(
+    composite: Composite, graph: Graph, overrides: Mapping[Matcher, Rule] | None = None
+) -> dict[str, Rule]:
+    """Give every node but inputs and constants its rule.
+
+    Parameters
+    ----------
+    composite
+        The entries to match.
+    graph
+        The canonized graph.
+    overrides
+        Rules that come before the composite's, in the mapping's order.
+
+    Raises
+    ------
+    UnmatchedLayerError
+        If nothing matches a node, or the matching rule does not apply to its operator.
+    ValueError
+        If a name or a position selects no node.
+    """
+    own = tuple(Entry(matcher, rule) for matcher, rule in (overrides or {}).items())
+    entries = own + composite.entries
+    selected = [(_select(entry.matcher, graph), entry.rule) for entry in entries]
+    rules: dict[str, Rule] = {}
+    problems = []
+    for node in graph:
+        if isinstance(node.operator, _WITHOUT_RULE):
+            continue
+        rule = next((rule for names, rule in selected if node.name in names), None)
+        problem = _problem(node, rule)
+        if problem:
+            problems.append(problem)
+        elif rule is not None:
+            rules[node.name] = rule
+    if problems:
+        raise UnmatchedLayerError(
+            "\n".join(
+                [
+                    f"composite {composite.name!r} does not serve every node:",
+                    *(f"  {problem}" for problem in problems),
+                    "its entries, the first match wins:",
+                    *(f"  {entry}" for entry in entries),
+                    "give a node its rule by name, such as rules={'name': Pass()}, "
+                    "or stop its relevance with Zero().",
+                ]
+            )
+        )
+    return rules
+
+
+def _problem(node: Node, rule: Rule | None) -> str:
+    """What is wrong with a node's rule, or an empty string."""
+    applicable = _APPLICABLE[type(node.operator)]
+    where = f"{node.name} ({node.type})"
+    if not applicable:
+        return f"{where}: no rule exists for it yet, except at the end of a model, where it is cut."
+    if rule is None:
+        return f"{where}: no entry matches."
+    if not isinstance(rule, applicable):
+        known = ", ".join(kind.__name__ for kind in applicable)
+        return f"{where}: {rule} does not apply; its rules are {known}."
+    if isinstance(node.operator, _CONSTANT_WEIGHTS) and getattr(rule, "bias", "absorb") != "absorb":
+        return f"{where}: {rule} does not apply; it has no bias, so bias must be 'absorb'."
+    return ""
+
+
+def _select(matcher: Matcher, graph: Graph) -> set[str]:
+    """Names of the nodes that a matcher selects."""
+    if isinstance(matcher, First):
+        return {n.name for n in _touching_input(graph) if isinstance(n.operator, matcher.types)}
+    if isinstance(matcher, (type, tuple)):
+        return {node.name for node in graph if isinstance(node.operator, matcher)}
+    if isinstance(matcher, str):
+        return _select_by_name(matcher, graph)
+    if isinstance(matcher, int):
+        layers = [node.name for node in graph if isinstance(node.operator, _LAYERS)]
+        if not -len(layers) <= matcher < len(layers):
+            raise ValueError(
+                f"position {matcher} selects nothing: the graph has {len(layers)} layers with "
+                "weights (Conv2d, Dense), counted from 0."
+            )
+        return {layers[matcher]}
+    return {node.name for node in graph if matcher(node)}
+
+
+def _select_by_name(name: str, graph: Graph) -> set[str]:
+    if name in graph.nodes:
+        return {name}
+    if name in _OPERATORS:
+        return _select(_OPERATORS[name], graph)
+    close = get_close_matches(name, [*graph.nodes, *_OPERATORS], n=5)
+    hint = f"did you mean {', '.join(close)}?" if close else "print(graph) lists the nodes."
+    raise ValueError(f"{name!r} is neither a node's name nor an operator type; {hint}")
+
+
+def _touching_input(graph: Graph) -> list[Node]:
+    """Layers with weights that read the input, directly or through nodes without weights."""
+    unweighted = {graph.input.name}  # nodes that the input reaches without passing a layer
+    touching = []
+    for node in graph:
+        if unweighted.isdisjoint(node.inputs):
+            continue
+        if isinstance(node.operator, _LAYERS):
+            touching.append(node)
+        else:
+            unweighted.add(node.name)
+    return touching
+
+
+def _describe(matcher: Matcher) -> str:
+    if isinstance(matcher, First):
+        return f"first {_describe(matcher.types)}"
+    if isinstance(matcher, tuple):
+        return ", ".join(kind.__name__ for kind in matcher)
+    if isinstance(matcher, type):
+        return matcher.__name__
+    if isinstance(matcher, str):
+        return repr(matcher)
+    if isinstance(matcher, int):
+        return f"layer {matcher}"
+    return f"predicate {getattr(matcher, '__name__', repr(matcher))}"
+
+
+_OTHERS = (
+    Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(1e-6)),
+    Entry(MaxPool2d, WinnerTakesAll()),
+    Entry(Mul, SignalTakesAll()),
+    Entry((*_MOVES, LocalResponseNorm), Pass()),
+)
+"""What all presets share. A preset's ``epsilon`` is for layers with weights only, as in zennit:
+a large one there must not swallow what sums and average pools hand down."""
+
+
+def _composite(name: str, convolution: Rule, dense: Rule, *first: Entry) -> Composite:
+    layers = (Entry(Conv2d, convolution), Entry(Dense, dense))
+    return Composite(name, (*first, *layers, *_OTHERS))
+
+
+def _epsilon_plus(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
+    return _composite("epsilon_plus", ZPlus(bias), Epsilon(epsilon, bias))
+
+
+def _epsilon_plus_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
+    first = Entry(First(), Flat())
+    return _composite("epsilon_plus_flat", ZPlus(bias), Epsilon(epsilon, bias), first)
+
+
+def _epsilon_alpha2_beta1(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
+    return _composite("epsilon_alpha2_beta1", AlphaBeta(2, 1, bias), Epsilon(epsilon, bias))
+
+
+def _epsilon_alpha2_beta1_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
+    first = Entry(First(), Flat())
+    rule = AlphaBeta(2, 1, bias)
+    return _composite("epsilon_alpha2_beta1_flat", rule, Epsilon(epsilon, bias), first)
+
+
+def _epsilon_gamma_box(
+    low: Bound, high: Bound, epsilon: float = 1e-6, gamma: float = 0.25, bias: Bias = "absorb"
+) -> Composite:
+    first = Entry(First((Conv2d,)), ZBox(low, high))
+    return _composite("epsilon_gamma_box", Gamma(gamma, bias), Epsilon(epsilon, bias), first)
+
+
+def _excitation_backprop(bias: Bias = "absorb") -> Composite:
+    return _composite("excitation_backprop", ZPlus(bias), ZPlus(bias))
+
+
+def _deep_taylor(low: Bound, high: Bound, bias: Bias = "absorb") -> Composite:
+    first = Entry(First(), ZBox(low, high))
+    return _composite("deep_taylor", ZPlus(bias), ZPlus(bias), first)
+
+
+def _alpha2_beta1(bias: Bias = "absorb") -> Composite:
+    return _composite("alpha2_beta1", AlphaBeta(2, 1, bias), AlphaBeta(2, 1, bias))
+
+
+def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
+    return _composite("epsilon", Epsilon(epsilon, bias), Epsilon(epsilon, bias))
+
+
+PRESETS: dict[str, Callable[..., Composite]] = {
+    "epsilon_plus": _epsilon_plus,
+    "epsilon_plus_flat": _epsilon_plus_flat,
+    "epsilon_alpha2_beta1": _epsilon_alpha2_beta1,
+    "epsilon_alpha2_beta1_flat": _epsilon_alpha2_beta1_flat,
+    "epsilon_gamma_box": _epsilon_gamma_box,
+    "excitation_backprop": _excitation_backprop,
+    "deep_taylor": _deep_taylor,
+    "alpha2_beta1": _alpha2_beta1,
+    "epsilon": _epsilon,
+}
+"""The presets: name to factory. This is the one list of them."""
+
+
+def parameters(name: str) -> dict[str, object]:
+    """Names of a preset's parameters with their defaults, ``None`` where one must be given."""
+    signature = inspect.signature(_factory(name)).parameters
+    return {
+        key: None if value.default is inspect.Parameter.empty else value.default
+        for key, value in signature.items()
+    }
+
+
+def preset(name: str, **values: object) -> Composite:
+    """Make a preset, such as ``preset("epsilon_gamma_box", low=-2.1, high=2.6)``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such preset, or a parameter's value is out of range.
+    TypeError
+        If a parameter is unknown or missing.
+    """
+    factory = _factory(name)
+    known = parameters(name)
+    for key in values:
+        if key not in known:
+            raise TypeError(f"preset {name!r} has no parameter {key!r}; it has {', '.join(known)}.")
+    missing = [key for key, default in known.items() if default is None and key not in values]
+    if missing:
+        raise TypeError(
+            f"preset {name!r} needs {' and '.join(missing)}: the bounds of the network's input, "
+            "a number or one per channel."
+        )
+    return factory(**values)
+
+
+def _factory(name: str) -> Callable[..., Composite]:
+    if name not in PRESETS:
+        close = get_close_matches(name, PRESETS, n=3)
+        hint = f"did you mean {', '.join(close)}? " if close else ""
+        raise ValueError(f"there is no preset {name!r}; {hint}known are {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,0 +1,318 @@
+"""Composites: which node gets which rule, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from relprop.composites import PRESETS, Composite, Entry, assign, parameters, preset
+from relprop.errors import UnmatchedLayerError
+from relprop.graph import (
+    Activation,
+    AdaptiveAvgPool2d,
+    Add,
+    BatchNorm,
+    Concat,
+    Constant,
+    Conv2d,
+    Dense,
+    Graph,
+    Input,
+    LocalResponseNorm,
+    MaxPool2d,
+    Mul,
+    Operator,
+    Reshape,
+    Softmax,
+)
+from relprop.rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    HalfAndHalf,
+    Pass,
+    Proportional,
+    Rule,
+    SignalTakesAll,
+    Taylor,
+    WinnerTakesAll,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
+)
+
+
+def conv(out: int, into: int) -> Conv2d:
+    return Conv2d(np.ones((out, into, 1, 1), np.float32))
+
+
+def network() -> Graph:
+    """Two convolutions touch the input, one through a batch norm; a residual, a gate, a head."""
+    graph = Graph()
+    graph.add("input", Input((3, 4, 4)))
+    graph.add("norm", BatchNorm(np.ones(3, np.float32), np.zeros(3, np.float32)), ["input"])
+    graph.add("left", conv(2, 3), ["norm"])
+    graph.add("right", conv(2, 3), ["input"])
+    graph.add("relu", Activation("relu"), ["left"])
+    graph.add("lrn", LocalResponseNorm(5), ["relu"])
+    graph.add("sum", Add(), ["lrn", "right"])
+    graph.add("inner", conv(2, 2), ["sum"])
+    graph.add("sigmoid", Activation("sigmoid"), ["inner"])
+    graph.add("gate", Mul(), ["sum", "sigmoid"])
+    graph.add("concat", Concat(), ["gate", "right"])
+    graph.add("pool", MaxPool2d((2, 2), (2, 2)), ["concat"])
+    graph.add("mean", AdaptiveAvgPool2d(), ["pool"])
+    graph.add("flatten", Reshape((4,)), ["mean"])
+    graph.add("offset", Constant(np.ones(4, np.float32)))
+    graph.add("shifted", Add(), ["flatten", "offset"])
+    graph.add("head", Dense(np.ones((2, 4), np.float32)), ["shifted"])
+    return graph
+
+
+def dense_first() -> Graph:
+    graph = Graph()
+    graph.add("input", Input((3,)))
+    graph.add("first", Dense(np.ones((2, 3), np.float32)), ["input"])
+    graph.add("second", Dense(np.ones((2, 2), np.float32)), ["first"])
+    return graph
+
+
+EXPECTED: dict[str, tuple[Rule, Rule, Rule]] = {
+    # preset: first convolution, other convolutions, dense
+    "epsilon_plus": (ZPlus(), ZPlus(), Epsilon()),
+    "epsilon_plus_flat": (Flat(), ZPlus(), Epsilon()),
+    "epsilon_alpha2_beta1": (AlphaBeta(2, 1), AlphaBeta(2, 1), Epsilon()),
+    "epsilon_alpha2_beta1_flat": (Flat(), AlphaBeta(2, 1), Epsilon()),
+    "epsilon_gamma_box": (ZBox(-1, 1), Gamma(0.25), Epsilon()),
+    "excitation_backprop": (ZPlus(), ZPlus(), ZPlus()),
+    "deep_taylor": (ZBox(-1, 1), ZPlus(), ZPlus()),
+    "alpha2_beta1": (AlphaBeta(2, 1), AlphaBeta(2, 1), AlphaBeta(2, 1)),
+    "epsilon": (Epsilon(), Epsilon(), Epsilon()),
+}
+
+FIRST_DENSE: dict[str, Rule] = {
+    "epsilon_plus": Epsilon(),
+    "epsilon_plus_flat": Flat(),
+    "epsilon_alpha2_beta1": Epsilon(),
+    "epsilon_alpha2_beta1_flat": Flat(),
+    "epsilon_gamma_box": Epsilon(),
+    "excitation_backprop": ZPlus(),
+    "deep_taylor": ZBox(-1, 1),
+    "alpha2_beta1": AlphaBeta(2, 1),
+    "epsilon": Epsilon(),
+}
+
+
+def boxed(name: str) -> Composite:
+    return preset(name, **({"low": -1, "high": 1} if "low" in parameters(name) else {}))
+
+
+def test_the_table_of_presets_is_complete_and_in_order() -> None:
+    assert list(PRESETS) == list(EXPECTED) == list(FIRST_DENSE)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset(name: str) -> None:
+    first, convolution, dense = EXPECTED[name]
+    assert boxed(name).name == name
+    assert assign(boxed(name), network()) == {
+        "norm": Epsilon(),
+        "left": first,
+        "right": first,
+        "relu": Pass(),
+        "lrn": Pass(),
+        "sum": Epsilon(),
+        "inner": convolution,
+        "sigmoid": Pass(),
+        "gate": SignalTakesAll(),
+        "concat": Pass(),
+        "pool": WinnerTakesAll(),
+        "mean": Epsilon(),
+        "flatten": Pass(),
+        "shifted": Epsilon(),
+        "head": dense,
+    }
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_on_a_first_dense_layer(name: str) -> None:
+    assert assign(boxed(name), dense_first()) == {
+        "first": FIRST_DENSE[name],
+        "second": EXPECTED[name][2],
+    }
+
+
+def test_a_layer_that_reads_the_input_beside_another_one_is_a_first_layer_too() -> None:
+    graph = Graph()
+    graph.add("input", Input((2, 4, 4)))
+    graph.add("conv", conv(2, 2), ["input"])
+    graph.add("both", Concat(), ["input", "conv"])
+    graph.add("next", conv(2, 4), ["both"])
+    graph.add("last", conv(2, 2), ["next"])
+    rules = assign(preset("epsilon_plus_flat"), graph)
+    assert [rules[n] for n in ("conv", "next", "last")] == [Flat(), Flat(), ZPlus()]
+
+
+def test_parameters_reach_the_layers_with_weights_only() -> None:
+    rules = assign(preset("epsilon", epsilon=0.1, bias="distribute"), network())
+    assert rules["head"] == rules["left"] == Epsilon(0.1, "distribute")
+    assert rules["sum"] == rules["norm"] == rules["mean"] == Epsilon(1e-6)
+    box = preset("epsilon_gamma_box", low=(-1, -2, -3), high=(1, 2, 3), gamma=0.5, epsilon=1e-4)
+    rules = assign(box, network())
+    assert rules["left"] == ZBox((-1, -2, -3), (1, 2, 3))
+    assert (rules["inner"], rules["head"]) == (Gamma(0.5), Epsilon(1e-4))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_bias_modes(name: str) -> None:
+    box = {"low": 0, "high": 1} if "low" in parameters(name) else {}
+    assert assign(preset(name, bias="exclude", **box), network())["head"].bias == "exclude"
+
+
+@pytest.mark.parametrize(
+    ("matcher", "selected"),
+    [
+        ("inner", {"inner"}),
+        ("Conv2d", {"left", "right", "inner"}),
+        (Dense, {"head"}),
+        ((Conv2d, Dense), {"left", "right", "inner", "head"}),
+        (0, {"left"}),
+        (2, {"inner"}),
+        (-1, {"head"}),
+        (
+            lambda node: node.shape == (2, 4, 4) and node.type == "Conv2d",
+            {"left", "right", "inner"},
+        ),
+    ],
+)
+def test_overrides(matcher: object, selected: set[str]) -> None:
+    plain = assign(preset("epsilon"), network())
+    rules = assign(preset("epsilon"), network(), {matcher: WSquare()})
+    assert {name for name, rule in rules.items() if rule != plain[name]} == selected
+    assert all(rules[name] == WSquare() for name in selected)
+
+
+def test_the_first_override_wins() -> None:
+    overrides = {"left": Flat(), "Conv2d": WSquare()}
+    rules = assign(preset("epsilon"), network(), overrides)
+    assert [rules[name] for name in ("left", "right", "inner")] == [Flat(), WSquare(), WSquare()]
+
+
+def test_a_node_name_comes_before_an_operator_type() -> None:
+    graph = dense_first()
+    graph.add("Dense", Dense(np.ones((2, 2), np.float32)), ["second"])
+    rules = assign(preset("epsilon"), graph, {"Dense": Flat()})
+    assert list(rules.values()) == [Epsilon(), Epsilon(), Flat()]
+
+
+def test_an_unmatched_node_raises_with_all_that_helps() -> None:
+    composite = Composite("mine", (Entry((Conv2d, Dense), Epsilon()), Entry(Add, Epsilon())))
+    with pytest.raises(UnmatchedLayerError) as caught:
+        assign(composite, network())
+    text = str(caught.value)
+    for part in ("mine", "relu (Activation): no entry matches", "pool (MaxPool2d)", "Pass()"):
+        assert part in text
+    assert "Conv2d, Dense: Epsilon(epsilon=1e-06, bias='absorb')" in text
+    assert "sum (Add)" not in text
+    assert "input (Input)" not in text and "offset" not in text
+
+
+RULES: list[Rule] = [
+    Epsilon(),
+    AlphaBeta(),
+    Gamma(),
+    ZBox(0, 1),
+    WSquare(),
+    Flat(),
+    Pass(),
+    Zero(),
+    WinnerTakesAll(),
+    Proportional(),
+    Taylor(),
+    SignalTakesAll(),
+    HalfAndHalf(),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "applicable"),
+    [
+        ("left", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero}),
+        ("head", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero}),
+        ("sum", {Epsilon, Zero}),
+        ("mean", {Epsilon, Zero}),
+        ("norm", {Epsilon, Pass, Zero}),
+        ("pool", {WinnerTakesAll, Proportional, Zero}),
+        ("lrn", {Pass, Taylor, Zero}),
+        ("relu", {Pass, Zero}),
+        ("flatten", {Pass, Zero}),
+        ("concat", {Pass, Zero}),
+        ("gate", {SignalTakesAll, HalfAndHalf, Zero}),
+    ],
+)
+def test_a_rule_that_does_not_apply_is_refused(name: str, applicable: set[type]) -> None:
+    accepted = set()
+    for rule in RULES:
+        try:
+            assert assign(preset("epsilon"), network(), {name: rule})[name] == rule
+            accepted.add(type(rule))
+        except UnmatchedLayerError as error:
+            assert f"{name} (" in str(error) and "does not apply" in str(error)
+    assert accepted == applicable
+
+
+def test_nodes_without_bias_take_no_bias_mode() -> None:
+    with pytest.raises(UnmatchedLayerError, match="sum .*has no bias"):
+        assign(preset("epsilon"), network(), {"sum": Epsilon(1e-6, "exclude")})
+
+
+@pytest.mark.parametrize("rule", [Pass(), Zero(), Epsilon()])
+def test_a_softmax_inside_has_no_rule(rule: Rule) -> None:
+    graph = dense_first()
+    softmax: Operator = Softmax(0)
+    graph.add("softmax", softmax, ["second"])
+    graph.add("last", Dense(np.ones((2, 2), np.float32)), ["softmax"])
+    with pytest.raises(UnmatchedLayerError, match=r"softmax \(Softmax\): no rule exists"):
+        assign(preset("epsilon"), graph, {"softmax": rule})
+
+
+@pytest.mark.parametrize(
+    ("matcher", "text"),
+    [
+        ("iner", "'iner' is neither .* did you mean inner"),
+        ("Conv2D", "did you mean Conv2d"),
+        ("qqqq", r"print\(graph\)"),
+        (4, "position 4 selects nothing: the graph has 4 layers"),
+        (-5, "position -5 selects nothing"),
+    ],
+)
+def test_an_override_that_selects_nothing_raises(matcher: object, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        assign(preset("epsilon"), network(), {matcher: Epsilon()})
+
+
+def test_preset_errors() -> None:
+    with pytest.raises(
+        ValueError, match="no preset 'epsilon_plus_fla'; did you mean epsilon_plus_"
+    ):
+        preset("epsilon_plus_fla")
+    with pytest.raises(TypeError, match="'epsilon_plus' has no parameter 'gamma'; it has epsilon"):
+        preset("epsilon_plus", gamma=1.0)
+    with pytest.raises(TypeError, match="'deep_taylor' needs low and high"):
+        preset("deep_taylor")
+    with pytest.raises(TypeError, match="'epsilon_gamma_box' needs high"):
+        preset("epsilon_gamma_box", low=0)
+    with pytest.raises(ValueError, match="epsilon must be finite and > 0"):
+        preset("epsilon", epsilon=0.0)
+
+
+def test_parameters_are_listed_with_defaults() -> None:
+    assert parameters("epsilon_gamma_box") == {
+        "low": None,
+        "high": None,
+        "epsilon": 1e-6,
+        "gamma": 0.25,
+        "bias": "absorb",
+    }
