@@ -1,0 +1,11 @@
+"""The exceptions that are relprop's own; everything else is a ValueError, TypeError or OSError."""
+
+from __future__ import annotations
+
+
+class UnsupportedOperatorError(ValueError):
+    """A model holds operators that the Graph cannot represent; the message lists all of them."""
+
+
+class UnmatchedLayerError(ValueError):
+    """No entry of the composite matches a node, or the matching rule does not apply to it."""

@@ -1,0 +1,456 @@
+"""The Graph: a model as nodes with operators of a small closed set, without any framework.
+
+Shapes leave the batch axis out: an image is ``(channels, height, width)``, a vector
+``(features,)``; every axis that an operator names counts without the batch as well.
+Parameters are float32 numpy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+Padding = tuple[int, int, int, int]
+"""Top, bottom, left, right."""
+
+Function = Literal["relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"]
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise ValueError(text)
+
+
+def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_mode: bool) -> int:
+    """Number of window positions along one axis, as torch and Caffe count them."""
+    span = size + sum(pads) - dilation * (kernel - 1) - 1
+    if span < 0:
+        raise ValueError(
+            f"a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} padded by {pads}."
+        )
+    count = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + pads[0]:
+        count -= 1  # the last window must start on a real input or on the leading padding
+    return count
+
+
+def _image(operator: str, shape: Shape) -> tuple[int, int, int]:
+    _require(len(shape) == 3, f"{operator} needs an input of shape (channels, height, width), not {shape}.")
+    return shape[0], shape[1], shape[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """Where data enters; ``shape`` without the batch axis."""
+
+    shape: Shape
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A value that depends on no input; its relevance is booked as ``constants``."""
+
+    value: Array
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return tuple(self.value.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d:
+    """Convolution; ``weight`` is (out, in / groups, height, width), zero padding."""
+
+    weight: Array
+    bias: Array | None = None
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = _image("Conv2d", inputs[0])
+        _require(self.weight.ndim == 4, f"weight must have 4 axes, not {self.weight.ndim}.")
+        out, per_group, kh, kw = self.weight.shape
+        _require(
+            channels == per_group * self.groups and out % self.groups == 0,
+            f"weight {self.weight.shape} with groups={self.groups} does not fit {channels} channels.",
+        )
+        if self.bias is not None:
+            _require(self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}.")
+        top, bottom, left, right = self.padding
+        return (
+            out,
+            _window(height, kh, self.stride[0], (top, bottom), self.dilation[0], False),
+            _window(width, kw, self.stride[1], (left, right), self.dilation[1], False),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """Fully connected layer on the last axis; ``weight`` is (out, in)."""
+
+    weight: Array
+    bias: Array | None = None
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
+        out, features = self.weight.shape
+        _require(
+            len(inputs[0]) >= 1 and inputs[0][-1] == features,
+            f"weight {self.weight.shape} does not fit an input of shape {inputs[0]}.",
+        )
+        if self.bias is not None:
+            _require(self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}.")
+        return (*inputs[0][:-1], out)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPool2d:
+    """Maximum over windows; padding never wins."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = _image("MaxPool2d", inputs[0])
+        top, bottom, left, right = self.padding
+        return (
+            channels,
+            _window(height, self.kernel[0], self.stride[0], (top, bottom), self.dilation[0], self.ceil_mode),
+            _window(width, self.kernel[1], self.stride[1], (left, right), self.dilation[1], self.ceil_mode),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPool2d:
+    """Mean over windows; ``divisor`` replaces the number of elements where given.
+
+    Padding counts towards the divisor where ``count_include_pad`` (the extra columns that
+    ``ceil_mode`` adds beyond the padding never do, as in torch).
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor: int | None = None
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = _image("AvgPool2d", inputs[0])
+        top, bottom, left, right = self.padding
+        return (
+            channels,
+            _window(height, self.kernel[0], self.stride[0], (top, bottom), 1, self.ceil_mode),
+            _window(width, self.kernel[1], self.stride[1], (left, right), 1, self.ceil_mode),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptiveAvgPool2d:
+    """Mean over ``output`` windows per axis that tile the image as in torch; (1, 1) is global."""
+
+    output: Pair = (1, 1)
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels, _, _ = _image("AdaptiveAvgPool2d", inputs[0])
+        return (channels, *self.output)
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """Mean over axes."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            len(set(self.axes)) == len(self.axes) and all(0 <= a < len(inputs[0]) for a in self.axes),
+            f"axes {self.axes} do not fit an input of shape {inputs[0]}.",
+        )
+        if self.keepdims:
+            return tuple(1 if a in self.axes else n for a, n in enumerate(inputs[0]))
+        return tuple(n for a, n in enumerate(inputs[0]) if a not in self.axes)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """Per channel (first axis) ``scale * x + shift``, the statistics already worked in."""
+
+    scale: Array
+    shift: Array
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            len(inputs[0]) >= 1 and self.scale.shape == self.shift.shape == (inputs[0][0],),
+            f"scale {self.scale.shape} and shift {self.shift.shape} do not fit an input of shape {inputs[0]}.",
+        )
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class LocalResponseNorm:
+    """Across channels: ``x * (k + alpha / size * window sum of squares) ** -beta``."""
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _image("LocalResponseNorm", inputs[0])
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Activation:
+    """An elementwise function; ``parameter`` is leaky_relu's slope or elu's alpha."""
+
+    function: Function
+    parameter: float = 0.0
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """Softmax along an axis; only at the end of a model, where it is cut."""
+
+    axis: int
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """Sum of any number of branches, broadcast as numpy does."""
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return tuple(np.broadcast_shapes(*inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Mul:
+    """Elementwise product of two branches, broadcast as numpy does."""
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return tuple(np.broadcast_shapes(*inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Concat:
+    """Branches one after the other along an axis."""
+
+    axis: int = 0
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        first = inputs[0]
+        rest = [s[: self.axis] + s[self.axis + 1 :] for s in inputs]
+        _require(
+            0 <= self.axis < len(first) and all(r == rest[0] for r in rest),
+            f"shapes {inputs} cannot be joined along axis {self.axis}.",
+        )
+        return (*first[: self.axis], sum(s[self.axis] for s in inputs), *first[self.axis + 1 :])
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """``x[..., start:stop:step, ...]`` along an axis, with 0 <= start <= stop and step >= 1."""
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        shape = inputs[0]
+        _require(
+            0 <= self.axis < len(shape) and 0 <= self.start < self.stop <= shape[self.axis] and self.step >= 1,
+            f"slice {self.start}:{self.stop}:{self.step} of axis {self.axis} does not fit {shape}.",
+        )
+        size = -(-(self.stop - self.start) // self.step)
+        return (*shape[: self.axis], size, *shape[self.axis + 1 :])
+
+
+@dataclass(frozen=True, eq=False)
+class Pad:
+    """Constant padding, (before, after) per axis."""
+
+    pads: tuple[Pair, ...]
+    value: float = 0.0
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            len(self.pads) == len(inputs[0]) and all(p >= 0 for pair in self.pads for p in pair),
+            f"pads {self.pads} do not fit an input of shape {inputs[0]}; negative pads are slices.",
+        )
+        return tuple(n + a + b for n, (a, b) in zip(inputs[0], self.pads))
+
+
+@dataclass(frozen=True, eq=False)
+class Reshape:
+    """Same values in row-major order, another shape; flatten is one."""
+
+    shape: Shape
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            math.prod(self.shape) == math.prod(inputs[0]),
+            f"an input of shape {inputs[0]} cannot be reshaped to {self.shape}.",
+        )
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Permute:
+    """Axes in another order."""
+
+    axes: tuple[int, ...]
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            sorted(self.axes) == list(range(len(inputs[0]))),
+            f"axes {self.axes} are no permutation of the axes of {inputs[0]}.",
+        )
+        return tuple(inputs[0][a] for a in self.axes)
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """The value itself: dropout at inference, aliases."""
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+Operator = Union[
+    Input,
+    Constant,
+    Conv2d,
+    Dense,
+    MaxPool2d,
+    AvgPool2d,
+    AdaptiveAvgPool2d,
+    Mean,
+    BatchNorm,
+    LocalResponseNorm,
+    Activation,
+    Softmax,
+    Add,
+    Mul,
+    Concat,
+    Slice,
+    Pad,
+    Reshape,
+    Permute,
+    Identity,
+]
+"""Any operator. This is the one list of them."""
+
+_ARITY: dict[type, tuple[int, float]] = {
+    Input: (0, 0),
+    Constant: (0, 0),
+    Add: (2, math.inf),
+    Mul: (2, 2),
+    Concat: (1, math.inf),
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator with the names of its inputs and the shape of its output."""
+
+    name: str
+    operator: Operator
+    inputs: tuple[str, ...]
+    shape: Shape
+
+    @property
+    def type(self) -> str:
+        """The operator's name, ``"Conv2d"`` say."""
+        return type(self.operator).__name__
+
+
+@dataclass
+class Graph:
+    """Nodes in topological order; ``output`` names the node that is explained.
+
+    Built with :meth:`add`, which infers and checks every shape.
+    """
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    output: str = ""
+
+    def add(self, name: str, operator: Operator, inputs: Sequence[str] = ()) -> str:
+        """Append a node and return its name; the last one added is the output.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken, an input is not in the graph yet, or shapes do not fit.
+        """
+        _require(name not in self.nodes, f"node name {name!r} is taken.")
+        for source in inputs:
+            _require(source in self.nodes, f"node {name!r} reads {source!r}, which is not in the graph yet.")
+        least, most = _ARITY.get(type(operator), (1, 1))
+        _require(
+            least <= len(inputs) <= most,
+            f"node {name!r} ({type(operator).__name__}) cannot take {len(inputs)} inputs.",
+        )
+        try:
+            shape = operator.infer_shape(*(self.nodes[s].shape for s in inputs))
+        except ValueError as error:
+            raise ValueError(f"node {name!r} ({type(operator).__name__}): {error}") from None
+        _require(all(n > 0 for n in shape), f"node {name!r} has an empty shape {shape}.")
+        self.nodes[name] = Node(name, operator, tuple(inputs), shape)
+        self.output = name
+        return name
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __getitem__(self, name: str) -> Node:
+        return self.nodes[name]
+
+    @property
+    def input(self) -> Node:
+        """The one Input node."""
+        inputs = [node for node in self if isinstance(node.operator, Input)]
+        _require(len(inputs) == 1, f"a graph has one input, not {len(inputs)}.")
+        return inputs[0]
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """For each node the nodes that read it, once per reading."""
+        readers: dict[str, list[Node]] = {name: [] for name in self.nodes}
+        for node in self:
+            for source in node.inputs:
+                readers[source].append(node)
+        return readers
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in self.nodes), default=0)
+        lines = []
+        for node in self:
+            sources = ", ".join(node.inputs)
+            lines.append(f"{node.name:<{width}}  {node.type:<18} {node.shape!s:<18} {sources}")
+        return "\n".join(lines)
