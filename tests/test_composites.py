@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from relprop.composites import PRESETS, Composite, Entry, assign, parameters, preset
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
@@ -216,7 +215,8 @@ def test_an_unmatched_node_raises_with_all_that_helps() -> None:
         assert part in text
     assert "Conv2d, Dense: Epsilon(epsilon=1e-06, bias='absorb')" in text
     assert "sum (Add)" not in text
-    assert "input (Input)" not in text and "offset" not in text
+    assert "input (Input)" not in text
+    assert "offset" not in text
 
 
 RULES: list[Rule] = [
@@ -253,18 +253,16 @@ RULES: list[Rule] = [
     ],
 )
 def test_a_rule_that_does_not_apply_is_refused(name: str, applicable: set[type]) -> None:
-    accepted = set()
     for rule in RULES:
-        try:
+        if type(rule) in applicable:
             assert assign(preset("epsilon"), network(), {name: rule})[name] == rule
-            accepted.add(type(rule))
-        except UnmatchedLayerError as error:
-            assert f"{name} (" in str(error) and "does not apply" in str(error)
-    assert accepted == applicable
+        else:
+            with pytest.raises(UnmatchedLayerError, match=rf"  {name} \(\w+\): .*does not apply"):
+                assign(preset("epsilon"), network(), {name: rule})
 
 
 def test_nodes_without_bias_take_no_bias_mode() -> None:
-    with pytest.raises(UnmatchedLayerError, match="sum .*has no bias"):
+    with pytest.raises(UnmatchedLayerError, match=r"sum .*has no bias"):
         assign(preset("epsilon"), network(), {"sum": Epsilon(1e-6, "exclude")})
 
 

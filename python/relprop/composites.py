@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Union, get_args
+from typing import get_args
 
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
@@ -87,7 +87,7 @@ class First:
     types: tuple[type, ...] = _LAYERS
 
 
-Matcher = Union[str, int, type, tuple[type, ...], First, Callable[[Node], bool]]
+Matcher = str | int | type | tuple[type, ...] | First | Callable[[Node], bool]
 """What selects nodes.
 
 A node's name or an operator type's name; the position of a layer with weights (Conv2d, Dense)
@@ -169,7 +169,7 @@ def assign(
 
 
 def _problem(node: Node, rule: Rule | None) -> str:
-    """What is wrong with a node's rule, or an empty string."""
+    """Say what is wrong with a node's rule; an empty string where nothing is."""
     applicable = _APPLICABLE[type(node.operator)]
     where = f"{node.name} ({node.type})"
     if not applicable:
