@@ -1,0 +1,101 @@
+"""How a photo becomes a network's input, as data: size, crop, mean, scale, channel order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Scale a photo, cut out its centre, normalise it: ``(pixel - mean) / std``.
+
+    ``size`` is the network's (height, width). With ``resize`` the photo's short side is scaled
+    to that length and the centre is cut out; without, the whole photo is scaled to ``size``,
+    whatever its shape. ``mean`` and ``std`` count in pixel units of 0 to 255, one per channel in
+    the network's ``channel_order``.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
+    channel_order: Literal["rgb", "bgr", "grey"] = "rgb"
+
+    def __post_init__(self) -> None:
+        for name in ("size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.size) != 2 or any(n < 1 or n != int(n) for n in self.size):
+            raise ValueError(f"size must be a positive height and width, not {self.size}.")
+        if self.resize is not None and self.resize < max(self.size):
+            raise ValueError(
+                f"resize is the short side that {self.size} is cut from: it must be at least "
+                f"{max(self.size)}, not {self.resize}."
+            )
+        if self.interpolation not in _RESAMPLING:
+            known = ", ".join(_RESAMPLING)
+            raise ValueError(f"interpolation must be one of {known}, not {self.interpolation!r}.")
+        if self.channel_order not in _CHANNELS:
+            known = ", ".join(_CHANNELS)
+            raise ValueError(f"channel_order must be one of {known}, not {self.channel_order!r}.")
+        channels = _CHANNELS[self.channel_order]
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != channels or not all(math.isfinite(v) for v in values):
+                raise ValueError(
+                    f"{name} must be {channels} finite numbers for channel_order="
+                    f"{self.channel_order!r}, not {values}."
+                )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, not {self.std}.")
+
+    def __call__(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the network's input, float32 (channels, height, width)."""
+        return self._normalise(np.asarray(self._crop(image)))
+
+    def view(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the part of the photo that the network sees, uint8 RGB (height, width, 3)."""
+        return np.asarray(self._crop(image))
+
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return what black and white pixels become, per channel: the box of z_box."""
+        low, high = (self._normalise(np.full((1, 1, 3), v, np.uint8)) for v in (0, 255))
+        return tuple(low.ravel().tolist()), tuple(high.ravel().tolist())
+
+    def _crop(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+        if not isinstance(image, Image.Image):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3):
+                raise ValueError(
+                    "an image array must be uint8 of shape (height, width) or (height, width, 3), "
+                    f"not {image.dtype} {image.shape}."
+                )
+            image = Image.fromarray(image)
+        image = image.convert("RGB")
+        height, width = self.size
+        box = (0.0, 0.0, float(image.width), float(image.height))
+        if self.resize is not None:
+            # the crop is taken in the photo's own pixels, so that it is scaled only once
+            scale = min(image.width, image.height) / self.resize
+            left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+            box = (left, top, image.width - left, image.height - top)
+        return image.resize((width, height), _RESAMPLING[self.interpolation], box)
+
+    def _normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self.channel_order == "bgr":
+            pixels = pixels[..., ::-1]
+        elif self.channel_order == "grey":
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
