@@ -1,0 +1,257 @@
+"""Layers, shapes and rules: the one list that kernel tests and benchmarks share.
+
+``CASES`` are literal and readable; the strategies below draw the corners that nobody lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.random import Generator
+
+from relprop import graph as g
+from relprop import rules
+
+Kind = Literal["normal", "sparse", "grid", "nonnegative"]
+"""How numbers are drawn; grid numbers sum without rounding, so zeros and ties are exact."""
+
+
+def numbers(rng: Generator, shape: tuple[int, ...], kind: Kind = "normal") -> g.Array:
+    """Random float32 numbers of the given kind."""
+    x = rng.standard_normal(shape)
+    if kind == "sparse":
+        x = x * (rng.random(shape) < 0.4)
+    elif kind == "grid":
+        x = rng.integers(-4, 5, shape) / 4
+    elif kind == "nonnegative":
+        x = np.maximum(x, 0)
+    return x.astype(np.float32)
+
+
+# --- Literal cases -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer on an input shape, built from a random generator."""
+
+    name: str
+    shape: g.Shape
+    layer: Callable[[Generator], g.Operator]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: g.Pair | int,
+    *,
+    bias: bool = True,
+    padding: g.Padding | int = 0,
+    groups: int = 1,
+    **geometry: g.Pair,
+) -> Callable[[Generator], g.Conv2d]:
+    """A convolution with weights of He's scale."""
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    pads = (padding,) * 4 if isinstance(padding, int) else padding
+    shape = (outputs, inputs // groups, *size)
+
+    def build(rng: Generator) -> g.Conv2d:
+        scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
+        weight = numbers(rng, shape) * scale
+        shift = numbers(rng, (outputs,)) * np.float32(0.1) if bias else None
+        return g.Conv2d(weight, shift, padding=pads, groups=groups, **geometry)
+
+    return build
+
+
+def dense(inputs: int, outputs: int, *, bias: bool = True) -> Callable[[Generator], g.Dense]:
+    """A dense layer with weights of He's scale."""
+
+    def build(rng: Generator) -> g.Dense:
+        weight = numbers(rng, (outputs, inputs)) * np.float32(np.sqrt(2 / inputs))
+        return g.Dense(weight, numbers(rng, (outputs,)) * np.float32(0.1) if bias else None)
+
+    return build
+
+
+def batch_norm(channels: int) -> Callable[[Generator], g.BatchNorm]:
+    """A batch norm that stands alone."""
+    return lambda rng: g.BatchNorm(numbers(rng, (channels,)), numbers(rng, (channels,)))
+
+
+def fixed(operator: g.Operator) -> Callable[[Generator], g.Operator]:
+    """A layer without parameters."""
+    return lambda rng: operator
+
+
+CONV2D = [
+    Case("conv 3x3", (8, 9, 7), conv(8, 16, 3, padding=1)),
+    Case("conv 3x3 without bias", (8, 9, 7), conv(8, 16, 3, padding=1, bias=False)),
+    Case("conv 1x1", (16, 6, 6), conv(16, 24, 1)),
+    Case("conv 1x1 strided", (16, 7, 7), conv(16, 24, 1, stride=(2, 2))),
+    Case("conv 7x7 first layer", (3, 21, 23), conv(3, 13, 7, stride=(2, 2), padding=3)),
+    Case("conv 11x11 first layer", (3, 31, 31), conv(3, 8, 11, stride=(4, 4), padding=2)),
+    Case("conv asymmetric padding", (5, 8, 8), conv(5, 7, 3, stride=(2, 2), padding=(0, 1, 0, 1))),
+    Case("conv dilated", (6, 11, 11), conv(6, 9, 3, dilation=(2, 3), padding=(2, 2, 3, 3))),
+    Case("conv grouped", (12, 6, 7), conv(12, 18, 3, groups=3, padding=1)),
+    Case("conv depthwise", (17, 8, 8), conv(17, 17, 3, groups=17, padding=1)),
+    Case("conv depthwise strided 5x5", (16, 9, 9), conv(16, 16, 5, groups=16, padding=(1, 2, 1, 2), stride=(2, 2))),
+    Case("conv depthwise multiplied", (5, 6, 6), conv(5, 15, 3, groups=5)),
+    Case("conv 1x3", (7, 6, 8), conv(7, 11, (1, 3), padding=(0, 0, 1, 1))),
+    Case("conv single channel", (1, 5, 5), conv(1, 1, 3)),
+    Case("conv on one pixel", (31, 1, 1), conv(31, 37, 1)),
+    Case("conv 3x3 on one pixel", (4, 1, 1), conv(4, 3, 3, padding=1)),
+    Case("conv wide", (64, 4, 4), conv(64, 80, 3, padding=1)),
+]
+DENSE = [
+    Case("dense", (40,), dense(40, 30)),
+    Case("dense without bias", (40,), dense(40, 30, bias=False)),
+    Case("dense to one", (13,), dense(13, 1)),
+    Case("dense from one", (1,), dense(1, 7)),
+    Case("dense prime", (127,), dense(127, 61)),
+    Case("dense wide", (512,), dense(512, 100)),
+    Case("dense on the last axis", (3, 4, 10), dense(10, 6)),
+]
+POOL = [
+    Case("max 2x2", (5, 8, 8), fixed(g.MaxPool2d((2, 2), (2, 2)))),
+    Case("max 3x3 ceil", (16, 8, 9), fixed(g.MaxPool2d((3, 3), (2, 2), ceil_mode=True))),
+    Case("max 3x3 padded", (7, 9, 8), fixed(g.MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1)))),
+    Case("max dilated", (3, 9, 9), fixed(g.MaxPool2d((2, 3), (2, 1), dilation=(3, 2)))),
+    Case("max asymmetric", (3, 8, 8), fixed(g.MaxPool2d((3, 3), (2, 2), (0, 1, 0, 1)))),
+    Case("average 2x2", (5, 8, 8), fixed(g.AvgPool2d((2, 2), (2, 2)))),
+    Case("average 3x3 counting", (6, 7, 7), fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1)))),
+    Case(
+        "average 3x3 not counting",
+        (6, 7, 7),
+        fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1), count_include_pad=False)),
+    ),
+    Case(
+        "average ceil",
+        (4, 8, 8),
+        fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1), ceil_mode=True)),
+    ),
+    Case("average divisor", (4, 6, 6), fixed(g.AvgPool2d((3, 3), (3, 3), divisor=4))),
+    Case("global average", (33, 7, 7), fixed(g.AdaptiveAvgPool2d())),
+    Case("adaptive average", (6, 7, 9), fixed(g.AdaptiveAvgPool2d((3, 4)))),
+    Case("mean over image", (9, 4, 5), fixed(g.Mean((1, 2)))),
+    Case("mean over channels", (9, 4, 5), fixed(g.Mean((0,), keepdims=True))),
+]
+NORM = [
+    Case("batch norm", (11, 5, 4), batch_norm(11)),
+    Case("batch norm of a vector", (19,), batch_norm(19)),
+    Case("response norm", (13, 4, 5), fixed(g.LocalResponseNorm(5, 1e-1, 0.75, 1.0))),
+    Case("response norm even", (6, 3, 3), fixed(g.LocalResponseNorm(4, 0.5, 0.5, 2.0))),
+    Case("response norm wider than channels", (2, 3, 3), fixed(g.LocalResponseNorm(7, 1.0))),
+]
+CASES = [*CONV2D, *DENSE, *POOL, *NORM]
+
+BIAS_MODES: tuple[rules.Bias, ...] = ("absorb", "exclude", "distribute")
+LINEAR_RULES: list[rules.Rule] = [
+    rules.Epsilon(0.1),
+    rules.Epsilon(1e-6),
+    *(rules.Epsilon(0.1, bias) for bias in BIAS_MODES[1:]),
+    *(rules.ZPlus(bias) for bias in BIAS_MODES),
+    *(rules.AlphaBeta(2.0, 1.0, bias) for bias in BIAS_MODES),
+    *(rules.Gamma(0.25, bias) for bias in BIAS_MODES),
+    *(rules.WSquare(bias) for bias in BIAS_MODES),
+    rules.Flat(),
+    rules.ZBox(-6.0, 6.0),
+]
+"""Every rule of a convolution or dense layer in every bias mode."""
+
+
+# --- Strategies --------------------------------------------------------------------------------
+
+SEEDS = st.integers(0, 2**32 - 1)
+KINDS: st.SearchStrategy[Kind] = st.sampled_from(["normal", "sparse", "grid", "nonnegative"])
+BATCHES = st.sampled_from([1, 1, 2, 3, 0])
+
+
+@st.composite
+def linear_rules(draw: st.DrawFn, channels: int) -> rules.Rule:
+    """Any rule of a linear layer; boxes hold every number that :func:`numbers` draws."""
+    bias = draw(st.sampled_from(BIAS_MODES))
+    bounds = st.tuples(*[st.floats(7, 9, width=32)] * channels) | st.just(8.0)
+    which = draw(st.sampled_from(["epsilon", "alpha_beta", "gamma", "w_square", "flat", "z_box"]))
+    if which == "epsilon":
+        return rules.Epsilon(draw(st.sampled_from([1e-9, 1e-6, 0.01, 0.5])), bias)
+    if which == "alpha_beta":
+        beta = draw(st.sampled_from([0.0, 0.5, 1.0]))
+        return rules.AlphaBeta(1 + beta, beta, bias)
+    if which == "gamma":
+        return rules.Gamma(draw(st.sampled_from([0.0, 0.1, 0.25, 4.0])), bias)
+    if which == "w_square":
+        return rules.WSquare(bias)
+    if which == "flat":
+        return rules.Flat()
+    low, high = draw(bounds), draw(bounds)
+    return rules.ZBox(tuple(-v for v in low) if isinstance(low, tuple) else -low, high)
+
+
+@st.composite
+def conv2d(draw: st.DrawFn) -> tuple[g.Conv2d, g.Shape]:
+    """A convolution of any geometry and an image shape that it fits."""
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 7]))
+    depthwise = groups > 1 and draw(st.booleans())
+    per_group = 1 if depthwise else draw(st.integers(1, 5))
+    outputs = groups * draw(st.integers(1, 2 if depthwise else 5))
+    kernel, stride, dilation = (draw(st.tuples(*[st.integers(1, n)] * 2)) for n in (3, 3, 2))
+    padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    sizes = []
+    for axis in (0, 1):
+        span = dilation[axis] * (kernel[axis] - 1) + 1
+        least = max(1, span - padding[2 * axis] - padding[2 * axis + 1])
+        sizes.append(draw(st.integers(least, least + 4)))
+    rng = np.random.default_rng(draw(SEEDS))
+    kind = draw(KINDS)
+    bias = draw(st.sampled_from(["none", "normal", "grid", "large"]))
+    shift = {
+        "none": None,
+        "normal": numbers(rng, (outputs,)),
+        "grid": numbers(rng, (outputs,), "grid"),
+        "large": 10 * numbers(rng, (outputs,)),
+    }[bias]
+    sign = np.float32(draw(st.sampled_from([1.0, -1.0])))
+    weight = sign * numbers(rng, (outputs, per_group, *kernel), kind)
+    operator = g.Conv2d(weight, shift, stride, padding, dilation, groups)
+    return operator, (groups * per_group, *sizes)
+
+
+@st.composite
+def dense_layers(draw: st.DrawFn) -> tuple[g.Dense, g.Shape]:
+    """A dense layer and an input shape of one to three axes."""
+    inputs, outputs = draw(st.integers(1, 40)), draw(st.integers(1, 20))
+    leading = draw(st.sampled_from([(), (), (3,), (2, 3)]))
+    rng = np.random.default_rng(draw(SEEDS))
+    weight = numbers(rng, (outputs, inputs), draw(KINDS))
+    bias = numbers(rng, (outputs,), draw(KINDS)) if draw(st.booleans()) else None
+    return g.Dense(weight, bias), (*leading, inputs)
+
+
+@st.composite
+def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator, g.Shape]:
+    """A pooling whose every window holds a real input, and an image shape."""
+    kernel, stride = (draw(st.tuples(*[st.integers(1, 4)] * 2)) for _ in range(2))
+    dilation = draw(st.tuples(*[st.integers(1, 2)] * 2)) if kind == "max" else (1, 1)
+    padding, sizes = [], []
+    for axis in (0, 1):
+        span = dilation[axis] * (kernel[axis] - 1) + 1
+        # No tap-free window: padding stays below the first real tap, as torch demands.
+        most = kernel[axis] // 2 if dilation[axis] == 1 else 0
+        pads = [draw(st.integers(0, most)) for _ in range(2)]
+        padding += pads
+        least = max(1, span - sum(pads))
+        sizes.append(draw(st.integers(least, least + 6)))
+    ceil_mode = draw(st.booleans())
+    shape = (draw(st.sampled_from([1, 3, 8, 17])), *sizes)
+    if kind == "max":
+        return g.MaxPool2d(kernel, stride, tuple(padding), dilation, ceil_mode), shape
+    count, divisor = draw(st.booleans()), draw(st.sampled_from([None, None, 3]))
+    return g.AvgPool2d(kernel, stride, tuple(padding), ceil_mode, count, divisor), shape

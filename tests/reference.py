@@ -1,0 +1,700 @@
+"""Every operator and rule in float64, written from the formulas of docs/rules.md and nothing else.
+
+The truth that the core is tested against. A linear node is a list of contributions c_ij from
+input i to output j, a message per output, and a sum over outputs. The contributions come in two
+forms: ``"matrix"`` writes the layer as a matrix by applying it to basis vectors, one plain formula
+per rule; ``"products"`` never forms the matrix and is fast enough for whole networks.
+``test_reference.py`` holds the second against the first.
+
+Arrays are float64 and batch first; images are (N, channels, height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from relprop import graph as g
+from relprop import rules
+
+Values = NDArray[np.float64]
+Ledger = dict[str, Values]
+"""Absorbed relevance by category ("bias", "stabilizer", "constants", "zero"), each (N,)."""
+
+STABILIZER = 1e-6
+MOVES = (g.Concat, g.Slice, g.Pad, g.Reshape, g.Permute, g.Identity)
+POOLS = (g.AvgPool2d, g.AdaptiveAvgPool2d)
+LINEAR = (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)
+
+
+def stabilize(z: Values, epsilon: float = STABILIZER) -> Values:
+    """Z moved away from zero by epsilon; zero itself counts as positive."""
+    return z + np.where(z >= 0, epsilon, -epsilon)
+
+
+# --- Forward -----------------------------------------------------------------------------------
+
+
+def forward(
+    graph: g.Graph, x: Values, gates: Mapping[str, NDArray[np.floating]] | None = None
+) -> dict[str, Values]:
+    """Value of every node; ``gates`` are a float32 run's values whose decisions are replayed."""
+    x = np.asarray(x, np.float64)
+    values: dict[str, Values] = {}
+    for node in graph:
+        if isinstance(node.operator, g.Input):
+            values[node.name] = x
+        elif isinstance(node.operator, g.Constant):
+            values[node.name] = np.repeat(node.operator.value[None].astype(np.float64), len(x), axis=0)
+        else:
+            inputs = [values[name] for name in node.inputs]
+            values[node.name] = evaluate(node.operator, inputs, _decided(node, gates))
+    return values
+
+
+def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None = None) -> Values:
+    """One operator's output; ``decided`` replays a float32 run (see :func:`_decided`)."""
+    x = inputs[0]
+    if isinstance(operator, (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)):
+        weight, bias = parameters(operator)
+        return product(operator, x, weight) + bias
+    if isinstance(operator, g.MaxPool2d):
+        planes = x.reshape(*x.shape[:2], -1)
+        winners = max_winners(operator, x if decided is None else decided)
+        out = np.take_along_axis(planes, winners, axis=2)
+        return out.reshape(len(x), *operator.infer_shape(x.shape[1:]))
+    if isinstance(operator, g.LocalResponseNorm):
+        c = operator.alpha / operator.size
+        return x * (operator.k + c * channel_window(operator, x**2)) ** -operator.beta
+    if isinstance(operator, g.Activation):
+        return activate(operator, x, decided)
+    if isinstance(operator, g.Softmax):
+        exponential = np.exp(x - x.max(axis=operator.axis + 1, keepdims=True))
+        return exponential / exponential.sum(axis=operator.axis + 1, keepdims=True)
+    if isinstance(operator, g.Add):
+        return sum(aligned(inputs)[1:], start=aligned(inputs)[0])
+    if isinstance(operator, g.Mul):
+        left, right = aligned(inputs)
+        return left * right
+    return move(operator, inputs)
+
+
+def aligned(inputs: list[Values]) -> list[Values]:
+    """Inputs with as many axes as the longest, so that the batch axis stays in front."""
+    axes = max(x.ndim for x in inputs)
+    return [x.reshape(len(x), *(1,) * (axes - x.ndim), *x.shape[1:]) for x in inputs]
+
+
+def activate(operator: g.Activation, x: Values, decided: Values | None) -> Values:
+    """An elementwise function; ReLU and ReLU6 may replay where a float32 run was cut off."""
+    name, p = operator.function, operator.parameter
+    if name in ("relu", "relu6"):
+        seen = x if decided is None else decided
+        top = 6.0 if name == "relu6" else np.inf
+        return np.where(seen <= 0, 0.0, np.where(seen >= top, 6.0, x))
+    if name == "leaky_relu":
+        return np.where(x > 0, x, p * x)
+    if name == "elu":
+        return np.where(x > 0, x, p * np.expm1(np.minimum(x, 0)))
+    if name == "tanh":
+        return np.tanh(x)
+    if name == "gelu":
+        return x * 0.5 * (1 + torch.erf(torch.from_numpy(x / np.sqrt(2))).numpy())
+    if name == "gelu_tanh":
+        return x * 0.5 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    sigmoid = 0.5 * (1 + np.tanh(x / 2))
+    return x * sigmoid if name == "silu" else sigmoid
+
+
+def move(operator: g.Operator, inputs: list[Values]) -> Values:
+    """Operators that only move values."""
+    x = inputs[0]
+    if isinstance(operator, g.Concat):
+        return np.concatenate(inputs, axis=operator.axis + 1)
+    if isinstance(operator, g.Slice):
+        steps = slice(operator.start, operator.stop, operator.step)
+        return x[(slice(None),) * (operator.axis + 1) + (steps,)]
+    if isinstance(operator, g.Pad):
+        return np.pad(x, ((0, 0), *operator.pads), constant_values=operator.value)
+    if isinstance(operator, g.Reshape):
+        return x.reshape(len(x), *operator.shape)
+    if isinstance(operator, g.Permute):
+        return x.transpose(0, *(axis + 1 for axis in operator.axes))
+    assert isinstance(operator, g.Identity), operator
+    return x
+
+
+def _decided(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> Values | None:
+    """The float32 values that decided a node: a ReLU's own output, a max pooling's input."""
+    if gates is None:
+        return None
+    source = node.inputs[0] if isinstance(node.operator, g.MaxPool2d) else node.name
+    return None if source not in gates else np.asarray(gates[source], np.float64)
+
+
+# --- Windows -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def windows(
+    operator: g.MaxPool2d | g.AvgPool2d | g.AdaptiveAvgPool2d, height: int, width: int
+) -> tuple[NDArray[np.intp], Values]:
+    """Per output position the flat indices of its window, -1 where padding, and its divisor."""
+    _, rows, columns = operator.infer_shape((1, height, width))
+    spans_y, divisors_y = _spans(operator, 0, rows, height)
+    spans_x, divisors_x = _spans(operator, 1, columns, width)
+    table = []
+    for taps_y in spans_y:
+        for taps_x in spans_x:
+            table.append(
+                [y * width + x if min(y, x) >= 0 else -1 for y in taps_y for x in taps_x]
+            )
+    divisor = np.outer(divisors_y, divisors_x).ravel()
+    if isinstance(operator, g.AvgPool2d) and operator.divisor is not None:
+        divisor = np.full_like(divisor, operator.divisor)
+    return np.array(table), divisor
+
+
+def _spans(operator: g.Operator, axis: int, count: int, size: int) -> tuple[list[list[int]], Values]:
+    """Along one axis: the inputs of every window (-1: none there), and its number of elements."""
+    spans: list[list[int]] = []
+    divisors: list[int] = []
+    if isinstance(operator, g.AdaptiveAvgPool2d):
+        edges = [(o * size // count, -((o + 1) * size // -count)) for o in range(count)]
+        longest = max(stop - start for start, stop in edges)
+        for start, stop in edges:
+            spans.append([*range(start, stop), *[-1] * (longest - stop + start)])
+            divisors.append(stop - start)
+        return spans, np.array(divisors, np.float64)
+    assert isinstance(operator, (g.MaxPool2d, g.AvgPool2d))
+    before, after = operator.padding[2 * axis : 2 * axis + 2]
+    dilation = operator.dilation[axis] if isinstance(operator, g.MaxPool2d) else 1
+    for o in range(count):
+        start = o * operator.stride[axis] - before
+        taps = [start + k * dilation for k in range(operator.kernel[axis])]
+        spans.append([t if 0 <= t < size else -1 for t in taps])
+        counts_padding = isinstance(operator, g.AvgPool2d) and operator.count_include_pad
+        counted = [t for t in taps if t < size + after] if counts_padding else spans[-1]
+        divisors.append(sum(t >= 0 for t in counted) if not counts_padding else len(counted))
+    return spans, np.array(divisors, np.float64)
+
+
+def gather(x: Values, table: NDArray[np.intp], missing: float) -> Values:
+    """(N, C, H, W) -> (N, C, positions, taps) with ``missing`` on padding."""
+    planes = x.reshape(*x.shape[:2], -1)
+    return np.where(table < 0, missing, planes[:, :, table])
+
+
+def scatter(taps: Values, table: NDArray[np.intp], shape: tuple[int, ...]) -> Values:
+    """The adjoint of :func:`gather`: (N, C, positions, taps) summed back to (N, C, H, W)."""
+    out = np.zeros((*shape[:2], shape[2] * shape[3]))
+    for k in range(table.shape[1]):
+        real = table[:, k] >= 0
+        np.add.at(out, (slice(None), slice(None), table[real, k]), taps[:, :, real, k])
+    return out.reshape(shape)
+
+
+def max_winners(operator: g.MaxPool2d, x: Values) -> NDArray[np.intp]:
+    """Flat index of every window's first maximum, (N, C, positions)."""
+    table, _ = windows(operator, *x.shape[2:])
+    first = gather(x, table, -np.inf).argmax(axis=3)
+    return np.take_along_axis(np.broadcast_to(table, (*first.shape, table.shape[1])), first[..., None], 3)[
+        ..., 0
+    ]
+
+
+def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
+    """Sum over the channels k - size // 2 ... k + (size - 1) // 2."""
+    before, after = operator.size // 2, (operator.size - 1) // 2
+    channels = x.shape[1]
+    return np.stack(
+        [x[:, max(0, k - before) : min(channels, k + after + 1)].sum(axis=1) for k in range(channels)],
+        axis=1,
+    )
+
+
+# --- Linear operators as products --------------------------------------------------------------
+
+
+def parameters(operator: g.Operator) -> tuple[Values, Values]:
+    """Weight and bias in float64, the bias shaped to be added to the output."""
+    if isinstance(operator, g.Conv2d):
+        bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
+        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
+    if isinstance(operator, g.Dense):
+        bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
+        return operator.weight.astype(np.float64), bias.astype(np.float64)
+    if isinstance(operator, g.BatchNorm):
+        return operator.scale.astype(np.float64), operator.shift.astype(np.float64)
+    return np.ones(()), np.zeros(())  # means: the divisor is part of the product
+
+
+def product(operator: g.Operator, x: Values, weight: Values) -> Values:
+    """The operator's linear map with another weight in its weight's place, without bias."""
+    if isinstance(operator, g.Conv2d):
+        top, bottom, left, right = operator.padding
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        out = torch.nn.functional.conv2d(
+            torch.from_numpy(padded),
+            torch.from_numpy(weight),
+            stride=operator.stride,
+            dilation=operator.dilation,
+            groups=operator.groups,
+        )
+        return out.numpy()
+    if isinstance(operator, g.Dense):
+        return x @ weight.T
+    if isinstance(operator, g.BatchNorm):
+        return x * weight.reshape(-1, *(1,) * (x.ndim - 2))
+    if isinstance(operator, g.Mean):
+        return weight * x.mean(axis=tuple(a + 1 for a in operator.axes), keepdims=operator.keepdims)
+    assert isinstance(operator, POOLS), operator
+    table, divisor = windows(operator, *x.shape[2:])
+    means = weight * gather(x, table, 0.0).sum(axis=3) / divisor
+    return means.reshape(len(x), *operator.infer_shape(x.shape[1:]))
+
+
+def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, ...]) -> Values:
+    """The transposed map: what flows back to an input of the given shape (with N)."""
+    if isinstance(operator, g.Conv2d):
+        top, bottom, left, right = operator.padding
+        n, channels, height, width = shape
+        padded = (n, channels, height + top + bottom, width + left + right)
+        back = torch.nn.grad.conv2d_input(
+            padded,
+            torch.from_numpy(weight),
+            torch.from_numpy(np.ascontiguousarray(s)),
+            stride=operator.stride,
+            dilation=operator.dilation,
+            groups=operator.groups,
+        )
+        return back.numpy()[:, :, top : top + height, left : left + width]
+    if isinstance(operator, g.Dense):
+        return s @ weight
+    if isinstance(operator, g.BatchNorm):
+        return s * weight.reshape(-1, *(1,) * (s.ndim - 2))
+    if isinstance(operator, g.Mean):
+        axes = tuple(a + 1 for a in operator.axes)
+        kept = s if operator.keepdims else np.expand_dims(s, axes)
+        return weight * np.broadcast_to(kept, shape) / np.prod([shape[a] for a in axes])
+    assert isinstance(operator, POOLS), operator
+    table, divisor = windows(operator, *shape[2:])
+    share = weight * s.reshape(*shape[:2], -1) / divisor
+    return scatter(np.repeat(share[..., None], table.shape[1], axis=3), table, shape)
+
+
+# --- Linear operators as a matrix --------------------------------------------------------------
+
+
+def as_matrix(operator: g.Operator, shape: g.Shape) -> tuple[Values, Values]:
+    """The layer as a matrix (inputs, outputs), and 1 for every tap that falls on a real input."""
+    basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+    weight, _ = parameters(operator)
+    matrix = plain_product(operator, basis, weight)
+    taps = plain_product(operator, basis, np.ones_like(weight))
+    return matrix.reshape(len(basis), -1), (taps.reshape(len(basis), -1) != 0).astype(np.float64)
+
+
+def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
+    """As :func:`product`; convolution one output position after the other."""
+    if not isinstance(operator, g.Conv2d):
+        return product(operator, x, weight)
+    out_channels, per_group, kh, kw = weight.shape
+    _, rows, columns = operator.infer_shape(x.shape[1:])
+    top, bottom, left, right = operator.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    out = np.zeros((len(x), out_channels, rows, columns))
+    for j in range(out_channels):
+        group = j // (out_channels // operator.groups)
+        channels = slice(group * per_group, (group + 1) * per_group)
+        for row in range(rows):
+            y = row * operator.stride[0] + np.arange(kh) * operator.dilation[0]
+            for column in range(columns):
+                x0 = column * operator.stride[1] + np.arange(kw) * operator.dilation[1]
+                window = padded[:, channels][:, :, y][:, :, :, x0]
+                out[:, j, row, column] = (window * weight[j]).sum(axis=(1, 2, 3))
+    return out
+
+
+# --- Rules of linear operators -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """A linear node's contributions under a rule: their sums, and what flows back along them."""
+
+    positive: Values
+    """Sum over inputs of c+, shaped as the output; without the bias."""
+    negative: Values
+    back: Callable[[Values, Values], Values]
+    """(s+, s-) -> sum over outputs of c+ s+ + c- s-."""
+    taps: Values
+    """Number of real inputs of every output."""
+    spread: Callable[[Values], Values]
+    """t -> sum of t over the outputs that an input feeds."""
+
+
+def box(bound: rules.Bound, channels: int, axes: int) -> Values:
+    """A bound per channel, shaped to multiply inputs (N, channels, ...)."""
+    per_channel = np.broadcast_to(np.asarray(bound, np.float64).ravel(), (channels,))
+    return per_channel.reshape(-1, *(1,) * (axes - 2))
+
+
+def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
+    """Contributions c_ij written out, (N, inputs, outputs)."""
+    matrix, real = as_matrix(operator, a.shape[1:])
+    out_shape = (len(a), *operator.infer_shape(a.shape[1:]))
+    column = a.reshape(len(a), matrix.shape[0], 1)
+    if isinstance(rule, rules.Flat):
+        c = np.broadcast_to(real, (len(a), *real.shape))
+    elif isinstance(rule, rules.WSquare):
+        c = np.broadcast_to(matrix**2, (len(a), *matrix.shape))
+    elif isinstance(rule, rules.ZBox):
+        low, high = (
+            np.broadcast_to(box(bound, a.shape[1], a.ndim), a.shape[1:]).reshape(-1, 1)
+            for bound in (rule.low, rule.high)
+        )
+        c = column * matrix - low * np.maximum(matrix, 0) - high * np.minimum(matrix, 0)
+    else:
+        c = column * matrix
+    plus, minus = np.maximum(c, 0), np.minimum(c, 0)
+
+    def back(s_plus: Values, s_minus: Values) -> Values:
+        rows = [s.reshape(len(a), 1, -1) for s in (s_plus, s_minus)]
+        return (plus * rows[0] + minus * rows[1]).sum(axis=2).reshape(a.shape)
+
+    return Split(
+        positive=plus.sum(axis=1).reshape(out_shape),
+        negative=minus.sum(axis=1).reshape(out_shape),
+        back=back,
+        taps=real.sum(axis=0).reshape(out_shape[1:]),
+        spread=lambda t: (t.reshape(len(a), -1) @ real.T).reshape(a.shape),
+    )
+
+
+def split_by_products(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
+    """The same sums as products of split inputs with split weights."""
+    weight, _ = parameters(operator)
+    ones = np.ones_like(weight)
+    if isinstance(rule, (rules.Flat, rules.WSquare)) and weight.ndim == 0:
+        raise NotImplementedError(f"{rule} on {type(operator).__name__} has the matrix form only.")
+
+    def terms() -> tuple[list[tuple[Values, Values]], list[tuple[Values, Values]]]:
+        """Pairs of an input and a weight whose products make c+ and c-."""
+        if isinstance(rule, rules.Flat):
+            return [(np.ones_like(a), ones)], []
+        if isinstance(rule, rules.WSquare):
+            return [(np.ones_like(a), weight**2)], []
+        above, below = np.maximum(weight, 0), np.minimum(weight, 0)
+        if isinstance(rule, rules.ZBox):
+            low, high = (box(bound, a.shape[1], a.ndim) for bound in (rule.low, rule.high))
+            return [(a - low, above), (a - high, below)], []
+        if isinstance(rule, rules.Epsilon):
+            return [(a, weight)], []
+        up, down = np.maximum(a, 0), np.minimum(a, 0)
+        if isinstance(rule, rules.AlphaBeta) and rule.beta == 0:
+            return [(up, above), (down, below)], []  # nothing is ever sent along c-
+        return [(up, above), (down, below)], [(up, below), (down, above)]
+
+    def total(pairs: list[tuple[Values, Values]]) -> Values:
+        out = np.zeros((len(a), *operator.infer_shape(a.shape[1:])))
+        return sum((product(operator, x, w) for x, w in pairs if x.any()), start=out)
+
+    plus, minus = terms()
+
+    def back(s_plus: Values, s_minus: Values) -> Values:
+        out = np.zeros_like(a)
+        for pairs, s in ((plus, s_plus), (minus, s_minus)):
+            for x, w in pairs:
+                if x.any() and s.any():
+                    out += x * adjoint(operator, s, w, a.shape)
+        return out
+
+    def taps() -> Values:
+        if weight.ndim == 0:
+            return np.ones(1)  # means have no bias to distribute
+        return product(operator, np.ones_like(a[:1]), ones)[0]
+
+    return Split(
+        positive=total(plus),
+        negative=total(minus),
+        back=back,
+        taps=taps() if len(a) else np.ones(1),
+        spread=lambda t: adjoint(operator, t, ones, a.shape),
+    )
+
+
+def bias_parts(rule: rules.Rule, bias: Values) -> tuple[Values, Values]:
+    """The bias's share of Z+ and Z-."""
+    if isinstance(rule, (rules.ZBox, rules.Flat)) or rule.bias == "exclude":
+        return np.zeros_like(bias), np.zeros_like(bias)
+    if isinstance(rule, rules.WSquare):
+        return bias**2, np.zeros_like(bias)
+    return np.maximum(bias, 0), np.minimum(bias, 0)
+
+
+def message(
+    rule: rules.Rule, positive: Values, negative: Values, z: Values, r: Values
+) -> tuple[Values, Values]:
+    """(s+, s-) of every output from its Z+, Z-, pre-activation and relevance."""
+    if isinstance(rule, rules.AlphaBeta):
+        return rule.alpha * r / stabilize(positive), -rule.beta * r / stabilize(negative)
+    if isinstance(rule, rules.Gamma):
+        more = 1 + rule.gamma
+        above = r / stabilize(more * positive + negative)
+        below = r / stabilize(positive + more * negative)
+        up = np.where(z > 0, more * above, np.where(z < 0, below, 0.0))
+        down = np.where(z > 0, above, np.where(z < 0, more * below, 0.0))
+        return up, down
+    epsilon = rule.epsilon if isinstance(rule, rules.Epsilon) else STABILIZER
+    s = r / stabilize(positive + negative, epsilon)
+    return s, s
+
+
+def linear(
+    rule: rules.Rule, operator: g.Operator, a: Values, r: Values, form: str
+) -> tuple[Values, Ledger]:
+    """Relevance of a linear node's input, and what was absorbed on the way."""
+    split = (split_by_matrix if form == "matrix" else split_by_products)(rule, operator, a)
+    weight, bias = parameters(operator)
+    if isinstance(operator, g.BatchNorm):
+        bias = bias.reshape(-1, *(1,) * (a.ndim - 2))
+    above, below = bias_parts(rule, bias)
+    positive, negative = split.positive + above, split.negative + below
+    z = product(operator, a, weight) + bias
+    s_plus, s_minus = message(rule, positive, negative, z, r)
+    to_bias = above * s_plus + below * s_minus
+    into_stabilizer = r - positive * s_plus - negative * s_minus
+    r_in = split.back(s_plus, s_minus)
+    if getattr(rule, "bias", "absorb") == "distribute":
+        # An output without a single real input has nobody to hand its bias's share to.
+        r_in = r_in + split.spread(to_bias / np.maximum(split.taps, 1))
+        to_bias = np.where(split.taps == 0, to_bias, 0.0)
+    return r_in, {"bias": per_sample(to_bias), "stabilizer": per_sample(into_stabilizer)}
+
+
+def per_sample(x: Values) -> Values:
+    """Sum over everything but the batch."""
+    return x.reshape(len(x), -1).sum(axis=1) if len(x) else np.zeros(0)
+
+
+# --- Rules of the other operators --------------------------------------------------------------
+
+
+def propagate(
+    operator: g.Operator,
+    rule: rules.Rule,
+    inputs: list[Values],
+    r: Values,
+    *,
+    form: str = "matrix",
+    decided: Values | None = None,
+    gate: int | None = None,
+    constant: tuple[bool, ...] = (),
+) -> tuple[list[Values], Ledger]:
+    """Relevance of one node's inputs and its ledger, from its inputs' values and its relevance.
+
+    ``decided`` as in :func:`evaluate`; ``gate`` is a product's gate; ``constant`` says which
+    inputs depend on no input of the network.
+    """
+    x = inputs[0]
+    if isinstance(rule, rules.Zero):
+        return [np.zeros_like(x) for x in inputs], {"zero": per_sample(r)}
+    if isinstance(operator, LINEAR) and not isinstance(rule, rules.Pass):
+        r_in, ledger = linear(rule, operator, x, r, form)
+        return [r_in], ledger
+    if isinstance(operator, g.MaxPool2d):
+        return max_pool(operator, rule, x, r, decided)
+    if isinstance(operator, g.LocalResponseNorm) and isinstance(rule, rules.Taylor):
+        return taylor(operator, x, r)
+    if isinstance(operator, g.Add):
+        return add(rule, inputs, r)
+    if isinstance(operator, g.Mul):
+        return multiply(rule, inputs, r, gate, constant)
+    if isinstance(operator, MOVES):
+        return move_back(operator, inputs, r)
+    assert isinstance(rule, rules.Pass), (operator, rule)
+    return [r], {}
+
+
+def max_pool(
+    operator: g.MaxPool2d, rule: rules.Rule, x: Values, r: Values, decided: Values | None
+) -> tuple[list[Values], Ledger]:
+    """The winner takes all, or every input of the window its share."""
+    table, _ = windows(operator, *x.shape[2:])
+    r = r.reshape(*x.shape[:2], -1)
+    if isinstance(rule, rules.Proportional):
+        taps = gather(x, table, 0.0)
+        shares = taps * (r / stabilize(taps.sum(axis=3), rule.epsilon))[..., None]
+        return [scatter(shares, table, x.shape)], {"stabilizer": per_sample(r) - per_sample(shares)}
+    winners = max_winners(operator, x if decided is None else decided)
+    flat = np.zeros((*x.shape[:2], x.shape[2] * x.shape[3]))
+    n, c = np.ix_(range(x.shape[0]), range(x.shape[1]))
+    np.add.at(flat, (n[..., None], c[..., None], winners), r)
+    return [flat.reshape(x.shape)], {}
+
+
+def taylor(operator: g.LocalResponseNorm, x: Values, r: Values) -> tuple[list[Values], Ledger]:
+    """Local response normalisation by its first-order expansion (Binder et al. 2016)."""
+    channels, b, c = x.shape[1], operator.beta, operator.alpha / operator.size
+    norm = operator.k + c * channel_window(operator, x**2)
+    r_in = np.zeros_like(x)
+    handed = np.zeros(len(x))
+    for k in range(channels):
+        near = range(
+            max(0, k - operator.size // 2), min(channels, k + (operator.size - 1) // 2 + 1)
+        )
+        m = {
+            i: x[:, k] * (operator.k + c * x[:, k] ** 2) ** -b
+            if i == k
+            else -2 * b * c * x[:, k] * x[:, i] ** 2 * norm[:, k] ** -(b + 1)
+            for i in near
+        }
+        s = r[:, k] / stabilize(np.sum(list(m.values()), axis=0))
+        for i in near:
+            r_in[:, i] += m[i] * s
+            handed += per_sample(m[i] * s)
+    return [r_in], {"stabilizer": per_sample(r) - handed}
+
+
+def add(rule: rules.Rule, inputs: list[Values], r: Values) -> tuple[list[Values], Ledger]:
+    """Every branch in proportion to its value."""
+    assert isinstance(rule, rules.Epsilon), rule
+    branches = aligned(inputs)
+    total = sum(branches[1:], start=branches[0])
+    s = r / stabilize(total, rule.epsilon)
+    shares = [reduce_to(np.broadcast_to(x, s.shape) * s, x.shape) for x in branches]
+    ledger = {"stabilizer": per_sample(r - total * s)}
+    return [share.reshape(x.shape) for share, x in zip(shares, inputs)], ledger
+
+
+def multiply(
+    rule: rules.Rule, inputs: list[Values], r: Values, gate: int | None, constant: tuple[bool, ...]
+) -> tuple[list[Values], Ledger]:
+    """The signal takes all; two signals half each; a constant nothing."""
+    signal = None if gate is None else 1 - gate
+    if isinstance(rule, rules.HalfAndHalf):
+        signal = None
+    elif isinstance(rule, rules.SignalTakesAll) and rule.signal is not None:
+        signal = rule.signal
+    if any(constant):
+        signal = constant.index(False)
+    weights = [0.5, 0.5] if signal is None else [float(i == signal) for i in (0, 1)]
+    branches = aligned(inputs)
+    shares = [
+        reduce_to(weight * r, x.shape).reshape(y.shape)
+        for weight, x, y in zip(weights, branches, inputs)
+    ]
+    return shares, {}
+
+
+def reduce_to(x: Values, shape: tuple[int, ...]) -> Values:
+    """The adjoint of broadcasting: sum over the axes along which ``shape`` was repeated."""
+    axes = tuple(i for i, (n, m) in enumerate(zip(x.shape, shape)) if m == 1 and n != 1 and i > 0)
+    return x.sum(axis=axes, keepdims=True)
+
+
+def move_back(operator: g.Operator, inputs: list[Values], r: Values) -> tuple[list[Values], Ledger]:
+    """Relevance goes back to where its value came from; a pad's own cells are constants."""
+    n = len(r)
+    sizes = [int(np.prod(x.shape[1:])) for x in inputs]
+    starts = np.cumsum([0, *sizes])
+    sources = [
+        np.arange(start + 1, start + size + 1, dtype=np.float64).reshape(1, *x.shape[1:])
+        for start, size, x in zip(starts, sizes, inputs)
+    ]
+    # Number every input cell from 1, move the numbers, and send each cell's relevance home.
+    silent = g.Pad(operator.pads, 0.0) if isinstance(operator, g.Pad) else operator
+    home = move(silent, sources).astype(np.intp).ravel()
+    flat = np.zeros((n, starts[-1] + 1))
+    np.add.at(flat, (slice(None), home), r.reshape(n, len(home)))
+    parts = [
+        flat[:, start + 1 : start + size + 1].reshape(x.shape)
+        for start, size, x in zip(starts, sizes, inputs)
+    ]
+    return parts, {"constants": flat[:, 0]} if isinstance(operator, g.Pad) else {}
+
+
+# --- Whole networks ----------------------------------------------------------------------------
+
+
+def relevance(
+    graph: g.Graph,
+    assigned: Mapping[str, rules.Rule],
+    x: Values,
+    output_relevance: Values,
+    gates: Mapping[str, NDArray[np.floating]] | None = None,
+    form: str = "products",
+) -> tuple[dict[str, Values], dict[str, Ledger]]:
+    """Relevance at every node's output, and per node what it absorbed.
+
+    Parameters
+    ----------
+    graph
+        The network.
+    assigned
+        A rule for every node but inputs and constants.
+    x
+        The network's input.
+    output_relevance
+        Relevance of the network's output.
+    gates
+        Values of a float32 run, by node, whose ReLU signs and pooling winners are replayed.
+    form
+        How linear nodes are computed, ``"products"`` or ``"matrix"``.
+    """
+    values = forward(graph, x, gates)
+    found = {node.name: np.zeros((len(x), *node.shape)) for node in graph}
+    found[graph.output] = np.asarray(output_relevance, np.float64).reshape(found[graph.output].shape)
+    ledger: dict[str, Ledger] = {}
+    live = input_dependent(graph)
+    for node in reversed(list(graph)):
+        r = found[node.name]
+        if isinstance(node.operator, g.Input):
+            continue
+        if isinstance(node.operator, g.Constant):
+            ledger[node.name] = {"constants": per_sample(r)}
+            continue
+        shares, ledger[node.name] = propagate(
+            node.operator,
+            assigned[node.name],
+            [values[name] for name in node.inputs],
+            r,
+            form=form,
+            decided=_decided(node, gates),
+            gate=gate_of(graph, node),
+            constant=tuple(name not in live for name in node.inputs),
+        )
+        for name, share in zip(node.inputs, shares):
+            found[name] = found[name] + share
+    return found, ledger
+
+
+def input_dependent(graph: g.Graph) -> set[str]:
+    """Names of the nodes that depend on the network's input."""
+    live: set[str] = set()
+    for node in graph:
+        if isinstance(node.operator, g.Input) or any(name in live for name in node.inputs):
+            live.add(node.name)
+    return live
+
+
+def gate_of(graph: g.Graph, node: g.Node) -> int | None:
+    """Position of a product's gate: the one operand that ends in a sigmoid or softmax."""
+    if not isinstance(node.operator, g.Mul):
+        return None
+    gates = [position for position, name in enumerate(node.inputs) if _ends_in_gate(graph[name], graph)]
+    return gates[0] if len(gates) == 1 else None
+
+
+def _ends_in_gate(node: g.Node, graph: g.Graph) -> bool:
+    while isinstance(node.operator, MOVES) and len(node.inputs) == 1:
+        node = graph[node.inputs[0]]
+    if isinstance(node.operator, g.Activation):
+        return node.operator.function == "sigmoid"
+    return isinstance(node.operator, g.Softmax)
