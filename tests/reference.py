@@ -62,6 +62,8 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     x = inputs[0]
     if isinstance(operator, (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)):
         weight, bias = parameters(operator)
+        if isinstance(operator, g.BatchNorm):
+            bias = bias.reshape(-1, *(1,) * (x.ndim - 2))
         return product(operator, x, weight) + bias
     if isinstance(operator, g.MaxPool2d):
         planes = x.reshape(*x.shape[:2], -1)
