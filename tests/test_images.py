@@ -26,14 +26,14 @@ def save(path: Path, image: Image.Image, **options: object) -> Path:
 def test_lossless_formats(tmp_path: Path, suffix: str) -> None:
     options = {"lossless": True} if suffix == "webp" else {}
     path = save(tmp_path / f"a.{suffix}", Image.fromarray(QUADRANTS), **options)
-    image = images.read(path)
+    image = images.read_image(path)
     assert image.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(image), QUADRANTS)
 
 
 def test_jpeg_by_string_path_and_wrong_suffix(tmp_path: Path) -> None:
     path = save(tmp_path / "photo.png", Image.new("RGB", (32, 16), (200, 10, 30)), format="JPEG")
-    image = images.read(str(path))
+    image = images.read_image(str(path))
     assert image.size == (32, 16)
     assert np.abs(np.asarray(image).astype(int) - (200, 10, 30)).max() <= 4
 
@@ -42,20 +42,20 @@ def test_jpeg_by_string_path_and_wrong_suffix(tmp_path: Path) -> None:
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     suffix = "tiff" if mode == "CMYK" else "png"
     path = save(tmp_path / f"a.{suffix}", Image.new("RGB", (3, 2), "white").convert(mode))
-    image = images.read(path)
+    image = images.read_image(path)
     assert (image.mode, image.size) == ("RGB", (3, 2))
     assert np.asarray(image).min() == 255
 
 
 def test_16_bit_greyscale_is_scaled(tmp_path: Path) -> None:
     values = np.array([[0, 257, 65535, 32896]], np.uint16)
-    image = images.read(save(tmp_path / "a.png", Image.fromarray(values)))
+    image = images.read_image(save(tmp_path / "a.png", Image.fromarray(values)))
     assert np.asarray(image)[0, :, 0].tolist() == [0, 1, 255, 128]
 
 
 def test_transparency_lies_over_white(tmp_path: Path) -> None:
     pixels = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
-    image = images.read(save(tmp_path / "a.png", Image.fromarray(pixels)))
+    image = images.read_image(save(tmp_path / "a.png", Image.fromarray(pixels)))
     assert np.asarray(image).tolist() == [[[255, 0, 0], [255, 255, 255], [204, 204, 204]]]
 
 
@@ -63,7 +63,7 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to view
     path = save(tmp_path / "a.png", Image.fromarray(QUADRANTS), exif=exif)
-    np.testing.assert_array_equal(np.asarray(images.read(path)), np.rot90(QUADRANTS, -1))
+    np.testing.assert_array_equal(np.asarray(images.read_image(path)), np.rot90(QUADRANTS, -1))
 
 
 def test_a_gif_of_one_frame_is_read_and_an_animation_is_refused(tmp_path: Path) -> None:
@@ -71,22 +71,22 @@ def test_a_gif_of_one_frame_is_read_and_an_animation_is_refused(tmp_path: Path) 
     path = tmp_path / "a.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
     with pytest.raises(ValueError, match=r"a\.gif: .*holds 3 frames"):
-        images.read(path)
-    assert images.read(save(tmp_path / "b.gif", frames[0])).size == (4, 4)
+        images.read_image(path)
+    assert images.read_image(save(tmp_path / "b.gif", frames[0])).size == (4, 4)
 
 
 def test_missing_and_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
-        images.read(tmp_path / "none.png")
+        images.read_image(tmp_path / "none.png")
     with pytest.raises(ValueError, match="not a regular file"):
-        images.read(tmp_path)
+        images.read_image(tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="not a regular file"):
-        images.read(tmp_path / "pipe")
+        images.read_image(tmp_path / "pipe")
 
 
 @pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may read anything")
@@ -94,7 +94,7 @@ def test_unreadable(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(QUADRANTS))
     path.chmod(0)
     with pytest.raises(PermissionError, match=r"a\.png"):
-        images.read(path)
+        images.read_image(path)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_unusable_content(tmp_path: Path, content: bytes, text: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.png: .*({text})"):
-        images.read(path)
+        images.read_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff", "bmp", "gif"])
@@ -121,7 +121,7 @@ def test_truncated_files(tmp_path: Path, suffix: str) -> None:
     for part in (0.02, 0.3, 0.7):
         path.write_bytes(whole[: int(len(whole) * part)])
         with pytest.raises(ValueError, match=rf"a\.{suffix}: "):
-            images.read(path)
+            images.read_image(path)
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -139,10 +139,10 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path: Path, side: i
         + chunk(b"IEND", b"")
     )
     with pytest.raises(ValueError, match=r"bomb\.png: .*(pixels are more than|exceeds limit)"):
-        images.read(path)
+        images.read_image(path)
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tiff", Image.fromarray(np.ones((2, 2), np.float32)))
     with pytest.raises(ValueError, match="floating-point pixels"):
-        images.read(path)
+        images.read_image(path)

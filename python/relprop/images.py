@@ -16,7 +16,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """What is read. Other decoders of Pillow stay shut: some run programs (EPS), few are tested."""
 
 
-def read(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Read an image file as 8-bit RGB, turned upright by its EXIF orientation.
 
     Greyscale, palette, 16-bit and CMYK images are converted; transparent parts are laid over

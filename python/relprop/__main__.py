@@ -1,0 +1,5 @@
+"""``python -m relprop`` is the command line."""
+
+from relprop.cli import main
+
+main()
