@@ -1,0 +1,293 @@
+"""Canonizers: a Graph in, an equivalent Graph that rules apply to better out.
+
+Each is a pure function that leaves its argument as it is and computes in float64. Nodes that
+survive keep their names. What cannot be folded exactly is not folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relprop.graph import (
+    Activation,
+    AdaptiveAvgPool2d,
+    Add,
+    Array,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Constant,
+    Conv2d,
+    Dense,
+    Graph,
+    Identity,
+    LocalResponseNorm,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Node,
+    Operator,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+    Softmax,
+)
+
+
+def canonize(graph: Graph) -> Graph:
+    """Apply every canonizer, in the order in which they help each other."""
+    for canonizer in CANONIZERS:
+        graph = canonizer(graph)
+    return graph
+
+
+def cut_final_softmax(graph: Graph) -> Graph:
+    """Explain the logits: drop a softmax or log-softmax that ends the model."""
+    last = graph[graph.output]
+    if not isinstance(last.operator, Softmax):
+        return graph
+    return _rewrite(graph, {}, {last.name: last.inputs[0]})
+
+
+def drop_no_ops(graph: Graph) -> Graph:
+    """Drop identities, and what changes nothing at the shapes at hand."""
+    bypass = {node.name: node.inputs[0] for node in graph if _is_no_op(graph, node)}
+    return _rewrite(graph, {}, bypass)
+
+
+def fold_pads(graph: Graph) -> Graph:
+    """Let the convolutions and pools that follow a zero pad do the padding themselves.
+
+    Padded zeros are then no inputs of the layer, which rules that count inputs must know.
+    """
+    return _sweep(graph, _find_pad)
+
+
+def fold_batch_norms(graph: Graph) -> Graph:
+    """Fold batch norm into the layer before it, else into the next, merging neighbours first."""
+    for find in (_find_batch_norm_pair, _find_batch_norm_after, _find_batch_norm_before):
+        graph = _sweep(graph, find)
+    return graph
+
+
+CANONIZERS: tuple[Callable[[Graph], Graph], ...] = (
+    cut_final_softmax,
+    drop_no_ops,
+    fold_pads,
+    fold_batch_norms,
+)
+"""All canonizers, in the order in which :func:`canonize` applies them."""
+
+
+# --- Rewriting ---------------------------------------------------------------------------------
+
+_Match = tuple[dict[str, Operator], str]
+"""New operators by node, and the node that they make superfluous."""
+
+
+def _sweep(graph: Graph, find: Callable[[Graph, Node, Mapping[str, list[Node]]], _Match | None]) -> Graph:
+    """Rewrite all places that match, again until none does."""
+    while True:
+        operators: dict[str, Operator] = {}
+        bypass: dict[str, str] = {}
+        readers = graph.consumers()
+        for node in graph:
+            match = find(graph, node, readers)
+            if match is None or any(n in operators or n in bypass for n in (*match[0], match[1])):
+                continue
+            operators.update(match[0])
+            bypass[match[1]] = graph[match[1]].inputs[0]
+        if not bypass:
+            return graph
+        graph = _rewrite(graph, operators, bypass)
+
+
+def _rewrite(graph: Graph, operators: Mapping[str, Operator], bypass: Mapping[str, str]) -> Graph:
+    """Another graph with some operators exchanged and some nodes bypassed by their readers."""
+
+    def source(name: str) -> str:
+        while name in bypass:
+            name = bypass[name]
+        return name
+
+    output = source(graph.output)
+    needed = {output, graph.input.name}
+    for node in reversed(list(graph)):
+        if node.name in needed:
+            needed.update(source(name) for name in node.inputs)
+    result = Graph()
+    for node in graph:
+        if node.name in needed:
+            inputs = [source(name) for name in node.inputs]
+            result.add(node.name, operators.get(node.name, node.operator), inputs)
+    result.output = output
+    return result
+
+
+def _only_reader(graph: Graph, name: str, readers: Mapping[str, list[Node]]) -> bool:
+    return len(readers[name]) == 1 and name != graph.output
+
+
+# --- No-ops ------------------------------------------------------------------------------------
+
+
+def _is_no_op(graph: Graph, node: Node) -> bool:
+    operator = node.operator
+    if isinstance(operator, Identity):
+        return True
+    if not node.inputs or node.shape != graph[node.inputs[0]].shape:
+        return False
+    if isinstance(operator, Permute):
+        return operator.axes == tuple(range(len(node.shape)))
+    if isinstance(operator, (MaxPool2d, AvgPool2d)):
+        divides = isinstance(operator, AvgPool2d) and operator.divisor not in (None, 1)
+        return operator.kernel == operator.stride == (1, 1) and not divides
+    # These can keep the shape only by keeping the values; a slice cannot reorder.
+    return isinstance(operator, (Reshape, Slice, Pad, AdaptiveAvgPool2d)) or (
+        isinstance(operator, Concat) and len(node.inputs) == 1
+    )
+
+
+# --- Pads --------------------------------------------------------------------------------------
+
+
+def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _Match | None:
+    pad = node.operator
+    if not isinstance(pad, Pad) or pad.value != 0 or len(pad.pads) != 3 or pad.pads[0] != (0, 0):
+        return None
+    if not readers[node.name] or node.name == graph.output:
+        return None
+    operators: dict[str, Operator] = {}
+    for reader in readers[node.name]:
+        operator = _with_padding(graph, reader.operator, pad, node.inputs[0])
+        if operator is None or operator.infer_shape(graph[node.inputs[0]].shape) != reader.shape:
+            return None
+        operators[reader.name] = operator
+    return operators, node.name
+
+
+def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Operator | None:
+    """The reader with the pad's zeros as padding of its own, None where that is not the same."""
+    if not isinstance(reader, (Conv2d, MaxPool2d, AvgPool2d)):
+        return None
+    (top, bottom), (left, right) = pad.pads[1:]
+    before = reader.padding
+    padding = (before[0] + top, before[1] + bottom, before[2] + left, before[3] + right)
+    if isinstance(reader, Conv2d):
+        return replace(reader, padding=padding)
+    # A window that lies in the padding altogether has no maximum and no mean.
+    if max(padding[:2]) >= reader.kernel[0] or max(padding[2:]) >= reader.kernel[1]:
+        return None
+    if isinstance(reader, MaxPool2d):
+        # The pool's padding never wins: the same as zeros only where nothing is below zero.
+        return replace(reader, padding=padding) if _is_non_negative(graph, source) else None
+    if any(before) and not reader.count_include_pad:
+        return None
+    return replace(reader, padding=padding, count_include_pad=True)
+
+
+def _is_non_negative(graph: Graph, name: str) -> bool:
+    """Whether a node's values are known to be >= 0 whatever the input."""
+    node = graph[name]
+    operator = node.operator
+    if isinstance(operator, (Activation, Softmax)):
+        return isinstance(operator, Softmax) or operator.function in ("relu", "relu6", "sigmoid")
+    if isinstance(operator, Constant):
+        return bool((operator.value >= 0).all())
+    if isinstance(operator, Pad) and operator.value < 0:
+        return False
+    keeps_sign = (
+        MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Mean, LocalResponseNorm,
+        Add, Mul, Concat, Slice, Pad, Reshape, Permute, Identity,
+    )  # fmt: skip
+    return isinstance(operator, keeps_sign) and all(_is_non_negative(graph, n) for n in node.inputs)
+
+
+# --- Batch norm --------------------------------------------------------------------------------
+
+
+def _find_batch_norm_pair(
+    graph: Graph, node: Node, readers: Mapping[str, list[Node]]
+) -> _Match | None:
+    """Two batch norms in a row."""
+    second = node.operator
+    if not isinstance(second, BatchNorm) or not _only_reader(graph, node.inputs[0], readers):
+        return None
+    first = graph[node.inputs[0]].operator
+    if not isinstance(first, BatchNorm):
+        return None
+    scale = _double(second.scale) * first.scale
+    shift = _double(second.scale) * first.shift + second.shift
+    return {node.name: BatchNorm(_single(scale), _single(shift))}, node.inputs[0]
+
+
+def _find_batch_norm_after(
+    graph: Graph, node: Node, readers: Mapping[str, list[Node]]
+) -> _Match | None:
+    """Batch norm as the only reader of a convolution, or of a dense layer of vectors."""
+    norm = node.operator
+    if not isinstance(norm, BatchNorm) or not _only_reader(graph, node.inputs[0], readers):
+        return None
+    layer = graph[node.inputs[0]]
+    operator = layer.operator
+    if not isinstance(operator, Conv2d) and not (
+        isinstance(operator, Dense) and len(layer.shape) == 1
+    ):
+        return None
+    scale = _double(norm.scale)
+    weight = operator.weight * scale.reshape(-1, *(1,) * (operator.weight.ndim - 1))
+    bias = scale * (0.0 if operator.bias is None else operator.bias) + norm.shift
+    return {layer.name: replace(operator, weight=_single(weight), bias=_single(bias))}, node.name
+
+
+def _find_batch_norm_before(
+    graph: Graph, node: Node, readers: Mapping[str, list[Node]]
+) -> _Match | None:
+    """Batch norm that only convolutions without padding, or dense layers of vectors, read.
+
+    Zero padding comes after the norm, so a shift would have to be padded too: with padding
+    only a norm without shift is folded.
+    """
+    norm = node.operator
+    if not isinstance(norm, BatchNorm) or node.name == graph.output or not readers[node.name]:
+        return None
+    operators: dict[str, Operator] = {}
+    for reader in readers[node.name]:
+        operator = reader.operator
+        if isinstance(operator, Conv2d):
+            if any(operator.padding) and norm.shift.any():
+                return None
+        elif not (isinstance(operator, Dense) and len(node.shape) == 1):
+            return None
+        operators[reader.name] = _absorb(operator, norm)
+    return operators, node.name
+
+
+def _absorb(layer: Conv2d | Dense, norm: BatchNorm) -> Conv2d | Dense:
+    """A layer that works the batch norm of its input in."""
+    weight = _double(layer.weight)
+    if isinstance(layer, Conv2d):
+        per_group = weight.shape[1]
+        group = np.arange(len(weight)) // (len(weight) // layer.groups)
+        channels = group[:, None] * per_group + np.arange(per_group)  # (out, in / groups)
+        scale, shift = (_double(a)[channels][:, :, None, None] for a in (norm.scale, norm.shift))
+    else:
+        scale, shift = _double(norm.scale)[None], _double(norm.shift)[None]
+    moved = (weight * shift).reshape(len(weight), -1).sum(1)
+    bias = moved if layer.bias is None else moved + layer.bias
+    # A layer without bias stays one where there is nothing to add.
+    keep = layer.bias is None and not norm.shift.any()
+    return replace(layer, weight=_single(weight * scale), bias=None if keep else _single(bias))
+
+
+def _double(array: Array) -> NDArray[np.float64]:
+    return array.astype(np.float64)
+
+
+def _single(array: NDArray[np.float64]) -> Array:
+    return array.astype(np.float32)
