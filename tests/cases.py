@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 from hypothesis import strategies as st
 from numpy.random import Generator
-
 from relprop import graph as g
 from relprop import rules
 
@@ -102,7 +101,11 @@ CONV2D = [
     Case("conv dilated", (6, 11, 11), conv(6, 9, 3, dilation=(2, 3), padding=(2, 2, 3, 3))),
     Case("conv grouped", (12, 6, 7), conv(12, 18, 3, groups=3, padding=1)),
     Case("conv depthwise", (17, 8, 8), conv(17, 17, 3, groups=17, padding=1)),
-    Case("conv depthwise strided 5x5", (16, 9, 9), conv(16, 16, 5, groups=16, padding=(1, 2, 1, 2), stride=(2, 2))),
+    Case(
+        "conv depthwise strided 5x5",
+        (16, 9, 9),
+        conv(16, 16, 5, groups=16, padding=(1, 2, 1, 2), stride=(2, 2)),
+    ),
     Case("conv depthwise multiplied", (5, 6, 6), conv(5, 15, 3, groups=5)),
     Case("conv 1x3", (7, 6, 8), conv(7, 11, (1, 3), padding=(0, 0, 1, 1))),
     Case("conv single channel", (1, 5, 5), conv(1, 1, 3)),

@@ -18,7 +18,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
 from relprop import graph as g
 from relprop import rules
 
@@ -50,7 +49,9 @@ def forward(
         if isinstance(node.operator, g.Input):
             values[node.name] = x
         elif isinstance(node.operator, g.Constant):
-            values[node.name] = np.repeat(node.operator.value[None].astype(np.float64), len(x), axis=0)
+            values[node.name] = np.repeat(
+                node.operator.value[None].astype(np.float64), len(x), axis=0
+            )
         else:
             inputs = [values[name] for name in node.inputs]
             values[node.name] = evaluate(node.operator, inputs, _decided(node, gates))
@@ -61,9 +62,7 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     """One operator's output; ``decided`` replays a float32 run (see :func:`_decided`)."""
     x = inputs[0]
     if isinstance(operator, (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)):
-        weight, bias = parameters(operator)
-        if isinstance(operator, g.BatchNorm):
-            bias = bias.reshape(-1, *(1,) * (x.ndim - 2))
+        weight, bias = parameters(operator, x.ndim - 1)
         return product(operator, x, weight) + bias
     if isinstance(operator, g.MaxPool2d):
         planes = x.reshape(*x.shape[:2], -1)
@@ -153,16 +152,16 @@ def windows(
     table = []
     for taps_y in spans_y:
         for taps_x in spans_x:
-            table.append(
-                [y * width + x if min(y, x) >= 0 else -1 for y in taps_y for x in taps_x]
-            )
+            table.append([y * width + x if min(y, x) >= 0 else -1 for y in taps_y for x in taps_x])
     divisor = np.outer(divisors_y, divisors_x).ravel()
     if isinstance(operator, g.AvgPool2d) and operator.divisor is not None:
         divisor = np.full_like(divisor, operator.divisor)
     return np.array(table), divisor
 
 
-def _spans(operator: g.Operator, axis: int, count: int, size: int) -> tuple[list[list[int]], Values]:
+def _spans(
+    operator: g.Operator, axis: int, count: int, size: int
+) -> tuple[list[list[int]], Values]:
     """Along one axis: the inputs of every window (-1: none there), and its number of elements."""
     spans: list[list[int]] = []
     divisors: list[int] = []
@@ -205,9 +204,9 @@ def max_winners(operator: g.MaxPool2d, x: Values) -> NDArray[np.intp]:
     """Flat index of every window's first maximum, (N, C, positions)."""
     table, _ = windows(operator, *x.shape[2:])
     first = gather(x, table, -np.inf).argmax(axis=3)
-    return np.take_along_axis(np.broadcast_to(table, (*first.shape, table.shape[1])), first[..., None], 3)[
-        ..., 0
-    ]
+    return np.take_along_axis(
+        np.broadcast_to(table, (*first.shape, table.shape[1])), first[..., None], 3
+    )[..., 0]
 
 
 def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
@@ -215,7 +214,10 @@ def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
     before, after = operator.size // 2, (operator.size - 1) // 2
     channels = x.shape[1]
     return np.stack(
-        [x[:, max(0, k - before) : min(channels, k + after + 1)].sum(axis=1) for k in range(channels)],
+        [
+            x[:, max(0, k - before) : min(channels, k + after + 1)].sum(axis=1)
+            for k in range(channels)
+        ],
         axis=1,
     )
 
@@ -223,8 +225,8 @@ def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
 # --- Linear operators as products --------------------------------------------------------------
 
 
-def parameters(operator: g.Operator) -> tuple[Values, Values]:
-    """Weight and bias in float64, the bias shaped to be added to the output."""
+def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
+    """Weight and bias in float64, the bias shaped to be added to an output of so many axes."""
     if isinstance(operator, g.Conv2d):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
@@ -232,7 +234,9 @@ def parameters(operator: g.Operator) -> tuple[Values, Values]:
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64)
     if isinstance(operator, g.BatchNorm):
-        return operator.scale.astype(np.float64), operator.shift.astype(np.float64)
+        shape = (-1, *(1,) * (axes - 1))
+        scale, shift = operator.scale.reshape(shape), operator.shift.reshape(shape)
+        return scale.astype(np.float64), shift.astype(np.float64)
     return np.ones(()), np.zeros(())  # means: the divisor is part of the product
 
 
@@ -252,7 +256,7 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
     if isinstance(operator, g.Dense):
         return x @ weight.T
     if isinstance(operator, g.BatchNorm):
-        return x * weight.reshape(-1, *(1,) * (x.ndim - 2))
+        return x * weight
     if isinstance(operator, g.Mean):
         return weight * x.mean(axis=tuple(a + 1 for a in operator.axes), keepdims=operator.keepdims)
     assert isinstance(operator, POOLS), operator
@@ -279,7 +283,7 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
     if isinstance(operator, g.Dense):
         return s @ weight
     if isinstance(operator, g.BatchNorm):
-        return s * weight.reshape(-1, *(1,) * (s.ndim - 2))
+        return s * weight
     if isinstance(operator, g.Mean):
         axes = tuple(a + 1 for a in operator.axes)
         kept = s if operator.keepdims else np.expand_dims(s, axes)
@@ -296,7 +300,7 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
 def as_matrix(operator: g.Operator, shape: g.Shape) -> tuple[Values, Values]:
     """The layer as a matrix (inputs, outputs), and 1 for every tap that falls on a real input."""
     basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
-    weight, _ = parameters(operator)
+    weight, _ = parameters(operator, len(shape))
     matrix = plain_product(operator, basis, weight)
     taps = plain_product(operator, basis, np.ones_like(weight))
     return matrix.reshape(len(basis), -1), (taps.reshape(len(basis), -1) != 0).astype(np.float64)
@@ -381,7 +385,7 @@ def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
 
 def split_by_products(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
     """The same sums as products of split inputs with split weights."""
-    weight, _ = parameters(operator)
+    weight, _ = parameters(operator, a.ndim - 1)
     ones = np.ones_like(weight)
     if isinstance(rule, (rules.Flat, rules.WSquare)) and weight.ndim == 0:
         raise NotImplementedError(f"{rule} on {type(operator).__name__} has the matrix form only.")
@@ -463,9 +467,7 @@ def linear(
 ) -> tuple[Values, Ledger]:
     """Relevance of a linear node's input, and what was absorbed on the way."""
     split = (split_by_matrix if form == "matrix" else split_by_products)(rule, operator, a)
-    weight, bias = parameters(operator)
-    if isinstance(operator, g.BatchNorm):
-        bias = bias.reshape(-1, *(1,) * (a.ndim - 2))
+    weight, bias = parameters(operator, a.ndim - 1)
     above, below = bias_parts(rule, bias)
     positive, negative = split.positive + above, split.negative + below
     z = product(operator, a, weight) + bias
@@ -652,7 +654,9 @@ def relevance(
     """
     values = forward(graph, x, gates)
     found = {node.name: np.zeros((len(x), *node.shape)) for node in graph}
-    found[graph.output] = np.asarray(output_relevance, np.float64).reshape(found[graph.output].shape)
+    found[graph.output] = np.asarray(output_relevance, np.float64).reshape(
+        found[graph.output].shape
+    )
     ledger: dict[str, Ledger] = {}
     live = input_dependent(graph)
     for node in reversed(list(graph)):
@@ -690,7 +694,9 @@ def gate_of(graph: g.Graph, node: g.Node) -> int | None:
     """Position of a product's gate: the one operand that ends in a sigmoid or softmax."""
     if not isinstance(node.operator, g.Mul):
         return None
-    gates = [position for position, name in enumerate(node.inputs) if _ends_in_gate(graph[name], graph)]
+    gates = [
+        position for position, name in enumerate(node.inputs) if _ends_in_gate(graph[name], graph)
+    ]
     return gates[0] if len(gates) == 1 else None
 
 

@@ -65,14 +65,18 @@ def test_gamma_favours_the_sign_of_z(form) -> None:
     np.testing.assert_allclose(r_in, [[-3, 6, 3]], atol=1e-4)
     # Bias left out of Z, but not of the sign test: z = 2 > 0, Z = 2 * 2 - 3 = 1, s = 6.
     neuron = g.Dense(NEURON.weight, np.float32([3]))
-    (r_in,), ledger = propagate(neuron, rules.Gamma(1.0, "exclude"), [A], np.array([[6.0]]), form=form)
+    (r_in,), ledger = propagate(
+        neuron, rules.Gamma(1.0, "exclude"), [A], np.array([[6.0]]), form=form
+    )
     np.testing.assert_allclose(r_in, [[24, -12, -6]], atol=1e-3)
     assert ledger["bias"] == 0
 
 
 def test_an_empty_part_hands_down_twice_under_alpha2_beta1() -> None:
     neuron = g.Dense(np.float32([[1, 1]]))
-    (r_in,), ledger = propagate(neuron, rules.AlphaBeta(2, 1), [np.array([[1.0, 3.0]])], np.array([[4.0]]))
+    (r_in,), ledger = propagate(
+        neuron, rules.AlphaBeta(2, 1), [np.array([[1.0, 3.0]])], np.array([[4.0]])
+    )
     np.testing.assert_allclose(r_in, [[2, 6]], atol=1e-4)
     assert ledger["stabilizer"] == pytest.approx(-4, abs=1e-4)
 
@@ -92,9 +96,13 @@ def test_other_operators() -> None:
     (share,), _ = propagate(g.Slice(0, 1, 2), rules.Pass(), [x], r[:, :1])
     np.testing.assert_allclose(share, [[0, 6]])
     image = np.array([[[[1.0, 2.0], [2.0, 0.0]]]])
-    (share,), _ = propagate(g.MaxPool2d((2, 2), (2, 2)), rules.WinnerTakesAll(), [image], np.full((1, 1, 1, 1), 5.0))
+    (share,), _ = propagate(
+        g.MaxPool2d((2, 2), (2, 2)), rules.WinnerTakesAll(), [image], np.full((1, 1, 1, 1), 5.0)
+    )
     np.testing.assert_allclose(share, [[[[0, 5], [0, 0]]]])  # the first of the two twos
-    (share,), _ = propagate(g.MaxPool2d((2, 2), (2, 2)), rules.Proportional(), [image], np.full((1, 1, 1, 1), 5.0))
+    (share,), _ = propagate(
+        g.MaxPool2d((2, 2), (2, 2)), rules.Proportional(), [image], np.full((1, 1, 1, 1), 5.0)
+    )
     np.testing.assert_allclose(share, [[[[1, 2], [2, 0]]]], atol=1e-5)
 
 
@@ -104,7 +112,9 @@ def test_response_norm_by_taylor() -> None:
     # m_10 = -2 * 2 * 1 / 36 = -1/9. Shares of R = (5, 13): 5 / (5/18) = 18, 13 / (13/45) = 45.
     x = np.array([1.0, 2.0]).reshape(1, 2, 1, 1)
     operator = g.LocalResponseNorm(3, alpha=3.0, beta=1.0, k=1.0)
-    (share,), ledger = propagate(operator, rules.Taylor(), [x], np.array([5.0, 13.0]).reshape(x.shape))
+    (share,), ledger = propagate(
+        operator, rules.Taylor(), [x], np.array([5.0, 13.0]).reshape(x.shape)
+    )
     np.testing.assert_allclose(share.ravel(), [18 / 2 - 45 / 9, 45 * 2 / 5 - 18 * 2 / 9], rtol=1e-4)
     assert ledger["stabilizer"] == pytest.approx(0, abs=1e-3)
 
@@ -112,13 +122,17 @@ def test_response_norm_by_taylor() -> None:
 # --- The two forms, and torch ------------------------------------------------------------------
 
 
-def assert_forms_agree(operator: g.Operator, shape: g.Shape, rule: rules.Rule, seed: int = 0) -> None:
+def assert_forms_agree(
+    operator: g.Operator, shape: g.Shape, rule: rules.Rule, seed: int = 0
+) -> None:
     rng = np.random.default_rng(seed)
     x = numbers(rng, (2, *shape)).astype(np.float64)
     r = numbers(rng, (2, *operator.infer_shape(shape))).astype(np.float64)
     (matrix,), ledger = propagate(operator, rule, [x], r, form="matrix")
     (products,), same = propagate(operator, rule, [x], r, form="products")
-    np.testing.assert_allclose(products, matrix, rtol=1e-9, atol=1e-9 * np.abs(matrix).max(initial=0))
+    np.testing.assert_allclose(
+        products, matrix, rtol=1e-9, atol=1e-9 * np.abs(matrix).max(initial=0)
+    )
     for category, values in ledger.items():
         np.testing.assert_allclose(same[category], values, rtol=1e-6, atol=1e-9 * np.abs(r).sum())
     total = matrix.reshape(2, -1).sum(1) + sum(ledger.values())
@@ -138,7 +152,14 @@ def test_products_are_the_matrix_on_any_convolution(layer, data) -> None:
     rule = data.draw(linear_rules(shape[0]))
     if isinstance(rule, rules.Gamma):
         rule = rules.Gamma(0.25)  # its sign test may fall either way on a sum that cancels
-        operator = g.Conv2d(operator.weight, None, operator.stride, operator.padding, operator.dilation, operator.groups)
+        operator = g.Conv2d(
+            operator.weight,
+            None,
+            operator.stride,
+            operator.padding,
+            operator.dilation,
+            operator.groups,
+        )
     elif isinstance(rule, rules.Epsilon):
         rule = rules.Epsilon(0.5, rule.bias)
     assert_forms_agree(operator, shape, rule)
@@ -154,8 +175,10 @@ def test_products_are_the_matrix_on_average_pools(layer) -> None:
 def test_plain_product_is_the_fast_one(case: Case) -> None:
     operator = case.layer(np.random.default_rng(2))
     x = np.random.default_rng(3).standard_normal((2, *case.shape))
-    weight, _ = weight_and_bias(operator)
-    np.testing.assert_allclose(plain_product(operator, x, weight), product(operator, x, weight), atol=1e-12)
+    weight, _ = weight_and_bias(operator, len(case.shape))
+    np.testing.assert_allclose(
+        plain_product(operator, x, weight), product(operator, x, weight), atol=1e-12
+    )
 
 
 @given(pools("max") | pools("average"))
@@ -200,7 +223,9 @@ def test_response_norm_is_that_of_torch(size: int) -> None:
 def test_adaptive_average_is_that_of_torch(output: g.Pair) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 9))
     expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x), output)
-    np.testing.assert_allclose(evaluate(g.AdaptiveAvgPool2d(output), [x]), expected.numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        evaluate(g.AdaptiveAvgPool2d(output), [x]), expected.numpy(), atol=1e-12
+    )
 
 
 # --- Whole graphs ------------------------------------------------------------------------------
@@ -242,3 +267,10 @@ def test_a_float32_runs_decisions_are_replayed() -> None:
     one = np.ones((1, 1, 1, 1))
     assert relevance(graph, assigned, x, one)[0]["input"].ravel().tolist() == [0, 1]
     assert relevance(graph, assigned, x, one, gates)[0]["input"].ravel().tolist() == [1, 0]
+
+
+def test_batch_norm_is_per_channel() -> None:
+    operator = g.BatchNorm(np.float32([2, 3]), np.float32([1, -1]))
+    x = np.ones((2, 2, 3, 4))
+    np.testing.assert_array_equal(evaluate(operator, [x])[1, :, 0, 0], [3, 2])
+    assert_forms_agree(operator, (2, 3, 4), rules.Epsilon(0.5, "distribute"))

@@ -1,0 +1,154 @@
+"""Runs one node through the core and holds it against the reference.
+
+Errors are measured against what float32 can know: per output, the sum of the absolute
+contributions over the denominator (its condition) times 1e-5, carried back to the inputs as
+relevance is. Rules whose denominators do not cancel have condition one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import reference
+from reference import Values
+from relprop import Explainer, rules
+from relprop import graph as g
+
+TOLERANCE = 1e-5
+CATEGORIES = ("bias", "stabilizer", "constants", "zero")
+
+
+def build(operator: g.Operator, shapes: list[g.Shape], after_relu: bool = False) -> g.Graph:
+    """A graph of the one node "layer"; several inputs are cut from one flat network input."""
+    graph = g.Graph()
+    if len(shapes) == 1:
+        graph.add("input", g.Input(shapes[0]))
+        sources = ["input"]
+    else:
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        graph.add("input", g.Input((sum(sizes),)))
+        sources = []
+        for i, (shape, stop) in enumerate(zip(shapes, np.cumsum(sizes))):
+            graph.add(f"cut{i}", g.Slice(0, int(stop) - sizes[i], int(stop)), ["input"])
+            sources.append(graph.add(f"branch{i}", g.Reshape(shape), [f"cut{i}"]))
+    if after_relu:
+        sources = [graph.add(f"relu{i}", g.Activation("relu"), [s]) for i, s in enumerate(sources)]
+    graph.add("layer", operator, sources)
+    return graph
+
+
+def assert_agrees(
+    operator: g.Operator,
+    xs: list[g.Array],
+    rule: rules.Rule,
+    r: g.Array,
+    *,
+    after_relu: bool = False,
+) -> None:
+    """Forward value, relevance and ledger of the node are those of the reference."""
+    n = len(r)
+    graph = build(operator, [x.shape[1:] for x in xs], after_relu)
+    explainer = Explainer(graph, rules={"layer": rule})
+    x = xs[0] if len(xs) == 1 else np.concatenate([x.reshape(n, -1) for x in xs], axis=1)
+    result = explainer(x, target=r.reshape(n, -1))
+
+    inputs = [x.astype(np.float64) for x in xs]
+    if after_relu:
+        inputs = [np.maximum(x, 0) for x in inputs]
+    value = reference.evaluate(operator, inputs)
+    np.testing.assert_allclose(
+        result.scores.reshape(value.shape),
+        value,
+        rtol=1e-5,
+        atol=1e-5 * max(np.abs(x).max(initial=0) for x in [*inputs, value]),
+    )
+
+    upstream = r.astype(np.float64)
+    expected, ledger = reference.propagate(operator, rule, inputs, upstream)
+    reach, scale = bounds(operator, rule, inputs, upstream, expected)
+    size = np.concatenate([b.reshape(n, -1) for b in reach], axis=1)
+    error = result.relevance.reshape(n, -1) - np.concatenate(
+        [e.reshape(n, -1) for e in expected], axis=1
+    )
+    for sample in range(n):
+        limit = TOLERANCE * np.linalg.norm(size[sample]) + 1e-30
+        assert np.linalg.norm(error[sample]) <= limit, (rule, error[sample], expected)
+    for category in CATEGORIES:
+        booked = total(result, category, n)
+        np.testing.assert_array_less(
+            np.abs(booked - ledger.get(category, np.zeros(n))),
+            TOLERANCE * scale + 1e-30,
+            err_msg=f"{category} under {rule}",
+        )
+
+
+def total(result, category: str, n: int) -> Values:
+    """What all nodes together booked under a category, per sample."""
+    out = np.zeros(n)
+    for node in result.ledger.nodes:
+        out += np.asarray(node[category], np.float64)
+    return out
+
+
+def bounds(
+    operator: g.Operator, rule: rules.Rule, inputs: list[Values], r: Values, expected: list[Values]
+) -> tuple[list[Values], Values]:
+    """Per input the size that errors are measured by, and per sample that of the ledger."""
+    if isinstance(operator, reference.LINEAR) and not isinstance(rule, (rules.Pass, rules.Zero)):
+        return linear_bounds(operator, rule, inputs[0], r)
+    if isinstance(operator, g.Add):
+        branches = reference.aligned(inputs)
+        denominator = np.abs(reference.stabilize(sum(branches), rule.epsilon))
+        largest = sum(np.abs(x) for x in branches)
+        t = np.abs(r) / denominator * np.maximum(1, largest / denominator)
+        reach = [reference.reduce_to(np.abs(x) * t, x.shape) for x in branches]
+        return reach, reference.per_sample(np.abs(r) + largest * t)
+    if isinstance(operator, g.MaxPool2d) and isinstance(rule, rules.Proportional):
+        table, _ = reference.windows(operator, *inputs[0].shape[2:])
+        taps = reference.gather(inputs[0], table, 0.0)
+        denominator = reference.stabilize(taps.sum(axis=3), rule.epsilon)
+        condition = np.maximum(1, np.abs(taps).sum(axis=3) / np.abs(denominator))
+        t = np.abs(r.reshape(denominator.shape) / denominator) * condition
+        shares = np.abs(taps) * t[..., None]
+        reach = reference.scatter(shares, table, inputs[0].shape)
+        return [reach], reference.per_sample(np.abs(r)) + reference.per_sample(shares)
+    return [np.abs(e) + np.abs(r).max(initial=0) for e in expected], reference.per_sample(np.abs(r))
+
+
+def linear_bounds(
+    operator: g.Operator, rule: rules.Rule, a: Values, r: Values
+) -> tuple[list[Values], Values]:
+    """Absolute contributions times absolute messages times the condition of the denominator."""
+    split = reference.split_by_matrix(rule, operator, a)
+    weight, bias = reference.parameters(operator, a.ndim - 1)
+    above, below = reference.bias_parts(rule, bias)
+    plus, minus = split.positive + above, split.negative + below
+    z = reference.product(operator, a, weight) + bias
+    s_plus, s_minus = (np.abs(s) for s in reference.message(rule, plus, minus, z, r))
+    condition = np.ones_like(r)
+    if isinstance(rule, rules.Epsilon):
+        denominator = reference.stabilize(plus + minus, rule.epsilon)
+        condition = (plus - minus) / np.abs(denominator)
+    elif isinstance(rule, rules.Gamma):
+        up = np.where(z > 0, 1 + rule.gamma, 1.0) * plus
+        down = np.where(z < 0, 1 + rule.gamma, 1.0) * minus
+        condition = (up - down) / np.abs(reference.stabilize(up + down))
+    condition = np.maximum(condition, 1)
+    booked = (plus * s_plus - minus * s_minus) * condition
+    reach = split.back(s_plus * condition, -s_minus * condition)
+    if getattr(rule, "bias", "") == "distribute":
+        shares = (above * s_plus - below * s_minus) * condition
+        reach = reach + split.spread(shares / np.maximum(split.taps, 1))
+    return [reach], reference.per_sample(np.abs(r) + booked)
+
+
+def away_from_the_sign_test(
+    operator: g.Operator, rule: rules.Rule, a: g.Array, r: g.Array
+) -> g.Array:
+    """No relevance where gamma's sign test would hang on float32 rounding (exact zeros stay)."""
+    if not isinstance(rule, rules.Gamma):
+        return r
+    split = reference.split_by_matrix(rule, operator, a.astype(np.float64))
+    _, bias = reference.parameters(operator, a.ndim - 1)
+    z = split.positive + split.negative + bias
+    unsure = (z != 0) & (np.abs(z) < 1e-5 * (split.positive - split.negative + np.abs(bias)))
+    return np.where(unsure, np.float32(0), r)

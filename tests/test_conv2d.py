@@ -1,0 +1,74 @@
+"""Convolution in the core: every geometry, rule and bias mode against the matrix form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from agreement import assert_agrees, away_from_the_sign_test
+from cases import BATCHES, CONV2D, KINDS, LINEAR_RULES, SEEDS, Case, conv2d, linear_rules, numbers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from relprop import graph as g
+from relprop import rules
+
+
+@pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
+@pytest.mark.parametrize("case", CONV2D, ids=str)
+def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
+    rng = np.random.default_rng(len(case.name))
+    operator = case.layer(rng)
+    x = numbers(rng, (2, *case.shape))
+    r = numbers(rng, (2, *operator.infer_shape(case.shape)))
+    for rule in LINEAR_RULES:
+        if after_relu and isinstance(rule, rules.ZBox):
+            continue  # a box belongs to the network's input
+        held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
+        assert_agrees(operator, [x], rule, held, after_relu=after_relu)
+
+
+@given(layer=conv2d(), data=st.data(), n=BATCHES, seed=SEEDS, kind=KINDS, after_relu=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_any_convolution(layer, data, n, seed, kind, after_relu) -> None:
+    operator, shape = layer
+    rule = data.draw(linear_rules(shape[0]))
+    rng = np.random.default_rng(seed)
+    x = numbers(rng, (n, *shape), kind)
+    r = numbers(rng, (n, *operator.infer_shape(shape)), data.draw(KINDS))
+    after_relu = after_relu and not isinstance(rule, rules.ZBox)
+    held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
+    assert_agrees(operator, [x], rule, held, after_relu=after_relu)
+
+
+@pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
+def test_a_window_of_padding_alone_hands_nothing_down(rule: rules.Rule) -> None:
+    operator = g.Conv2d(
+        np.ones((2, 1, 1, 1), np.float32), np.float32([1, -1]), padding=(2, 1, 0, 3)
+    )
+    x = np.full((1, 1, 2, 2), 0.5, np.float32)
+    r = np.arange(1, 2 * 5 * 5 + 1, dtype=np.float32).reshape(1, 2, 5, 5)
+    assert_agrees(operator, [x], rule, r)
+
+
+@pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
+def test_sums_that_vanish(rule: rules.Rule) -> None:
+    """Z, Z+ and Z- that are exactly zero, with relevance on them."""
+    operator = g.Conv2d(np.float32([[[[1]], [[-1]]], [[[1]], [[1]]], [[[-1]], [[-1]]]]))
+    x = np.float32([[1, 1], [0, 0], [1, -1]]).reshape(3, 2, 1, 1)
+    r = np.float32([[1, 2, 3]] * 3).reshape(3, 3, 1, 1)
+    assert_agrees(operator, [x], rule, r)
+
+
+@pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
+def test_zero_inputs_under_relu(rule: rules.Rule) -> None:
+    """Whole windows that a ReLU has emptied, as on a sparse map."""
+    rng = np.random.default_rng(5)
+    x = numbers(rng, (2, 8, 10, 10), "sparse")
+    x[:, :, 2:8, 3:9] = -1
+    operator = g.Conv2d(numbers(rng, (16, 8, 3, 3)), numbers(rng, (16,)), padding=(1, 1, 1, 1))
+    if isinstance(rule, rules.ZBox):
+        rule = rules.ZBox(0.0, 8.0)
+        assert_agrees(operator, [np.maximum(x, 0)], rule, numbers(rng, (2, 16, 10, 10)))
+    else:
+        r = numbers(rng, (2, 16, 10, 10))
+        held = away_from_the_sign_test(operator, rule, np.maximum(x, 0), r)
+        assert_agrees(operator, [x], rule, held, after_relu=True)

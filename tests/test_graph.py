@@ -1,0 +1,142 @@
+"""The Graph: shapes as torch infers them, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from cases import conv2d, numbers, pools
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from relprop import graph as g
+
+
+@given(conv2d())
+@settings(max_examples=80, deadline=None)
+def test_convolution_shapes_are_those_of_torch(layer) -> None:
+    operator, shape = layer
+    top, bottom, left, right = operator.padding
+    x = torch.nn.functional.pad(torch.zeros(1, *shape), (left, right, top, bottom))
+    weight = torch.from_numpy(operator.weight)
+    out = torch.nn.functional.conv2d(
+        x, weight, None, operator.stride, 0, operator.dilation, operator.groups
+    )
+    assert operator.infer_shape(shape) == tuple(out.shape[1:])
+
+
+@given(pools("max") | pools("average"))
+@settings(max_examples=150, deadline=None)
+def test_pool_shapes_are_those_of_torch(layer) -> None:
+    operator, shape = layer
+    top, bottom, left, right = operator.padding
+    if (top, left) != (bottom, right):
+        return  # torch pads pools evenly
+    x = torch.zeros(1, *shape)
+    where = (operator.kernel, operator.stride, (top, left))
+    if isinstance(operator, g.MaxPool2d):
+        out = torch.nn.functional.max_pool2d(x, *where, operator.dilation, operator.ceil_mode)
+    else:
+        out = torch.nn.functional.avg_pool2d(x, *where, operator.ceil_mode)
+    assert operator.infer_shape(shape) == tuple(out.shape[1:])
+
+
+@given(data=st.data(), shape=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_movement_shapes_are_those_of_numpy(data, shape) -> None:
+    x = np.zeros(shape)
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    start = data.draw(st.integers(0, shape[axis] - 1))
+    stop = data.draw(st.integers(start + 1, shape[axis]))
+    step = data.draw(st.integers(1, 3))
+    cut = x[(slice(None),) * axis + (slice(start, stop, step),)]
+    assert g.Slice(axis, start, stop, step).infer_shape(x.shape) == cut.shape
+    order = tuple(data.draw(st.permutations(range(len(shape)))))
+    assert g.Permute(order).infer_shape(x.shape) == x.transpose(order).shape
+    pads = tuple((i, i % 2) for i in range(len(shape)))
+    assert g.Pad(pads).infer_shape(x.shape) == np.pad(x, pads).shape
+    assert g.Concat(axis).infer_shape(x.shape, x.shape) == np.concatenate([x, x], axis).shape
+    for keep in (False, True):
+        assert g.Mean((axis,), keep).infer_shape(x.shape) == x.mean(axis, keepdims=keep).shape
+
+
+WEIGHT = np.zeros((4, 3, 3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "text"),
+    [
+        (
+            g.Conv2d(WEIGHT),
+            [(3, 8)],
+            "Conv2d needs an input of shape (channels, height, width), not (3, 8)",
+        ),
+        (
+            g.Conv2d(WEIGHT),
+            [(4, 8, 8)],
+            "weight (4, 3, 3, 3) with groups=1 does not fit 4 channels",
+        ),
+        (g.Conv2d(WEIGHT, groups=3), [(9, 8, 8)], "with groups=3 does not fit 9 channels"),
+        (
+            g.Conv2d(WEIGHT, np.zeros(3, np.float32)),
+            [(3, 8, 8)],
+            "bias must have shape (4,), not (3,)",
+        ),
+        (g.Conv2d(WEIGHT), [(3, 2, 8)], "a window of 3 does not fit an axis of 2 padded by (0, 0)"),
+        (g.Conv2d(WEIGHT[0]), [(3, 8, 8)], "weight must have 4 axes, not 3"),
+        (g.Dense(WEIGHT[0, 0]), [(4,)], "weight (3, 3) does not fit an input of shape (4,)"),
+        (g.Dense(WEIGHT), [(3,)], "weight must have 2 axes, not 4"),
+        (g.MaxPool2d((9, 1), (1, 1)), [(3, 8, 8)], "a window of 9 does not fit an axis of 8"),
+        (g.Mean((1,)), [(3,)], "axes (1,) do not fit an input of shape (3,)"),
+        (g.Mean((0, 0)), [(3,)], "axes (0, 0) do not fit"),
+        (
+            g.BatchNorm(WEIGHT[0, 0, 0], WEIGHT[0, 0, 0]),
+            [(4, 2)],
+            "do not fit an input of shape (4, 2)",
+        ),
+        (g.Add(), [(2,), (3,)], "shape mismatch"),
+        (g.Concat(0), [(2, 3), (2, 4)], "cannot be joined along axis 0"),
+        (g.Slice(0, 2, 2), [(3,)], "slice 2:2:1 of axis 0 does not fit (3,)"),
+        (g.Slice(1, 0, 2), [(3,)], "of axis 1 does not fit (3,)"),
+        (g.Pad(((1, 1),)), [(3, 3)], "pads ((1, 1),) do not fit an input of shape (3, 3)"),
+        (g.Pad(((-1, 1),)), [(3,)], "negative pads are slices"),
+        (g.Reshape((2, 2)), [(3,)], "an input of shape (3,) cannot be reshaped to (2, 2)"),
+        (g.Permute((0, 0)), [(2, 3)], "axes (0, 0) are no permutation"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(operator, shapes, text: str) -> None:
+    graph = g.Graph()
+    sources = [graph.add(f"in{i}", g.Input(shape)) for i, shape in enumerate(shapes)]
+    with pytest.raises(ValueError, match=re.escape(text)) as error:
+        graph.add("layer", operator, sources)
+    assert str(error.value).startswith(f"node 'layer' ({type(operator).__name__}): ")
+    assert "layer" not in graph.nodes
+
+
+def test_names_and_arity() -> None:
+    graph = g.Graph()
+    graph.add("x", g.Input((3,)))
+    with pytest.raises(ValueError, match="node name 'x' is taken"):
+        graph.add("x", g.Identity(), ["x"])
+    with pytest.raises(ValueError, match="node 'y' reads 'z', which is not in the graph yet"):
+        graph.add("y", g.Identity(), ["z"])
+    with pytest.raises(ValueError, match=r"node 'y' \(Add\) cannot take 1 inputs"):
+        graph.add("y", g.Add(), ["x"])
+    with pytest.raises(ValueError, match=r"node 'y' \(Mul\) cannot take 3 inputs"):
+        graph.add("y", g.Mul(), ["x", "x", "x"])
+    with pytest.raises(ValueError, match="a graph has one input, not 0"):
+        _ = g.Graph().input
+
+
+def test_reading_a_graph() -> None:
+    graph = g.Graph()
+    graph.add("image", g.Input((3, 4, 4)))
+    graph.add("conv", g.Conv2d(numbers(np.random.default_rng(0), (2, 3, 3, 3))), ["image"])
+    graph.add("sum", g.Add(), ["conv", "conv"])
+    assert graph.output == "sum"
+    assert graph.input.name == "image"
+    assert [node.type for node in graph] == ["Input", "Conv2d", "Add"]
+    assert [node.name for node in graph.consumers()["conv"]] == ["sum", "sum"]
+    assert len(graph) == 3
+    assert str(graph).splitlines()[1].split() == ["conv", "Conv2d", "(2,", "2,", "2)", "image"]

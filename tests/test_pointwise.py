@@ -1,0 +1,33 @@
+"""Activations in the core: their value, and relevance that passes."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from agreement import assert_agrees
+from cases import numbers
+from relprop import graph as g
+from relprop import rules
+
+PARAMETER = {"leaky_relu": 0.1, "elu": 1.3}
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 1, 1), (5, 4, 3)], ids=str)
+@pytest.mark.parametrize("function", get_args(g.Function))
+def test_activations(function: g.Function, shape: g.Shape) -> None:
+    rng = np.random.default_rng(0)
+    x = 3 * numbers(rng, (3, *shape))
+    operator = g.Activation(function, PARAMETER.get(function, 0.0))
+    assert_agrees(operator, [x], rules.Pass(), numbers(rng, (3, *shape)))
+    assert_agrees(operator, [x], rules.Zero(), numbers(rng, (3, *shape)))
+
+
+@pytest.mark.parametrize("function", get_args(g.Function))
+def test_large_and_tiny_inputs(function: g.Function) -> None:
+    x = np.float32([-1e30, -100, -20, -1e-30, 0.0, 1e-30, 20, 100, 1e30]).reshape(1, -1)
+    operator = g.Activation(function, PARAMETER.get(function, 0.0))
+    if function == "gelu_tanh":
+        x = np.clip(x, -1e10, 1e10)  # its cube leaves float32
+    assert_agrees(operator, [x], rules.Pass(), np.ones_like(x))
