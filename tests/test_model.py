@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from relprop.graph import Dense, Graph, Input
 from relprop.model import Model
 

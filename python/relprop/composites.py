@@ -103,7 +103,7 @@ class Entry:
     rule: Rule
 
     def __str__(self) -> str:
-        return f"{_describe(self.matcher)}: {self.rule}"
+        return f"{describe(self.matcher)}: {self.rule}"
 
 
 @dataclass(frozen=True)
@@ -227,9 +227,10 @@ def _touching_input(graph: Graph) -> list[Node]:
     return touching
 
 
-def _describe(matcher: Matcher) -> str:
+def describe(matcher: Matcher) -> str:
+    """Say in words which nodes a matcher selects."""
     if isinstance(matcher, First):
-        return f"first {_describe(matcher.types)}"
+        return f"first {describe(matcher.types)}"
     if isinstance(matcher, tuple):
         return ", ".join(kind.__name__ for kind in matcher)
     if isinstance(matcher, type):
@@ -266,12 +267,12 @@ def _epsilon_plus_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composit
 
 
 def _epsilon_alpha2_beta1(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    return _composite("epsilon_alpha2_beta1", AlphaBeta(2, 1, bias), Epsilon(epsilon, bias))
+    return _composite("epsilon_alpha2_beta1", AlphaBeta(2.0, 1.0, bias), Epsilon(epsilon, bias))
 
 
 def _epsilon_alpha2_beta1_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
     first = Entry(First(), Flat())
-    rule = AlphaBeta(2, 1, bias)
+    rule = AlphaBeta(2.0, 1.0, bias)
     return _composite("epsilon_alpha2_beta1_flat", rule, Epsilon(epsilon, bias), first)
 
 
@@ -292,7 +293,7 @@ def _deep_taylor(low: Bound, high: Bound, bias: Bias = "absorb") -> Composite:
 
 
 def _alpha2_beta1(bias: Bias = "absorb") -> Composite:
-    return _composite("alpha2_beta1", AlphaBeta(2, 1, bias), AlphaBeta(2, 1, bias))
+    return _composite("alpha2_beta1", AlphaBeta(2.0, 1.0, bias), AlphaBeta(2.0, 1.0, bias))
 
 
 def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:

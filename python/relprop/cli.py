@@ -1,0 +1,54 @@
+"""The command line, ``relprop COMMAND``; each command lives in a file of its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from relprop import cli_explain, cli_presets
+
+NOTHING_DONE = 3
+"""Exit code where a model cannot be used, nothing can be read or nothing can be written."""
+
+app = typer.Typer(
+    name="relprop",
+    help="Explain the predictions of neural networks by layer-wise relevance propagation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("explain", no_args_is_help=True)(cli_explain.explain)
+app.command("presets")(cli_presets.presets)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from relprop import __version__
+
+        typer.echo(f"relprop {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; what goes wrong is said in words, without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
+        text = str(error) or type(error).__name__
+        Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False)
+        sys.exit(NOTHING_DONE)

@@ -1,0 +1,108 @@
+"""What ``relprop explain`` says at the end: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from relprop.cli_output import Explanation, Record
+from relprop.model import Model
+
+TOP = 5
+
+
+def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder: Path) -> None:
+    """Print the top classes of each image and the figures of each explanation."""
+    console = Console(highlight=False)
+    for record in records:
+        console.print(f"\n[bold]{record.image.name}[/bold]")
+        top = Table("class", box=None, pad_edge=False)
+        top.add_column("score", justify="right")
+        top.add_column("softmax", justify="right")
+        for entry in _top(model, record):
+            top.add_row(entry["name"], f"{entry['score']:.3f}", f"{entry['probability']:.1%}")
+        console.print(top)
+        target = f"{model.class_name(record.target)} ({record.target})"
+        table = Table(f"explains {target}", box=None, pad_edge=False)
+        for heading in ("f(x)", "sum of R", "sum of R / f(x)", "ledger off by"):
+            table.add_column(heading, justify="right")
+        for one in record.explanations:
+            score, total, ratio = _conservation(record, one)
+            shown = "-" if ratio is None else f"{ratio:.6f}"
+            table.add_row(one.preset, f"{score:.4f}", f"{total:.4f}", shown, f"{one.closure:.1e}")
+        console.print(table)
+    if records:
+        count = sum(len(record.explanations) for record in records)
+        console.print(f"\n{count} heatmaps, overlays and arrays in {folder}", soft_wrap=True)
+    for sheet in sheets:
+        console.print(f"side by side: {sheet}", soft_wrap=True)
+
+
+def as_json(
+    model: Model,
+    records: Sequence[Record],
+    sheets: Sequence[Path],
+    failed: Sequence[tuple[Path, str]],
+) -> str:
+    """Return all that is known about the run as JSON."""
+    content = {
+        "model": model.name,
+        "images": [_record(model, record) for record in records],
+        "sheets": [str(sheet) for sheet in sheets],
+        "failed": [{"image": str(image), "error": error} for image, error in failed],
+    }
+    return json.dumps(content, indent=2, allow_nan=False)
+
+
+def _record(model: Model, record: Record) -> dict[str, Any]:
+    explanations = []
+    for one in record.explanations:
+        _, total, ratio = _conservation(record, one)
+        explanations.append(
+            {
+                "preset": one.preset,
+                "relevance_sum": total,
+                "conservation": ratio,
+                "absorbed": one.absorbed,
+                "ledger_off_by": one.closure,
+                "files": {kind: str(path) for kind, path in one.files.items()},
+            }
+        )
+    return {
+        "image": str(record.image),
+        "target": {
+            "index": record.target,
+            "name": model.class_name(record.target),
+            "score": float(record.scores[record.target]),
+        },
+        "top": _top(model, record),
+        "explanations": explanations,
+    }
+
+
+def _conservation(record: Record, one: Explanation) -> tuple[float, float, float | None]:
+    """Score, sum of relevance, and their ratio where the score is not zero."""
+    score = float(record.scores[record.target])
+    total = float(one.relevance.sum(dtype=np.float64))
+    return score, total, total / score if score else None
+
+
+def _top(model: Model, record: Record) -> list[dict[str, Any]]:
+    scores = record.scores.astype(np.float64)
+    odds = np.exp(scores - scores.max())
+    best = np.argsort(-scores, kind="stable")[:TOP]
+    return [
+        {
+            "index": int(index),
+            "name": model.class_name(int(index)),
+            "score": float(scores[index]),
+            "probability": float(odds[index] / odds.sum()),
+        }
+        for index in best
+    ]
