@@ -36,7 +36,7 @@ def test_class_index(name: str, index: int) -> None:
     [
         ("crane", "2 classes are called 'crane': give the index, one of 1, 3"),
         ("cat", "has no class 'cat'; close are egyptian cat, tiger cat"),
-        ("scotter", "close are scooter"),
+        ("scotter", "close are motor scooter, scooter"),
         ("zzzzzz", r"tiny has no class 'zzzzzz'\.$"),
         ("", r"has no class ''\.$"),
     ],

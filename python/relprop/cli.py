@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from relprop import cli_explain, cli_presets
+from relprop.cli_summary import show_error
 
 NOTHING_DONE = 3
 """Exit code where a model cannot be used, nothing can be read or nothing can be written."""
@@ -49,6 +50,5 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        text = str(error) or type(error).__name__
-        Console(stderr=True).print(f"error: {text}", style="red", markup=False, highlight=False)
+        show_error(error, Console(stderr=True))
         sys.exit(NOTHING_DONE)

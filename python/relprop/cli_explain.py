@@ -22,6 +22,7 @@ from relprop.cli_output import (
     write_arrays,
     write_pictures,
 )
+from relprop.cli_summary import show_error
 from relprop.composites import PRESETS, Matcher, parameters
 from relprop.graph import Graph
 from relprop.heatmaps import COLOR_MAPS
@@ -188,11 +189,11 @@ def explain(
     presets = list(dict.fromkeys(composite or ["epsilon_plus_flat"]))
     values = _preset_parameters(presets, param or [])
     names = result_names(images)
-    check_folder(output, names, presets, force)
     preprocessing = _preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = _load(model, preprocessing, classes)
     chosen = _target(target, loaded)
     overrides = dict(_override(text, loaded.graph) for text in rule or [])
+    check_folder(output, names, presets, force)
 
     from relprop.explain import Explainer
 
@@ -210,7 +211,7 @@ def explain(
             record = _explain(image, name, loaded, explainers, chosen)
         except (ValueError, OSError, MemoryError) as error:
             failed.append((image, str(error)))
-            errors.print(f"error: {error}", style="red", markup=False, highlight=False)
+            show_error(error, errors)
             continue
         write_arrays(record, output)
         records.append(record)

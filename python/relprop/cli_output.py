@@ -53,7 +53,7 @@ def result_names(images: Sequence[Path]) -> list[str]:
 
 
 def check_folder(folder: Path, names: Sequence[str], presets: Sequence[str], force: bool) -> None:
-    """Create the folder and make sure that results can be written, before any work is done.
+    """Create the folder and make sure that results can be written, before any are made.
 
     Raises
     ------
@@ -62,9 +62,12 @@ def check_folder(folder: Path, names: Sequence[str], presets: Sequence[str], for
     OSError
         If the folder cannot be created or written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to the folder {folder}: {error.strerror}.") from None
     if force:
         return
     paths = [path for n in names for p in presets for path in _files(folder, n, p).values()]

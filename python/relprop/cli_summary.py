@@ -17,6 +17,12 @@ from relprop.model import Model
 TOP = 5
 
 
+def show_error(error: Exception, console: Console) -> None:
+    """Print an error in words, on one line where its text is one line."""
+    text = str(error) or type(error).__name__
+    console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder: Path) -> None:
     """Print the top classes of each image and the figures of each explanation."""
     console = Console(highlight=False)

@@ -30,7 +30,9 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         If it is no image of a known format, broken, animated or larger than ``MAX_PIXELS``.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    if not path.is_file():
         raise ValueError(f"{path}: not a regular file.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty.")

@@ -46,7 +46,16 @@ class Model:
                 f"{len(found)} classes are called {name!r}: give the index, one of "
                 f"{', '.join(map(str, found))}."
             )
-        every = [n for own in names for n in own]
-        close = [n for n in every if wanted and wanted in n] + get_close_matches(wanted, every, n=5)
-        hint = f"; close are {', '.join(dict.fromkeys(close[:8]))}" if close else ""
-        raise ValueError(f"{self.name} has no class {name!r}{hint}.")
+        hint = ", ".join(_close(wanted, [n for own in names for n in own]))
+        raise ValueError(f"{self.name} has no class {name!r}{hint and '; close are '}{hint}.")
+
+
+def _close(wanted: str, names: list[str]) -> list[str]:
+    """Return names that hold the wanted text, or of which a word or the whole is like it."""
+    if not wanted:
+        return []
+    parts = {part for name in names for part in (name, *name.split())}
+    like = get_close_matches(wanted, sorted(parts), n=5)
+    close = [n for n in names if wanted in n]
+    close += [n for part in like for n in names if part == n or part in n.split()]
+    return list(dict.fromkeys(close))[:8]
