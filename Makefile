@@ -63,7 +63,8 @@ $(MADE)/environment: constraints.txt
 
 # build/ keeps the objects, so that a second build compiles only what has changed.
 $(MADE)/package: $(MADE)/environment $(PACKAGE_SOURCES)
-	$(INSTALL) --no-build-isolation --config-settings=cmake.define.RELPROP_WERROR=ON '.[torch]'
+	$(INSTALL) --no-build-isolation --config-settings=cmake.define.RELPROP_WERROR=ON \
+	  --config-settings=cmake.define.RELPROP_GPU_CHECKS=ON '.[torch]'
 	touch $@
 
 $(MADE)/demo: $(MADE)/environment

@@ -1,0 +1,20 @@
+"""The CUDA kernels against the CPU's, by the programs of tests/gpu, where a GPU is."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.gpu
+def test_pooling_is_the_cpus_bit_for_bit() -> None:
+    if not Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has no NVIDIA GPU")
+    programs = sorted(ROOT.glob("build/*/pool_check"), key=lambda path: path.stat().st_mtime)
+    assert programs, "build/*/pool_check is missing: build with nvcc and RELPROP_GPU_CHECKS=ON."
+    done = subprocess.run([programs[-1]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
