@@ -213,7 +213,7 @@ class _Conversion:
                 self.values[node] = self._evaluate(node)
         if self.problems:
             raise UnsupportedOperatorError(
-                f"the model holds {len(self.problems)} operators that relprop cannot represent:\n  "
+                "the model holds operators that relprop cannot represent:\n  "
                 + "\n  ".join(self.problems)
             )
         output = self.values[next(n for n in traced.nodes if n.op == "output").args[0][0]]
