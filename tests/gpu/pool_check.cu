@@ -34,22 +34,25 @@ const Case cases[] = {
     {"single pixel", 1, {1, 1, 1, 1, 0, 0, 1, false}, {1, 1, 1, 1, 0, 0, 1, false}},
 };
 
-using PoolKernel = void (*)(const Pool &, Stream);
-
 struct Step {
     const char *name;
-    PoolKernel Kernels::*kernel;
+    void (*run)(const Kernels &, const Pool &);
     bool relevance;
     bool add;
 };
 
+void max_forward(const Kernels &k, const Pool &p) { k.max_pool(p, nullptr); }
+void max_relevance(const Kernels &k, const Pool &p) { k.max_pool_relevance(p, nullptr); }
+void average_forward(const Kernels &k, const Pool &p) { k.average_pool(p, nullptr); }
+void average_relevance(const Kernels &k, const Pool &p) { k.average_pool_relevance(p, nullptr); }
+
 const Step steps[] = {
-    {"max_pool", &Kernels::max_pool, false, false},
-    {"average_pool", &Kernels::average_pool, false, false},
-    {"max_pool_relevance", &Kernels::max_pool_relevance, true, false},
-    {"max_pool_relevance, added", &Kernels::max_pool_relevance, true, true},
-    {"average_pool_relevance", &Kernels::average_pool_relevance, true, false},
-    {"average_pool_relevance, added", &Kernels::average_pool_relevance, true, true},
+    {"max_pool", max_forward, false, false},
+    {"average_pool", average_forward, false, false},
+    {"max_pool_relevance", max_relevance, true, false},
+    {"max_pool_relevance, added", max_relevance, true, true},
+    {"average_pool_relevance", average_relevance, true, false},
+    {"average_pool_relevance, added", average_relevance, true, true},
 };
 
 using Values = std::vector<float>;
@@ -102,14 +105,14 @@ bool agree(const Case &of, const Step &step, int64_t n) {
     host.in = in.data();
     host.r = r.data();
     host.result = expected.data();
-    (cpu_kernels().*step.kernel)(host, nullptr);
+    step.run(cpu_kernels(), host);
 
     const OnDevice device_in(in), device_r(r), device_result(got);
     Pool device = pool;
     device.in = device_in.data();
     device.r = device_r.data();
     device.result = device_result.data();
-    (cuda_kernels().*step.kernel)(device, nullptr);
+    step.run(cuda_kernels(), device);
     device_result.read(got);
 
     const bool same = std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0;
