@@ -251,7 +251,9 @@ def _load(name: str, preprocessing: Preprocessing | None, classes: Path | None) 
     names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else ()
     try:
         model = load(name, preprocessing=preprocessing, classes=names)
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError):
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if preprocessing is None and str(error).startswith("example is needed"):
+            raise ValueError(f"{name}: give --size, --mean and --std, as it was trained.") from None
         raise
     except Exception as error:  # a callable of the user's may raise anything
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error

@@ -1,0 +1,320 @@
+"""The command line, on a tiny network and generated photos."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from relprop.cli import main
+from relprop.composites import PRESETS
+
+pytest.importorskip("torch")
+
+NETWORK = """
+import torch
+
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.Linear(64, 3),
+    ).eval()
+
+def training():
+    return make().train().append(torch.nn.Dropout())
+
+def broken():
+    return {}["weights"]
+"""
+OWN = ("--size", "16", "--mean", "127", "--std", "128")
+NAMES = ("cat", "dog", "motor scooter")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in a folder with a network and two photos."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tiny_network", raising=False)
+    monkeypatch.setenv("COLUMNS", "300")
+    (tmp_path / "tiny_network.py").write_text(NETWORK)
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    rng = np.random.default_rng(0)
+    for name in ("left", "right"):
+        pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["relprop", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+def explain(run: Run, *arguments: str) -> tuple[int, str, str]:
+    return run(
+        "explain", "tiny_network:make", *arguments, *OWN, "--classes", "names.txt", "-o", "out"
+    )
+
+
+def written() -> set[str]:
+    return {path.name for path in Path("out").iterdir()}
+
+
+def test_help(run: Run) -> None:
+    for arguments in (("--help",), ("-h",)):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert "explain" in out
+        assert "presets" in out
+    code, out, _ = run("explain", "--help")
+    assert code == 0
+    assert "Exit codes" in out
+    for option in ("--target", "--composite", "--output", "--json", "--cmap", "--mean"):
+        assert option in out
+
+
+def test_presets_are_listed(run: Run) -> None:
+    code, out, _ = run("presets")
+    assert code == 0
+    assert all(name in out for name in PRESETS)
+    assert "ZBox(low, high)" in out
+    code, out, _ = run("presets", "--json")
+    listed = json.loads(out)
+    assert [one["name"] for one in listed] == list(PRESETS)
+    assert ["first Conv2d, Dense", "Flat()"] in listed[1]["entries"]
+
+
+def test_one_image(run: Run) -> None:
+    code, out, err = explain(run, "left.png", "--target", "dog")
+    assert (code, err) == (0, "")
+    assert written() == {
+        "left.epsilon_plus_flat.heatmap.png",
+        "left.epsilon_plus_flat.overlay.png",
+        "left.epsilon_plus_flat.npz",
+    }
+    for kind in ("heatmap", "overlay"):
+        with Image.open(f"out/left.epsilon_plus_flat.{kind}.png") as picture:
+            assert (picture.size, picture.mode) == ((16, 16), "RGB")
+    with np.load("out/left.epsilon_plus_flat.npz") as arrays:
+        assert arrays["relevance"].shape == (3, 16, 16)
+        assert arrays["relevance"].dtype == np.float32
+        assert arrays["scores"].shape == (3,)
+        assert arrays["target"] == 1
+    assert all(name in out for name in NAMES)
+    assert "explains dog (1)" in out
+
+
+def test_json_agrees_with_the_arrays(run: Run) -> None:
+    code, out, _ = explain(run, "left.png", "--json", "-c", "epsilon", "-c", "alpha2_beta1")
+    assert code == 0
+    report = json.loads(out)
+    assert report["model"] == "tiny_network:make"
+    (image,) = report["images"]
+    assert image["target"]["index"] == image["top"][0]["index"]
+    assert sum(entry["probability"] for entry in image["top"]) == pytest.approx(1)
+    for one in image["explanations"]:
+        with np.load(one["files"]["relevance"]) as arrays:
+            total = float(arrays["relevance"].sum(dtype=np.float64))
+            score = float(arrays["scores"][arrays["target"]])
+        assert one["relevance_sum"] == pytest.approx(total)
+        assert one["conservation"] == pytest.approx(total / score)
+        assert total + sum(one["absorbed"].values()) == pytest.approx(score, rel=1e-4)
+        assert one["ledger_off_by"] <= 1e-5
+    assert report["sheets"] == ["out/sheet.png"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_runs(run: Run, preset: str) -> None:
+    assert explain(run, "left.png", "-c", preset)[0] == 0
+
+
+def test_several_images_make_a_sheet(run: Run) -> None:
+    Path("more").mkdir()
+    Image.new("RGB", (40, 40), "red").save("more/left.png")
+    code, out, _ = explain(run, "left.png", "right.png", "more/left.png", "-t", "2")
+    assert code == 0
+    assert "explains motor scooter (2)" in out
+    assert {"left-2.epsilon_plus_flat.npz", "right.epsilon_plus_flat.npz", "sheet.png"} < written()
+    assert len(written()) == 3 * 3 + 1
+
+
+def test_global_normalisation_shares_the_scale(run: Run) -> None:
+    def darkest() -> list[int]:
+        pictures = [f"out/{name}.epsilon.heatmap.png" for name in ("left", "right")]
+        return [int(np.asarray(Image.open(p)).max(axis=2).min()) for p in pictures]
+
+    images = ("left.png", "right.png", "-c", "epsilon", "-t", "0")
+    assert explain(run, *images)[0] == 0
+    assert darkest() == [128, 128]  # both reach the strongest colour
+    assert explain(run, *images, "--normalize", "global", "--force")[0] == 0
+    assert sorted(darkest())[0] == 128
+    assert sorted(darkest())[1] > 128
+
+
+def test_colours(run: Run) -> None:
+    assert explain(run, "left.png", "--cmap", "black_body")[0] == 0
+    code, _, err = explain(run, "left.png", "--cmap", "jet", "--force")
+    assert code == 2
+    assert "'jet' is not one of blue_white_red, black_body" in err
+
+
+def test_a_bad_image_among_several_is_reported_and_the_rest_kept(run: Run) -> None:
+    Path("broken.png").write_bytes(b"no image")
+    code, out, err = explain(run, "left.png", "broken.png", "missing.png", "right.png")
+    assert code == 1
+    assert "error: broken.png: not an image" in err
+    assert "error: missing.png: there is no such file" in err
+    assert "left.png" in out
+    assert {"left.epsilon_plus_flat.npz", "right.epsilon_plus_flat.npz"} < written()
+    code, out, _ = explain(run, "left.png", "broken.png", "--json", "--force")
+    assert code == 1
+    assert [one["image"] for one in json.loads(out)["failed"]] == ["broken.png"]
+
+
+def test_only_bad_images(run: Run) -> None:
+    code, _, err = explain(run, "missing.png")
+    assert code == 3
+    assert "missing.png" in err
+
+
+def test_results_are_not_overwritten_unasked(run: Run) -> None:
+    assert explain(run, "left.png")[0] == 0
+    before = Path("out/left.epsilon_plus_flat.npz").stat().st_mtime_ns
+    code, _, err = explain(run, "left.png")
+    assert code == 3
+    assert "and 2 more exist already; --force overwrites" in err
+    assert Path("out/left.epsilon_plus_flat.npz").stat().st_mtime_ns == before
+    assert explain(run, "left.png", "--force")[0] == 0
+    assert explain(run, "right.png")[0] == 0
+
+
+def test_an_unwritable_folder(run: Run) -> None:
+    Path("file").write_text("")
+    code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "-o", "file")
+    assert code == 3
+    assert "cannot write to the folder file" in err
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("scotter", "has no class 'scotter'; close are motor scooter"),
+        ("3", "3 is not an output; the model has 3, counted from 0"),
+        ("-1", "-1 is not an output"),
+    ],
+)
+def test_unknown_targets(run: Run, target: str, text: str) -> None:
+    code, _, err = explain(run, "left.png", "--target", target)
+    assert code == 2
+    assert text in err
+
+
+def test_presets_and_their_parameters(run: Run) -> None:
+    code, _, err = explain(run, "left.png", "-c", "epsilon_plus_fla")
+    assert code == 2
+    assert "did you mean epsilon_plus_flat" in err
+    code, _, err = explain(run, "left.png", "-p", "gamma=1")
+    assert code == 2
+    assert "'gamma=1' is not KEY=VALUE with one of bias, epsilon" in err
+    box = ("-p", "low=-1,-1,-1", "-p", "high=1.1", "-p", "gamma=0.5")
+    assert explain(run, "left.png", "-c", "epsilon_gamma_box", *box)[0] == 0
+    code, _, err = explain(run, "right.png", "-p", "epsilon=0")
+    assert code == 3
+    assert "epsilon must be finite and > 0" in err
+
+
+def test_rules_for_nodes(run: Run) -> None:
+    assert explain(run, "left.png", "-c", "epsilon", "-r", "-1=ZPlus()")[0] == 0
+    overrides = ("-r", "Conv2d=Gamma(0.5)", "-r", "Dense=AlphaBeta(alpha=1, beta=0)")
+    assert explain(run, "left.png", "-c", "epsilon", *overrides, "--force")[0] == 0
+    for text, reason in (
+        ("Conv2d=Gama(1)", "'Gama' is not one of the rules Epsilon, AlphaBeta"),
+        ("Conv2d=Gamma(-1)", "gamma must be finite and >= 0"),
+        ("Conv2d", "'' is not a rule|invalid syntax"),
+        ("Conv2d=print('hello')", "'print' is not one of the rules"),
+    ):
+        code, _, err = explain(run, "left.png", "-r", text)
+        assert code == 2
+        assert any(part in err for part in reason.split("|"))
+    code, _, err = explain(run, "right.png", "-r", "Conv2d=Pass()")
+    assert code == 3
+    assert "Pass() does not apply" in err
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        ("nothing", "'nothing' is no known model"),
+        ("missing.onnx", "'missing.onnx': there is no such file"),
+        ("tiny_network:absent", "has no 'absent'"),
+        ("absent_package:make", "no module 'absent_package'"),
+        ("tiny_network:training", "train"),
+        ("tiny_network:broken", "tiny_network:broken failed with KeyError: 'weights'"),
+    ],
+)
+def test_models_that_cannot_be_used(run: Run, model: str, text: str) -> None:
+    code, _, err = run("explain", model, "left.png", *OWN, "-o", "out")
+    assert code == 3
+    assert text in err
+    assert not Path("out").exists()
+
+
+def test_preprocessing_must_be_known(run: Run) -> None:
+    code, _, err = run("explain", "tiny_network:make", "left.png")
+    assert code == 3
+    assert "tiny_network:make: give --size, --mean and --std" in err
+    code, _, err = run("explain", "tiny_network:make", "left.png", "--size", "16")
+    assert code == 2
+    assert "needs --mean, --std as well" in err
+    code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", "1,2,3")
+    assert code == 2
+    assert "'1,2,3' is not 2 numbers" in err
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "relprop", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    version = call("--version")
+    assert (version.returncode, version.stdout[:8]) == (0, "relprop ")
+    unknown = call("explain", "nothing", "photo.jpg")
+    assert (unknown.returncode, unknown.stdout) == (3, "")
+    assert unknown.stderr.startswith("error: source 'nothing' is no known model")
+    assert len(unknown.stderr.splitlines()) == 1
+
+
+IMPORT_COST = """
+import time
+import numpy
+start = time.process_time()
+import relprop
+print(time.process_time() - start)
+import sys
+assert not {"torch", "typer", "rich", "PIL"} & set(sys.modules)
+"""
+
+
+def test_importing_relprop_costs_next_to_nothing() -> None:
+    def seconds() -> float:
+        command = [sys.executable, "-c", IMPORT_COST]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert min(seconds() for _ in range(3)) <= 0.05
