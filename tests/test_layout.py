@@ -1,0 +1,106 @@
+"""The rules of style and layout that a test can hold."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import relprop
+from relprop.rules import Rule
+
+ROOT = Path(__file__).parent.parent
+CPP = sorted([*ROOT.glob("cpp/**/*.?pp"), *ROOT.glob("python/bindings/*.?pp")])
+CUDA = sorted(ROOT.glob("cuda/*.*"))
+PYTHON = sorted(ROOT.glob("python/relprop/**/*.py"))
+SOURCES = [*CPP, *CUDA, *PYTHON, *ROOT.glob("tests/**/*.*"), *ROOT.glob("benchmarks/**/*.py")]
+RULES = [rule.__name__ for rule in get_args(Rule)]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def slots() -> list[str]:
+    """The slots of the struct that every backend fills."""
+    kernels = (ROOT / "cpp/kernels.hpp").read_text().partition("struct Kernels {")[2]
+    return re.findall(r"\(\*(\w+)\)\(", kernels.partition("\n};")[0])
+
+
+@pytest.mark.parametrize("backend", ["cpp/kernels/backend.cpp", "cuda/backend.cu"])
+def test_every_backend_names_every_slot(backend: str) -> None:
+    assert re.findall(r"^    \.(\w+) =", (ROOT / backend).read_text(), re.M) == ["name", *slots()]
+
+
+def test_cuda_mirrors_the_files_of_the_cpu() -> None:
+    stems = {path.stem for path in ROOT.glob("cpp/kernels/*.cpp")}
+    assert {path.stem for path in CUDA if path.suffix == ".cu"} <= stems
+
+
+@pytest.mark.parametrize("path", [p for p in CPP if p.parts[-2] != "bindings"] + CUDA, ids=relative)
+def test_the_core_knows_no_python(path: Path) -> None:
+    known = r"pybind11|Python\.h|torch/|ATen/" + ("" if path in CUDA else r"|cuda_runtime|\.cuh")
+    assert not re.search(rf"#include .*({known})", path.read_text())
+
+
+@pytest.mark.parametrize("path", CPP + CUDA, ids=relative)
+def test_a_source_says_first_what_it_is(path: Path) -> None:
+    assert path.read_text().startswith("// ")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_a_file_is_named_for_its_concept(path: Path) -> None:
+    assert not re.search(r"util|helper|common|misc|base|manager", path.stem)
+
+
+def imported_at_once(module: ast.Module) -> Iterator[str]:
+    """Modules that are imported as soon as this one is."""
+    for node in module.body:
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_frameworks_are_imported_late(path: Path) -> None:
+    if "frontends" in path.parts or path.name == "torch.py":  # asked for by torch users alone
+        return
+    roots = {name.partition(".")[0] for name in imported_at_once(ast.parse(path.read_text()))}
+    assert not roots & {"torch", "onnx", "google", "cupy"}
+
+
+def public(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef]:
+    for node in body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+            yield node
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=relative)
+def test_public_names_have_docstrings(path: Path) -> None:
+    module = ast.parse(path.read_text())
+    assert ast.get_docstring(module)
+    for node in public(module.body):
+        assert ast.get_docstring(node), node.name
+        for method in public(node.body) if isinstance(node, ast.ClassDef) else ():
+            described = method.name == "infer_shape"  # the same in every operator
+            assert described or ast.get_docstring(method), f"{node.name}.{method.name}"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_described_and_derived_twice(rule: str) -> None:
+    assert f"`{rule}" in (ROOT / "docs/rules.md").read_text()
+    derived = [ROOT / "tests/reference.py", ROOT / "tests/test_reference.py"]
+    assert any(f"rules.{rule}" in path.read_text() for path in derived)
+
+
+def test_versions_agree() -> None:
+    declared = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert declared
+    assert declared[1] == relprop.__version__ == version("relprop")
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
