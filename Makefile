@@ -27,8 +27,13 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: demo test check peers format clean
 .DELETE_ON_ERROR:
 
+# scikit-image brings the photos as files.
+PHOTOS = $(shell python -c 'from importlib.util import find_spec; from pathlib import Path; \
+  d = Path(find_spec("skimage").origin).parent / "data"; print(d / "chelsea.png", d / "coffee.png")')
+
 demo: $(MADE)/package $(MADE)/demo
-	relprop demo --output build/demo
+	relprop explain efficientnet-lite0 $(PHOTOS) -c epsilon_plus_flat -c alpha2_beta1 \
+	  -o build/demo --force
 
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
 	python -m pytest
