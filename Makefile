@@ -27,13 +27,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: demo test check peers format clean
 .DELETE_ON_ERROR:
 
-# scikit-image brings the photos as files.
-PHOTOS = $(shell python -c 'from importlib.util import find_spec; from pathlib import Path; \
-  d = Path(find_spec("skimage").origin).parent / "data"; print(d / "chelsea.png", d / "coffee.png")')
-
+# The photos are files of scikit-image's.
 demo: $(MADE)/package $(MADE)/demo
-	relprop explain efficientnet-lite0 $(PHOTOS) -c epsilon_plus_flat -c alpha2_beta1 \
-	  -o build/demo --force
+	cd "$$(python -c 'import importlib.util as u; print(*u.find_spec("skimage").submodule_search_locations)')/data" \
+	  && relprop explain efficientnet-lite0 chelsea.png coffee.png \
+	    -c epsilon_plus_flat -c alpha2_beta1 -o '$(CURDIR)/build/demo' --force
 
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
 	python -m pytest
