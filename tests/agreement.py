@@ -137,7 +137,7 @@ def linear_bounds(
     reach = split.back(s_plus * condition, -s_minus * condition)
     if getattr(rule, "bias", "") == "distribute":
         shares = (above * s_plus - below * s_minus) * condition
-        reach = reach + split.spread(shares / np.maximum(split.taps, 1))
+        reach = reach + split.spread(shares / np.maximum(split.taps(), 1))
     return [reach], reference.per_sample(np.abs(r) + booked)
 
 

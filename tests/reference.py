@@ -339,7 +339,7 @@ class Split:
     negative: Values
     back: Callable[[Values, Values], Values]
     """(s+, s-) -> sum over outputs of c+ s+ + c- s-."""
-    taps: Values
+    taps: Callable[[], Values]
     """Number of real inputs of every output."""
     spread: Callable[[Values], Values]
     """t -> sum of t over the outputs that an input feeds."""
@@ -378,7 +378,7 @@ def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
         positive=plus.sum(axis=1).reshape(out_shape),
         negative=minus.sum(axis=1).reshape(out_shape),
         back=back,
-        taps=real.sum(axis=0).reshape(out_shape[1:]),
+        taps=lambda: real.sum(axis=0).reshape(out_shape[1:]),
         spread=lambda t: (t.reshape(len(a), -1) @ real.T).reshape(a.shape),
     )
 
@@ -386,14 +386,13 @@ def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
 def split_by_products(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
     """The same sums as products of split inputs with split weights."""
     weight, _ = parameters(operator, a.ndim - 1)
-    ones = np.ones_like(weight)
     if isinstance(rule, (rules.Flat, rules.WSquare)) and weight.ndim == 0:
         raise NotImplementedError(f"{rule} on {type(operator).__name__} has the matrix form only.")
 
     def terms() -> tuple[list[tuple[Values, Values]], list[tuple[Values, Values]]]:
         """Pairs of an input and a weight whose products make c+ and c-."""
         if isinstance(rule, rules.Flat):
-            return [(np.ones_like(a), ones)], []
+            return [(np.ones_like(a), np.ones_like(weight))], []
         if isinstance(rule, rules.WSquare):
             return [(np.ones_like(a), weight**2)], []
         above, below = np.maximum(weight, 0), np.minimum(weight, 0)
@@ -422,16 +421,15 @@ def split_by_products(rule: rules.Rule, operator: g.Operator, a: Values) -> Spli
         return out
 
     def taps() -> Values:
-        if weight.ndim == 0:
-            return np.ones(1)  # means have no bias to distribute
-        return product(operator, np.ones_like(a[:1]), ones)[0]
+        one = np.ones((1, *a.shape[1:]))
+        return product(operator, one, np.ones_like(weight))[0]
 
     return Split(
         positive=total(plus),
         negative=total(minus),
         back=back,
-        taps=taps() if len(a) else np.ones(1),
-        spread=lambda t: adjoint(operator, t, ones, a.shape),
+        taps=taps,
+        spread=lambda t: adjoint(operator, t, np.ones_like(weight), a.shape),
     )
 
 
@@ -477,8 +475,9 @@ def linear(
     r_in = split.back(s_plus, s_minus)
     if getattr(rule, "bias", "absorb") == "distribute":
         # An output without a single real input has nobody to hand its bias's share to.
-        r_in = r_in + split.spread(to_bias / np.maximum(split.taps, 1))
-        to_bias = np.where(split.taps == 0, to_bias, 0.0)
+        taps = split.taps()
+        r_in = r_in + split.spread(to_bias / np.maximum(taps, 1))
+        to_bias = np.where(taps == 0, to_bias, 0.0)
     return r_in, {"bias": per_sample(to_bias), "stabilizer": per_sample(into_stabilizer)}
 
 
