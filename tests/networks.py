@@ -276,7 +276,11 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and channels == width
         layers = []
         if expand != 1:
-            layers += [nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU6()]
+            layers += [
+                nn.Conv2d(channels, hidden, 1, bias=False),
+                nn.BatchNorm2d(hidden),
+                nn.ReLU6(),
+            ]
         layers += [
             nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False),
             nn.BatchNorm2d(hidden), nn.ReLU6(),
@@ -290,10 +294,15 @@ class InvertedResidual(nn.Module):
 
 def mobilenet_v2() -> nn.Module:
     """MobileNetV2 (Sandler et al. 2018)."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()]
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 32, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU6(),
+    ]
     channels = 32
     for expand, width, depth, stride in (
-        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
+        (6, 160, 3, 2), (6, 320, 1, 1),
     ):  # fmt: skip
         for position in range(depth):
             layers.append(InvertedResidual(channels, width, stride if position == 0 else 1, expand))
@@ -337,8 +346,12 @@ class ResNet20(nn.Module):
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = nn.Sequential(*(CifarBlock(16, 16, 1) for _ in range(3)))
-        self.layer2 = nn.Sequential(CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(2)))
-        self.layer3 = nn.Sequential(CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(2)))
+        self.layer2 = nn.Sequential(
+            CifarBlock(16, 32, 2), *(CifarBlock(32, 32, 1) for _ in range(2))
+        )
+        self.layer3 = nn.Sequential(
+            CifarBlock(32, 64, 2), *(CifarBlock(64, 64, 1) for _ in range(2))
+        )
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -90,7 +90,9 @@ _Match = tuple[dict[str, Operator], str]
 """New operators by node, and the node that they make superfluous."""
 
 
-def _sweep(graph: Graph, find: Callable[[Graph, Node, Mapping[str, list[Node]]], _Match | None]) -> Graph:
+def _sweep(
+    graph: Graph, find: Callable[[Graph, Node, Mapping[str, list[Node]]], _Match | None]
+) -> Graph:
     """Rewrite all places that match, again until none does."""
     while True:
         operators: dict[str, Operator] = {}

@@ -1,0 +1,544 @@
+"""Converted Graphs compute what the torch module computes, and the module stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from networks import NETWORKS, initialise
+from reference import forward
+from relprop.canonizers import canonize
+from relprop.errors import UnsupportedOperatorError
+from relprop.frontends.torch import convert
+from relprop.graph import Graph
+from toy_networks import LATER, TOY_NETWORKS, toy
+
+
+class Function(nn.Module):
+    """A function as a module, with modules and parameters that it may use."""
+
+    def __init__(self, function: Callable[..., Any], *parts: nn.Module, **tensors: Tensor) -> None:
+        super().__init__()
+        self.function = function
+        self.parts = nn.ModuleList(parts)
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x, *self.parts, **dict(self.named_buffers(recurse=False)))
+
+
+def samples(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(2, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(module: nn.Module, x: Tensor, tolerance: float = 1e-10) -> Graph:
+    """Forward of the Graph and of the module made float64 agree; returns the Graph."""
+    graph = convert(module, x[:1])
+    with torch.no_grad():
+        expected = module.double()(x.double()).numpy()
+    for version in (graph, canonize(graph)):
+        result = forward(version, x.numpy())[version.output]
+        assert result.shape == expected.shape
+        scale = max(abs(expected).max(), 1e-30)
+        assert abs(result - expected).max() <= tolerance * scale
+    return graph
+
+
+def types(graph: Graph) -> list[str]:
+    return [node.type for node in graph if node.type != "Input"]
+
+
+# --- Networks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network(name):
+    factory, shape = NETWORKS[name]
+    module = initialise(factory())
+    # Static padding and option A shortcuts are made for one size; the others take a small one.
+    small = shape if name in ("resnet20", "efficientnet_lite0") else (3, 48, 48)
+    if name == "alexnet":
+        small = (3, 64, 64)
+    norms = any(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+    # Batch norm's scale and shift are rounded to float32 once, everything else is exact.
+    assert_same(module, samples(*small), 2e-6 if norms else 1e-10)
+
+
+@pytest.mark.parametrize("name", TOY_NETWORKS)
+def test_toy_network(name):
+    module, x = toy(name)
+    if name in LATER:
+        with pytest.raises(UnsupportedOperatorError):
+            convert(module, x)
+    else:
+        assert_same(module, x, 1e-6 if "batch norm" in name else 1e-10)
+
+
+def test_node_names_are_module_paths():
+    names = list(convert(initialise(NETWORKS["resnet18"][0]()), samples(3, 32, 32)).nodes)
+    assert names[:5] == ["input", "conv1", "bn1", "relu", "maxpool"]
+    assert {"layer1.0.conv1", "layer1.0.relu", "layer1.0.relu#2", "layer1.0.add"} < set(names)
+    assert {"layer2.0.downsample.0", "flatten", "fc"} < {
+        n.replace("view", "flatten") for n in names
+    }
+
+
+# --- Operators ---------------------------------------------------------------------------------
+
+IMAGE = (4, 9, 7)
+VECTOR = (6,)
+OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
+    "conv": (lambda: nn.Conv2d(4, 6, 3), IMAGE, ["Conv2d"]),
+    "conv, all options": (
+        lambda: nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), groups=2, bias=False),
+        IMAGE,
+        ["Conv2d"],
+    ),
+    "conv same": (
+        lambda: nn.Conv2d(4, 6, (4, 3), padding="same", dilation=(1, 2)),
+        IMAGE,
+        ["Conv2d"],
+    ),
+    "conv valid": (lambda: nn.Conv2d(4, 6, 3, padding="valid"), IMAGE, ["Conv2d"]),
+    "depthwise": (lambda: nn.Conv2d(4, 8, 3, groups=4), IMAGE, ["Conv2d"]),
+    "weight norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
+        IMAGE,
+        ["Conv2d"],
+    ),
+    "linear": (lambda: nn.Linear(6, 5), VECTOR, ["Dense"]),
+    "linear on a sequence": (lambda: nn.Linear(6, 5, bias=False), (3, 6), ["Dense"]),
+    "matmul": (
+        lambda: Function(lambda x, w: x @ w, w=samples(3)[0].outer(torch.ones(6)).T),
+        VECTOR,
+        ["Dense"],
+    ),
+    "addmm": (
+        lambda: Function(
+            lambda x, b, w: torch.addmm(b, x, w, beta=2, alpha=0.5),
+            b=samples(5)[0],
+            w=samples(6, 5)[0],
+        ),
+        VECTOR,
+        ["Dense"],
+    ),
+    "max pool": (lambda: nn.MaxPool2d(3, 2, 1, 1, ceil_mode=True), IMAGE, ["MaxPool2d"]),
+    "max pool, dilated": (lambda: nn.MaxPool2d((3, 2), 1, 0, (2, 3)), IMAGE, ["MaxPool2d"]),
+    "max pool with indices": (
+        lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
+        IMAGE,
+        ["MaxPool2d"],
+    ),
+    "average pool": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), IMAGE, ["AvgPool2d"]),
+    "average pool, divisor": (
+        lambda: nn.AvgPool2d((2, 3), divisor_override=4),
+        IMAGE,
+        ["AvgPool2d"],
+    ),
+    "average pool, padding not counted": (
+        lambda: nn.AvgPool2d(3, 1, 1, count_include_pad=False),
+        IMAGE,
+        ["AvgPool2d"],
+    ),
+    "adaptive average pool": (lambda: nn.AdaptiveAvgPool2d((4, 3)), IMAGE, ["AdaptiveAvgPool2d"]),
+    "adaptive average pool, one side": (
+        lambda: nn.AdaptiveAvgPool2d((None, 3)),
+        IMAGE,
+        ["AdaptiveAvgPool2d"],
+    ),
+    "adaptive max pool": (lambda: nn.AdaptiveMaxPool2d((3, 1)), IMAGE, ["MaxPool2d"]),
+    "mean": (lambda: Function(lambda x: x.mean((-1, 2))), IMAGE, ["Mean"]),
+    "mean, axis kept": (lambda: Function(lambda x: x.mean(1, keepdim=True)), IMAGE, ["Mean"]),
+    "local response norm": (
+        lambda: nn.LocalResponseNorm(3, 0.1, 0.5, 2.0),
+        IMAGE,
+        ["LocalResponseNorm"],
+    ),
+    "local response norm, even": (
+        lambda: nn.LocalResponseNorm(4, 0.1),
+        IMAGE,
+        ["LocalResponseNorm"],
+    ),
+    "relu": (lambda: nn.ReLU(inplace=True), IMAGE, ["Activation"]),
+    "relu6": (nn.ReLU6, IMAGE, ["Activation"]),
+    "hardtanh": (lambda: nn.Hardtanh(0, 6), IMAGE, ["Activation"]),
+    "clamp": (lambda: Function(lambda x: x.clamp(0, 6)), IMAGE, ["Activation"]),
+    "clamp at zero": (lambda: Function(lambda x: x.clamp(min=0)), IMAGE, ["Activation"]),
+    "leaky relu": (lambda: nn.LeakyReLU(0.125), IMAGE, ["Activation"]),
+    "elu": (lambda: nn.ELU(0.5), IMAGE, ["Activation"]),
+    "silu": (nn.SiLU, IMAGE, ["Activation"]),
+    "gelu": (nn.GELU, IMAGE, ["Activation"]),
+    "gelu tanh": (lambda: nn.GELU("tanh"), IMAGE, ["Activation"]),
+    "sigmoid": (nn.Sigmoid, IMAGE, ["Activation"]),
+    "tanh": (nn.Tanh, IMAGE, ["Activation"]),
+    "add": (
+        lambda: Function(lambda x: x.relu() + x.tanh()),
+        IMAGE,
+        ["Activation", "Activation", "Add"],
+    ),
+    "add in place": (lambda: Function(lambda x: x.relu().add_(x)), IMAGE, ["Activation", "Add"]),
+    "add, alpha": (
+        lambda: Function(lambda x: torch.add(x, x.relu(), alpha=0.5)),
+        IMAGE,
+        ["Activation", "Constant", "Mul", "Add"],
+    ),
+    "add scalar": (lambda: Function(lambda x: 1.5 + x), IMAGE, ["Constant", "Add"]),
+    "add buffer": (
+        lambda: Function(lambda x, b: x + b, b=samples(4, 1, 1)[:1]),
+        IMAGE,
+        ["Constant", "Add"],
+    ),
+    "subtract": (
+        lambda: Function(lambda x: x - x.relu()),
+        IMAGE,
+        ["Activation", "Constant", "Mul", "Add"],
+    ),
+    "subtract scalar": (lambda: Function(lambda x: x - 0.5), IMAGE, ["Constant", "Add"]),
+    "subtract from scalar": (
+        lambda: Function(lambda x: 1 - x),
+        IMAGE,
+        ["Constant", "Constant", "Mul", "Add"],
+    ),
+    "negate": (lambda: Function(lambda x: -x), IMAGE, ["Constant", "Mul"]),
+    "multiply": (lambda: Function(lambda x: x * x.sigmoid()), IMAGE, ["Activation", "Mul"]),
+    "multiply by buffer": (
+        lambda: Function(lambda x, b: b * x, b=samples(7)[0]),
+        IMAGE,
+        ["Constant", "Mul"],
+    ),
+    "divide": (lambda: Function(lambda x: x / 4), IMAGE, ["Constant", "Mul"]),
+    "gate": (
+        lambda: Function(lambda x: x * x.mean((2, 3)).sigmoid()[:, :, None, None]),
+        IMAGE,
+        ["Mean", "Activation", "Reshape", "Reshape", "Mul"],
+    ),
+    "concatenate": (
+        lambda: Function(lambda x: torch.cat([x, x.relu()], -1)),
+        IMAGE,
+        ["Activation", "Concat"],
+    ),
+    "concatenate zeros": (
+        lambda: Function(
+            lambda x: torch.cat([x, torch.zeros_like(x), x.new_ones(x.size(0), 1, 9, 7)], 1)
+        ),
+        IMAGE,
+        ["Constant", "Constant", "Concat"],
+    ),
+    "stack": (
+        lambda: Function(lambda x: torch.stack([x, x.relu()], 2)),
+        IMAGE,
+        ["Activation", "Reshape", "Reshape", "Concat"],
+    ),
+    "slice": (lambda: Function(lambda x: x[:, 1:-1, ::2]), IMAGE, ["Slice", "Slice"]),
+    "narrow": (lambda: Function(lambda x: x.narrow(2, 3, 4)), IMAGE, ["Slice"]),
+    "select": (lambda: Function(lambda x: x[:, -1]), IMAGE, ["Slice", "Reshape"]),
+    "chunk": (lambda: Function(lambda x: x.chunk(3, 1)[1]), IMAGE, ["Slice"]),
+    "split": (lambda: Function(lambda x: x.split([1, 2, 6], 2)[1]), IMAGE, ["Slice"]),
+    "unbind": (lambda: Function(lambda x: x.unbind(3)[2]), IMAGE, ["Slice", "Reshape"]),
+    "pad": (lambda: Function(lambda x: F.pad(x, (1, 2, 0, 1), value=0.5)), IMAGE, ["Pad"]),
+    "pad channels": (lambda: Function(lambda x: F.pad(x, (0, 0, 0, 0, 1, 2))), IMAGE, ["Pad"]),
+    "pad by less than nothing": (
+        lambda: nn.ZeroPad2d((-1, 2, 1, -3)),
+        IMAGE,
+        ["Slice", "Slice", "Pad"],
+    ),
+    "flatten": (nn.Flatten, IMAGE, ["Reshape"]),
+    "view": (lambda: Function(lambda x: x.view(x.size(0), 2, -1)), IMAGE, ["Reshape"]),
+    "unsqueeze": (lambda: Function(lambda x: x.unsqueeze(1)), IMAGE, ["Reshape"]),
+    "squeeze": (
+        lambda: Function(lambda x: x.mean((2, 3), keepdim=True).squeeze()),
+        IMAGE,
+        ["Mean", "Reshape"],
+    ),
+    "permute": (lambda: Function(lambda x: x.permute(0, 2, -1, 1)), IMAGE, ["Permute"]),
+    "transpose": (lambda: Function(lambda x: x.transpose(1, -1)), IMAGE, ["Permute"]),
+    "channel shuffle": (
+        lambda: Function(lambda x: x.view(-1, 2, 2, 9, 7).transpose(1, 2).reshape(-1, 4, 9, 7)),
+        IMAGE,
+        ["Reshape", "Permute", "Reshape"],
+    ),
+    "dropout": (lambda: nn.Sequential(nn.Dropout(), nn.ReLU()), IMAGE, ["Activation"]),
+    "casts": (
+        lambda: Function(lambda x: x.clone().contiguous().to(x.dtype).relu()),
+        IMAGE,
+        ["Activation"],
+    ),
+    "dead code": (lambda: Function(lambda x: (x.cumsum(1), x.relu())[1]), IMAGE, ["Activation"]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(name):
+    factory, shape, expected = OPERATORS[name]
+    torch.manual_seed(0)
+    tolerance = 1e-6 if name == "weight norm" else 1e-10  # the norm is taken in float32
+    graph = assert_same(factory().eval(), samples(*shape), tolerance)
+    assert [t for t in types(graph) if t != "Identity"] == expected
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm2d, IMAGE), (nn.BatchNorm1d, (4,))])
+def test_batch_norm(norm, shape, affine):
+    module = norm(4, eps=0.0, affine=affine).eval()
+    # Powers of two, so that float32 holds scale and shift exactly.
+    module.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
+    module.running_var.copy_(torch.tensor([4.0, 0.25, 1.0, 16.0]))
+    if affine:
+        module.weight.data.copy_(torch.tensor([1.0, 2.0, -0.5, 4.0]))
+        module.bias.data.copy_(torch.tensor([0.0, 1.0, 0.25, -2.0]))
+    assert types(assert_same(module, samples(*shape))) == ["BatchNorm"]
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_conv_of_any_geometry(data):
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return (data.draw(st.integers(low, high)), data.draw(st.integers(low, high)))
+
+    groups = data.draw(st.sampled_from([1, 2, 4]))
+    kernel, dilation = pair(1, 3), pair(1, 2)
+    same = data.draw(st.booleans())
+    padding: Any = "same" if same else pair(0, 2)
+    stride = (1, 1) if same else pair(1, 3)
+    bias = data.draw(st.booleans())
+    module = nn.Conv2d(4, 4, kernel, stride, padding, dilation, groups, bias).eval()
+    assert_same(module, samples(4, 6, 7))
+
+
+def test_softmax_is_cut_at_the_end():
+    x = samples(6)
+    for last in (nn.Softmax(1), nn.LogSoftmax(-1)):
+        graph = convert(nn.Sequential(nn.Linear(6, 5), last).eval(), x)
+        assert types(graph) == ["Dense", "Softmax"]
+        assert types(canonize(graph)) == ["Dense"]
+
+
+def test_double_parameters_become_float32():
+    module = nn.Linear(6, 5).double().eval()
+    graph = convert(module, samples(6))
+    assert graph["linear"].operator.weight.dtype == np.float32
+
+
+def test_wrapped_modules():
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU()).eval()
+    assert list(convert(nn.DataParallel(network), samples(*IMAGE)).nodes) == ["input", "0", "1"]
+    scale = Function(
+        lambda x, m, s: (x - m) / s, m=samples(4, 1, 1)[:1], s=torch.full((4, 1, 1), 0.5)
+    )
+    graph = assert_same(nn.Sequential(scale, network).eval(), samples(*IMAGE))
+    assert types(graph) == ["Constant", "Add", "Constant", "Mul", "Conv2d", "Activation"]
+
+
+# --- The user's module -------------------------------------------------------------------------
+
+
+def fingerprint(module: nn.Module) -> Any:
+    """Everything about a module that using it could change."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    state = {
+        name: (tensor.numpy(force=True).tobytes(), tensor.data_ptr(), tensor._version,
+               tensor.requires_grad, tensor.grad)
+        for name, tensor in tensors.items()
+    }  # fmt: skip
+    parts = [
+        (name, part.training, sorted(vars(part)),
+         [list(value.items()) for key, value in vars(part).items() if "_hooks" in key])
+        for name, part in module.named_modules()
+    ]  # fmt: skip
+    return state, parts
+
+
+def test_module_is_unchanged():
+    module = initialise(NETWORKS["resnet20"][0]())
+    module.layer1[0].register_forward_hook(lambda *_: None)
+    module.linear.weight.requires_grad_(False)
+    before = fingerprint(module)
+    convert(module, samples(3, 32, 32))
+    assert fingerprint(module) == before
+
+
+def test_module_is_unchanged_after_a_failure():
+    module = toy("lstm")[0]
+    before = fingerprint(module)
+    with pytest.raises(UnsupportedOperatorError):
+        convert(module, samples(5, 8))
+    assert fingerprint(module) == before
+
+
+def test_graph_keeps_its_own_parameters():
+    module = nn.Linear(6, 5).eval()
+    graph = convert(module, samples(6))
+    before = graph["linear"].operator.weight.copy()
+    module.weight.data.zero_()
+    np.testing.assert_array_equal(graph["linear"].operator.weight, before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_any_gradient_mode(mode):
+    with mode():
+        module = initialise(nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten()))
+        graph = convert(module, samples(*IMAGE))
+        assert torch.is_grad_enabled() is (mode is torch.enable_grad)
+    assert types(graph) == ["Conv2d", "BatchNorm", "Reshape"]
+
+
+def test_deep_copy_and_threads_give_the_same_graph():
+    module, x = toy("residual in place")
+    graphs = [convert(module, x), convert(copy.deepcopy(module), x)]
+    threads = [threading.Thread(target=lambda: graphs.append(convert(module, x))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({str(graph) for graph in graphs}) == 1
+    assert len(graphs) == 4
+
+
+# --- What is refused ---------------------------------------------------------------------------
+
+
+def test_train_mode_is_refused():
+    network = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Dropout())
+    with pytest.raises(ValueError, match=r"eval mode.*the module itself"):
+        convert(network, samples(*IMAGE))
+    network.eval()[1].train()
+    with pytest.raises(ValueError, match=r"train mode: 1 \(BatchNorm2d\)"):
+        convert(network, samples(*IMAGE))
+
+
+def test_functional_dropout_in_train_mode_is_refused():
+    with pytest.raises(UnsupportedOperatorError, match="train mode"):
+        convert(Function(lambda x: F.dropout(x, 0.5, True)).eval(), samples(6))
+
+
+def test_all_unsupported_operators_are_listed():
+    module = nn.Sequential(
+        nn.Conv2d(4, 6, 3), nn.Hardswish(), nn.ConvTranspose2d(6, 6, 2), nn.ReLU(), nn.PReLU()
+    )  # fmt: skip
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(module.eval(), samples(*IMAGE))
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [
+        "aten.hardswish.default", "aten.conv_transpose2d.input", "aten.prelu.default"
+    ]  # fmt: skip
+    assert "node '2'" in lines[1]
+    assert "ConvTranspose2d" in lines[1]
+
+
+UNSUPPORTED = {
+    "conv1d": (lambda: nn.Conv1d(4, 4, 3), (4, 9), "conv1d"),
+    "conv3d": (lambda: nn.Conv3d(1, 1, 3), (1, 4, 5, 6), "conv3d"),
+    "upsampling": (lambda: nn.Upsample(scale_factor=2), IMAGE, "upsample_nearest2d"),
+    "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),
+    "embedding": (
+        lambda: Function(lambda x: F.embedding(x.long(), torch.eye(4))),
+        VECTOR,
+        "embedding",
+    ),
+    "softmax inside": (
+        lambda: nn.Sequential(nn.Softmax(1), nn.Linear(6, 2)),
+        VECTOR,
+        "only as the last",
+    ),
+    "clamp": (lambda: nn.Hardtanh(), VECTOR, r"\(0, 6\)"),
+    "reflected padding": (lambda: nn.ReflectionPad2d(1), IMAGE, "reflection_pad2d|reflect"),
+    "product of branches": (
+        lambda: Function(lambda x: x @ x.transpose(1, 2)),
+        (3, 4),
+        "computed from",
+    ),
+    "computed weight": (
+        lambda: Function(lambda x: F.linear(x, x.mean(0, keepdim=True))),
+        VECTOR,
+        "batch",
+    ),
+    "quotient": (lambda: Function(lambda x: x / (x + 9)), VECTOR, "division"),
+    "random numbers": (lambda: Function(lambda x: x + torch.rand(6)), VECTOR, "random"),
+    "cast to half": (lambda: Function(lambda x: x.half() + 1), VECTOR, "cast"),
+    "expand": (lambda: Function(lambda x: x[:, :1].expand(-1, 6)), VECTOR, "repeats"),
+    "instance norm": (lambda: nn.InstanceNorm2d(4), IMAGE, "instance_norm"),
+    "batch statistics": (lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGE, "statistics"),
+    "adaptive max pool": (lambda: nn.AdaptiveMaxPool2d(2), IMAGE, "equal windows"),
+    "indices": (
+        lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]),
+        IMAGE,
+        "first result",
+    ),
+    "not finite": (
+        lambda: Function(lambda x, b: x + b, b=torch.tensor(torch.inf)),
+        VECTOR,
+        "infinite",
+    ),
+    "complex": (lambda: Function(lambda x, b: (x * b).real, b=torch.tensor(1j)), VECTOR, "complex"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported(name):
+    factory, shape, reason = UNSUPPORTED[name]
+    with pytest.raises(UnsupportedOperatorError, match=reason):
+        convert(factory().eval(), samples(*shape))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.mean(0, keepdim=True),
+        lambda x: x.mean(),
+        lambda x: x.flatten(0, 1),
+        lambda x: x.transpose(0, 1),
+        lambda x: x[1:],
+        lambda x: x[0],
+        lambda x: torch.cat([x, x]),
+        lambda x: torch.cat([x, x])[: len(x)],
+        lambda x: torch.stack([x, x]),
+        lambda x: x.softmax(0),
+        lambda x: F.pad(x, (0, 0, 0, 0, 1, 0)),
+        lambda x: x.view(2, -1),
+        lambda x: x.view(-1, 12),
+    ],
+)
+def test_batch_axis_is_out_of_bounds(function):
+    with pytest.raises(UnsupportedOperatorError, match=r"batch"):
+        convert(Function(function).eval(), samples(4, 6))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda x: (x, x), "must return one tensor"),
+        (lambda x: {"out": x}, "must return one tensor"),
+        (lambda x: torch.ones(2), "does not depend"),
+        (lambda x: x if x.sum() > 0 else -x, "cannot trace"),
+    ],
+)
+def test_other_modules_that_are_refused(function, reason):
+    with pytest.raises(ValueError, match=reason):
+        convert(Function(function).eval(), samples(6))
+
+
+def test_bad_arguments():
+    module = nn.Linear(6, 5).eval()
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        convert(lambda x: x, samples(6))
+    with pytest.raises(TypeError, match="several inputs"):
+        convert(module, (samples(6), samples(6)))
+    with pytest.raises(ValueError, match="batch"):
+        convert(module, samples(6)[0])
+    with pytest.raises(ValueError, match="empty"):
+        convert(module, samples(6)[:0])
+    with pytest.raises(ValueError, match="real floating"):
+        convert(module, samples(6).to(torch.complex64))
+    with pytest.raises(ValueError, match="cannot trace"):
+        convert(module, samples(7))
