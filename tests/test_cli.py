@@ -136,7 +136,7 @@ def test_json_agrees_with_the_arrays(run: Run) -> None:
         assert one["relevance_sum"] == pytest.approx(total)
         assert one["conservation"] == pytest.approx(total / score)
         assert total + sum(one["absorbed"].values()) == pytest.approx(score, rel=1e-4)
-        assert one["ledger_off_by"] <= 1e-5
+        assert one["closure_error"] <= 1e-6
     assert report["sheets"] == ["out/sheet.png"]
 
 

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from relprop import cli_summary, rules
 from relprop.cli_output import (
+    ABSORBED,
     Explanation,
     Record,
     check_folder,
@@ -233,8 +234,9 @@ def _explain(
     explanations = []
     for preset, explainer in explainers.items():
         result = explainer(values[None], target=target)
-        ledger = result.ledger
-        explanations.append(Explanation(preset, result.relevance[0], {}, 0.0))
+        booked = {name: float(getattr(result.ledger, name).sum()) for name in ABSORBED}
+        error = float(result.ledger.closure_error[0])
+        explanations.append(Explanation(preset, result.relevance[0], booked, error))
     return Record(
         image,
         name,

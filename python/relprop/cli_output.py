@@ -13,6 +13,9 @@ from PIL import Image
 
 from relprop.heatmaps import contact_sheet, heatmap, overlay, pixel_relevance
 
+ABSORBED = ("bias", "stabilizer", "constants", "zero")
+"""The ledger's categories."""
+
 SHEET_ROWS = 24
 """Images on one contact sheet."""
 
@@ -24,7 +27,7 @@ class Explanation:
     preset: str
     relevance: NDArray[np.float32]
     absorbed: dict[str, float]
-    closure: float
+    closure_error: float
     files: dict[str, Path] = field(default_factory=dict)
 
 

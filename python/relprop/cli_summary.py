@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from relprop.cli_output import Explanation, Record
+from relprop.cli_output import ABSORBED, Explanation, Record
 from relprop.model import Model
 
 TOP = 5
@@ -35,17 +35,23 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
             top.add_row(entry["name"], f"{entry['score']:.3f}", f"{entry['probability']:.1%}")
         console.print(top)
         target = f"{model.class_name(record.target)} ({record.target})"
+        booked = [n for n in ABSORBED if any(one.absorbed[n] for one in record.explanations)]
         table = Table(f"explains {target}", box=None, pad_edge=False)
-        for heading in ("f(x)", "sum of R", "sum of R / f(x)", "ledger off by"):
+        headings = ("f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to")
+        for heading in headings:
             table.add_column(heading, justify="right")
         for one in record.explanations:
             score, total, ratio = _conservation(record, one)
+            amounts = [f"{amount:.4f}" for amount in (score, total)]
+            amounts += [f"{one.absorbed[name]:.4f}" for name in booked]
             shown = "-" if ratio is None else f"{ratio:.6f}"
-            table.add_row(one.preset, f"{score:.4f}", f"{total:.4f}", shown, f"{one.closure:.1e}")
+            table.add_row(one.preset, *amounts, shown, f"{one.closure_error:.0e}")
+        console.print()
         console.print(table)
     if records:
         count = sum(len(record.explanations) for record in records)
-        console.print(f"\n{count} heatmaps, overlays and arrays in {folder}", soft_wrap=True)
+        console.print("\nf(x) = sum of R + what was absorbed, which the ledger lists", style="dim")
+        console.print(f"{count} heatmaps, overlays and arrays in {folder}", soft_wrap=True)
     for sheet in sheets:
         console.print(f"side by side: {sheet}", soft_wrap=True)
 
@@ -76,7 +82,7 @@ def _record(model: Model, record: Record) -> dict[str, Any]:
                 "relevance_sum": total,
                 "conservation": ratio,
                 "absorbed": one.absorbed,
-                "ledger_off_by": one.closure,
+                "closure_error": one.closure_error,
                 "files": {kind: str(path) for kind, path in one.files.items()},
             }
         )
