@@ -261,9 +261,10 @@ def test_a_rule_that_does_not_apply_is_refused(name: str, applicable: set[type])
                 assign(preset("epsilon"), network(), {name: rule})
 
 
-def test_nodes_without_bias_take_no_bias_mode() -> None:
-    with pytest.raises(UnmatchedLayerError, match=r"sum .*has no bias"):
-        assign(preset("epsilon"), network(), {"sum": Epsilon(1e-6, "exclude")})
+@pytest.mark.parametrize("name", ["sum", "mean", "norm"])
+def test_only_layers_with_weights_take_a_bias_mode(name: str) -> None:
+    with pytest.raises(UnmatchedLayerError, match=rf"{name} .*bias must be 'absorb' there"):
+        assign(preset("epsilon"), network(), {name: Epsilon(1e-6, "exclude")})
 
 
 @pytest.mark.parametrize("rule", [Pass(), Zero(), Epsilon()])

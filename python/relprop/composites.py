@@ -179,8 +179,8 @@ def _problem(node: Node, rule: Rule | None) -> str:
     if not isinstance(rule, applicable):
         known = ", ".join(kind.__name__ for kind in applicable)
         return f"{where}: {rule} does not apply; its rules are {known}."
-    if isinstance(node.operator, _CONSTANT_WEIGHTS) and getattr(rule, "bias", "absorb") != "absorb":
-        return f"{where}: {rule} does not apply; it has no bias, so bias must be 'absorb'."
+    if not isinstance(node.operator, _LAYERS) and getattr(rule, "bias", "absorb") != "absorb":
+        return f"{where}: {rule} does not apply; bias must be 'absorb' there."
     return ""
 
 
