@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +48,17 @@ def test_cuda_mirrors_the_files_of_the_cpu() -> None:
 def test_the_core_knows_no_python(path: Path) -> None:
     known = r"pybind11|Python\.h|torch/|ATen/" + ("" if path in CUDA else r"|cuda_runtime|\.cuh")
     assert not re.search(rf"#include .*({known})", path.read_text())
+
+
+def test_instruction_sets_share_no_code() -> None:
+    """Of two copies of an inline function the linker keeps one, and it might be AVX-512's."""
+    objects = sorted(ROOT.glob("build/cp*/CMakeFiles/relprop_kernels_*.dir/cpp/kernels/*.o"))
+    if not objects or shutil.which("nm") is None:
+        pytest.skip("needs nm and the objects of `make test`")
+    for path in objects:
+        listed = subprocess.run(["nm", "-C", path], capture_output=True, text=True, check=True)
+        merged = re.findall(r"^\S+ [VWu] (?!DW\.ref)(.*)$", listed.stdout, re.M)
+        assert not merged, f"{relative(path)}: {merged}"
 
 
 @pytest.mark.parametrize("path", CPP + CUDA, ids=relative)
