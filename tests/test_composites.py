@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from relprop.composites import PRESETS, Composite, Entry, assign, parameters, preset
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+
 from relprop.heatmaps import COLOR_MAPS, contact_sheet, heatmap, overlay, pixel_relevance
 
 RAMP = np.arange(-100, 101)[None] / 100

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from relprop import images
 
 QUADRANTS = np.zeros((4, 6, 3), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from relprop.graph import Dense, Graph, Input
 from relprop.model import Model
 

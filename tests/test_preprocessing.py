@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
+
 from relprop.preprocessing import Preprocessing
 
 IDENTITY = Preprocessing(size=(4, 6), mean=(0, 0, 0), std=(1, 1, 1))
