@@ -13,22 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.graph import (
-    Activation,
     AdaptiveAvgPool2d,
-    Add,
     Array,
     AvgPool2d,
     BatchNorm,
     Concat,
-    Constant,
     Conv2d,
     Dense,
     Graph,
     Identity,
-    LocalResponseNorm,
     MaxPool2d,
-    Mean,
-    Mul,
     Node,
     Operator,
     Pad,
@@ -37,6 +31,7 @@ from relprop.graph import (
     Slice,
     Softmax,
 )
+from relprop.signs import nonnegative
 
 
 def canonize(graph: Graph) -> Graph:
@@ -187,27 +182,10 @@ def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Oper
         return None
     if isinstance(reader, MaxPool2d):
         # The pool's padding never wins: the same as zeros only where nothing is below zero.
-        return replace(reader, padding=padding) if _is_non_negative(graph, source) else None
+        return replace(reader, padding=padding) if source in nonnegative(graph) else None
     if any(before) and not reader.count_include_pad:
         return None
     return replace(reader, padding=padding, count_include_pad=True)
-
-
-def _is_non_negative(graph: Graph, name: str) -> bool:
-    """Whether a node's values are known to be >= 0 whatever the input."""
-    node = graph[name]
-    operator = node.operator
-    if isinstance(operator, (Activation, Softmax)):
-        return isinstance(operator, Softmax) or operator.function in ("relu", "relu6", "sigmoid")
-    if isinstance(operator, Constant):
-        return bool((operator.value >= 0).all())
-    if isinstance(operator, Pad) and operator.value < 0:
-        return False
-    keeps_sign = (
-        MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, Mean, LocalResponseNorm,
-        Add, Mul, Concat, Slice, Pad, Reshape, Permute, Identity,
-    )  # fmt: skip
-    return isinstance(operator, keeps_sign) and all(_is_non_negative(graph, n) for n in node.inputs)
 
 
 # --- Batch norm --------------------------------------------------------------------------------
