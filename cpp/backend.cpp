@@ -1,0 +1,65 @@
+// Chooses the instruction set of the CPU kernels at run time.
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "kernels.hpp"
+
+namespace relprop {
+
+namespace portable {
+extern const Kernels backend;
+}
+#if defined(RELPROP_X86)
+namespace avx2 {
+extern const Kernels backend;
+}
+namespace avx512 {
+extern const Kernels backend;
+}
+#endif
+
+namespace {
+
+bool runs_here(const Kernels &kernels) {
+#if defined(RELPROP_X86)
+    if (&kernels == &avx512::backend)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    if (&kernels == &avx2::backend)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return &kernels == &portable::backend;
+}
+
+const Kernels &choose() {
+    const Kernels *built[] = {
+#if defined(RELPROP_X86)
+        &avx512::backend, &avx2::backend,
+#endif
+        &portable::backend};
+    const char *wanted = std::getenv("RELPROP_ISA");
+    for (const Kernels *kernels : built)
+        if ((wanted == nullptr || std::string_view(wanted) == kernels->name) && runs_here(*kernels))
+            return *kernels;
+    throw std::runtime_error("RELPROP_ISA must name an instruction set that was built and runs on "
+                             "this machine (avx512, avx2, portable), not \"" +
+                             std::string(wanted ? wanted : "") + "\".");
+}
+
+} // namespace
+
+const Kernels &cpu_kernels() {
+    static const Kernels &chosen = choose();
+    return chosen;
+}
+
+#if !defined(RELPROP_WITH_CUDA)
+const Kernels &cuda_kernels() {
+    throw std::runtime_error("relprop was built without CUDA: install it again with "
+                             "RELPROP_CUDA=ON and nvcc on the machine, or use device=\"cpu\".");
+}
+#endif
+
+} // namespace relprop

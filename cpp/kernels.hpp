@@ -1,0 +1,225 @@
+// What a backend offers: one function slot per kernel, and the plain structs they take. A backend
+// is one value of Kernels (cpp/kernels/backend.cpp per instruction set, cuda/backend.cu).
+//
+// Every pointer is to memory of the backend's device. Images are channels last; a "row" is one
+// pixel's channels (or one sample's features), numbered over the whole batch. `add` means: add to
+// the destination instead of overwriting it.
+#pragma once
+
+#include <cstdint>
+
+#include "layers.hpp"
+#include "rules.hpp"
+
+namespace relprop {
+
+using Stream = void *; // a CUDA stream; the CPU ignores it
+
+// The message of a linear layer, row by row: reads the relevance r of the outputs and the sums
+// that belong to them, writes s+ over r and s- beside it, and accounts for what is absorbed.
+struct Message {
+    Rule rule;
+    float *r = nullptr;            // [rows, channels]  in: relevance, out: s+
+    float *s_neg = nullptr;        // [rows, channels]  in: Z- (alpha_beta), out: s-; else unused
+    const float *z = nullptr;      // [period, channels]  sum with bias; null where not needed
+    int64_t period = 0;            // rows of z before it repeats (w_square's sums), 0: never
+    const float *bias = nullptr;   // [channels]
+    const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute
+    int64_t fan_period = 1;
+    float *share = nullptr;        // [rows, channels]  out: bias's share per real input; distribute
+    float *absorbed = nullptr;     // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
+    int64_t chunks = 1;            // channel chunks that a row is cut into
+};
+
+enum class EpilogueKind { forward, message, relevance };
+
+// What becomes of a finished product, tile by tile.
+struct Epilogue {
+    EpilogueKind kind = EpilogueKind::forward;
+    float *out = nullptr;        // [rows, channels]  forward, relevance
+    const float *bias = nullptr; // [channels]  forward; null: none
+    float low = 0.0f, high = 0.0f; // forward: clamp where low < high (ReLU, ReLU6)
+    const float *x = nullptr;    // [rows, channels]  relevance: out = x * product; null: product
+    bool add = false;            // relevance
+    Message message;             // message: the product is Z+ or the plain sum
+};
+
+// Offset in the source image of one tap; a tap reads `run` consecutive floats there.
+struct Tap {
+    int y;
+    int x;
+};
+
+struct ProductSource {
+    const float *data = nullptr;    // [n, from]
+    const float *weights = nullptr; // packed by Kernels::pack
+};
+
+// Both products of every linear layer: for each pixel of a grid, the sum over sources and taps of
+// source[tap] @ weights[tap]. Forward convolution, the backward product of each stride phase, and
+// dense layers (1 x 1 images) are all this, with other taps.
+struct Product {
+    ProductSource source[2];
+    int sources = 1;
+    int64_t n = 0;
+    Image from;         // the source images
+    Image to;           // the destination images
+    int groups = 1;
+    int run = 0;        // floats read per tap and group
+    const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
+    const Tap *taps = nullptr;
+    int tap_count = 0;
+    int grid_height = 0, grid_width = 0;
+    int step_y = 1, step_x = 1;         // grid pixel (y, x) reads from (y step_y, x step_x) + tap
+    int out_step_y = 1, out_step_x = 1; // and writes (y out_step_y + out_y, x out_step_x + out_x)
+    int out_y = 0, out_x = 0;
+    Epilogue epilogue;
+};
+
+// Packs weights [groups][tap_count][run][out] (out: channels per group of the destination) as
+// the product kernel of this backend reads them. Returns the floats needed; writes unless null.
+struct Packing {
+    int groups;
+    int tap_count;
+    int run;
+    int out;
+};
+
+enum class Transform { copy, positive, negative, minus, one };
+
+// A linear layer's source: T(x) with a border of zeros.
+struct Prepare {
+    Transform transform;
+    int64_t n;
+    Image image;
+    int top, bottom, left, right;
+    const float *x;     // [n, height, width, channels]
+    const float *minus; // [channels]  transform minus: x - minus
+    float *out;         // [n, top + height + bottom, left + width + right, channels]
+};
+
+// out = sum over windows and the channels of the group of share: flat and bias="distribute".
+struct Spread {
+    int64_t n;
+    Image from; // of share: the layer's output
+    Image to;   // of out: the layer's input
+    int groups;
+    int kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left;
+    const float *share; // [n, from]
+    float *sums;        // [n, from.height, from.width, groups]  scratch
+    float *out;         // [n, to]
+    bool add;
+};
+
+struct Pool {
+    int64_t n;
+    int channels;
+    PoolAxis y, x;
+    bool count_include_pad; // average pooling
+    int divisor;            // average pooling: replaces the count where > 0
+    const float *in;        // [n, y.size, x.size, channels]
+    const float *out;       // [n, y.outputs, x.outputs, channels]  relevance: unused by average
+    const float *r;         // [n, y.outputs, x.outputs, channels]  relevance, or s for average
+    float *result;          // forward: like out; relevance: like in
+    bool add;
+};
+
+// y = scale x + shift per channel; relevance: r_in = x scale s.
+struct Affine {
+    int64_t rows;
+    int channels;
+    const float *x;
+    const float *scale; // [channels]
+    const float *shift; // [channels]
+    const float *s;     // relevance: [rows, channels]
+    float *result;
+    bool add;
+};
+
+struct LocalResponseNorm {
+    int64_t rows;
+    int channels;
+    int size;
+    float alpha, beta, k;
+    const float *x;
+    const float *s; // relevance by Taylor expansion: [rows, channels]
+    float *result;
+    bool add;
+};
+
+enum class Function { relu, relu6, leaky_relu, elu, silu, gelu, gelu_tanh, sigmoid, tanh };
+
+// Equal blocks moved between two strided places: concatenation.
+struct Blocks {
+    int64_t count;
+    int64_t size;
+    const float *from;
+    int64_t from_stride;
+    float *to;
+    int64_t to_stride;
+    bool add;
+};
+
+// out[i] = index[i] >= 0 ? in[index[i]] : value, per sample; relevance goes the other way.
+struct Gather {
+    int64_t n;
+    int64_t from_size;    // floats per sample of the layer's input
+    int64_t to_size;      // floats per sample of the layer's output
+    const int32_t *index; // [to_size]
+    float value;
+    const float *in;
+    float *out;
+    bool add;
+};
+
+struct Kernels {
+    const char *name;
+
+    // linear layers
+    int64_t (*pack)(const Packing &, const float *weights, float *packed);
+    void (*product)(const Product &, Stream);
+    void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
+    void (*prepare)(const Prepare &, Stream);
+    void (*spread)(const Spread &, Stream);
+    int (*chunks)(int groups, int out); // that product and message cut a row into
+    void (*message)(const Message &, int64_t rows, int channels, Stream);
+
+    // pooling
+    void (*max_pool)(const Pool &, Stream);
+    void (*max_pool_relevance)(const Pool &, Stream);
+    void (*average_pool)(const Pool &, Stream);
+    void (*average_pool_relevance)(const Pool &, Stream);
+
+    // merges: n floats each
+    void (*add)(const float *a, const float *b, float *out, int64_t n, Stream);
+    void (*multiply)(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
+    void (*blocks)(const Blocks &, Stream);
+
+    // normalisation
+    void (*affine)(const Affine &, Stream);
+    void (*affine_relevance)(const Affine &, Stream);
+    void (*local_response_norm)(const LocalResponseNorm &, Stream);
+    void (*local_response_norm_sums)(const LocalResponseNorm &, Stream);
+    void (*local_response_norm_relevance)(const LocalResponseNorm &, Stream);
+
+    // elementwise and movement
+    void (*activation)(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+    void (*carry)(const float *from, float scale, float *to, int64_t n, bool add, Stream);
+    void (*fill)(float value, float *to, int64_t n, Stream);
+    void (*gather)(const Gather &, Stream);
+    void (*gather_relevance)(const Gather &, Stream);
+    void (*to_channels_last)(const float *in, float *out, int64_t n, Image, Stream);
+    void (*to_channels_first)(const float *in, float *out, int64_t n, Image, Stream);
+
+    // ledger, per sample: sums of absorbed (see Message) and of values and absolute values
+    void (*sum_absorbed)(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride, Stream);
+    void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
+};
+
+// The best backend that this machine runs, or the one that RELPROP_ISA names.
+const Kernels &cpu_kernels(); // throws std::runtime_error where RELPROP_ISA cannot run here
+
+// Throws std::runtime_error where relprop was built without CUDA or no GPU is there.
+const Kernels &cuda_kernels();
+
+} // namespace relprop

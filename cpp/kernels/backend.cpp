@@ -1,0 +1,42 @@
+// The value of Kernels for one instruction set.
+#include "backend.hpp"
+
+#define RELPROP_NAME_(isa) #isa
+#define RELPROP_NAME(isa) RELPROP_NAME_(isa)
+
+namespace relprop::RELPROP_ISA {
+
+extern const Kernels backend;
+const Kernels backend = {
+    .name = RELPROP_NAME(RELPROP_ISA),
+    .pack = pack,
+    .product = product,
+    .depthwise = depthwise,
+    .prepare = prepare,
+    .spread = spread,
+    .chunks = chunks,
+    .message = message,
+    .max_pool = max_pool,
+    .max_pool_relevance = max_pool_relevance,
+    .average_pool = average_pool,
+    .average_pool_relevance = average_pool_relevance,
+    .add = add,
+    .multiply = multiply,
+    .blocks = blocks,
+    .affine = affine,
+    .affine_relevance = affine_relevance,
+    .local_response_norm = local_response_norm,
+    .local_response_norm_sums = local_response_norm_sums,
+    .local_response_norm_relevance = local_response_norm_relevance,
+    .activation = activation,
+    .carry = carry,
+    .fill = fill,
+    .gather = gather,
+    .gather_relevance = gather_relevance,
+    .to_channels_last = to_channels_last,
+    .to_channels_first = to_channels_first,
+    .sum_absorbed = sum_absorbed,
+    .totals = totals,
+};
+
+} // namespace relprop::RELPROP_ISA

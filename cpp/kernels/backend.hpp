@@ -1,0 +1,44 @@
+// The kernels of one instruction set, as declared for its value of Kernels.
+#pragma once
+
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace relprop::RELPROP_ISA {
+
+int64_t pack(const Packing &, const float *weights, float *packed);
+void product(const Product &, Stream);
+void depthwise(const Product &, Stream);
+void prepare(const Prepare &, Stream);
+void spread(const Spread &, Stream);
+int chunks(int groups, int out);
+void message(const Message &, int64_t rows, int channels, Stream);
+
+void max_pool(const Pool &, Stream);
+void max_pool_relevance(const Pool &, Stream);
+void average_pool(const Pool &, Stream);
+void average_pool_relevance(const Pool &, Stream);
+
+void add(const float *a, const float *b, float *out, int64_t n, Stream);
+void multiply(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
+void blocks(const Blocks &, Stream);
+
+void affine(const Affine &, Stream);
+void affine_relevance(const Affine &, Stream);
+void local_response_norm(const LocalResponseNorm &, Stream);
+void local_response_norm_sums(const LocalResponseNorm &, Stream);
+void local_response_norm_relevance(const LocalResponseNorm &, Stream);
+
+void activation(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+void carry(const float *from, float scale, float *to, int64_t n, bool add, Stream);
+void fill(float value, float *to, int64_t n, Stream);
+void gather(const Gather &, Stream);
+void gather_relevance(const Gather &, Stream);
+void to_channels_last(const float *in, float *out, int64_t n, Image, Stream);
+void to_channels_first(const float *in, float *out, int64_t n, Image, Stream);
+
+void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out,
+                  int64_t out_stride, Stream);
+void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
+
+} // namespace relprop::RELPROP_ISA

@@ -1,0 +1,55 @@
+// Values that only change places: slices, pads, reshapes, permutations, broadcasts (one index
+// table serves them all), and the two memory orders of images.
+#include "backend.hpp"
+#include "parallel.hpp"
+
+namespace relprop::RELPROP_ISA {
+
+void gather(const Gather &p, Stream) {
+    const int64_t parts = (p.to_size + slab - 1) / slab;
+    parallel_for(p.n * parts, [&](int64_t task) {
+        const float *in = p.in + task / parts * p.from_size;
+        float *out = p.out + task / parts * p.to_size;
+        const int64_t first = task % parts * slab;
+        const int64_t last = first + slab < p.to_size ? first + slab : p.to_size;
+        for (int64_t i = first; i < last; ++i)
+            out[i] = p.index[i] >= 0 ? in[p.index[i]] : p.value;
+    });
+}
+
+void gather_relevance(const Gather &p, Stream) {
+    parallel_for(p.n, [&](int64_t n) {
+        const float *r = p.in + n * p.to_size;
+        float *out = p.out + n * p.from_size;
+        if (!p.add)
+            for (int64_t i = 0; i < p.from_size; ++i)
+                out[i] = 0.0f;
+        for (int64_t i = 0; i < p.to_size; ++i)
+            if (p.index[i] >= 0)
+                out[p.index[i]] += r[i];
+    });
+}
+
+void to_channels_last(const float *in, float *out, int64_t n, Image image, Stream) {
+    const int64_t plane = static_cast<int64_t>(image.height) * image.width;
+    parallel_for(n * image.height, [&](int64_t task) {
+        const float *row = in + task / image.height * image.size() + task % image.height * image.width;
+        float *to = out + task * image.width * image.channels;
+        for (int c = 0; c < image.channels; ++c)
+            for (int x = 0; x < image.width; ++x)
+                to[static_cast<int64_t>(x) * image.channels + c] = row[c * plane + x];
+    });
+}
+
+void to_channels_first(const float *in, float *out, int64_t n, Image image, Stream) {
+    const int64_t plane = static_cast<int64_t>(image.height) * image.width;
+    parallel_for(n * image.height, [&](int64_t task) {
+        const float *from = in + task * image.width * image.channels;
+        float *row = out + task / image.height * image.size() + task % image.height * image.width;
+        for (int c = 0; c < image.channels; ++c)
+            for (int x = 0; x < image.width; ++x)
+                row[c * plane + x] = from[static_cast<int64_t>(x) * image.channels + c];
+    });
+}
+
+} // namespace relprop::RELPROP_ISA

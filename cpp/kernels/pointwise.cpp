@@ -1,0 +1,53 @@
+// Activation functions. Their relevance passes unchanged, so they have a forward side only.
+#include "backend.hpp"
+#include "parallel.hpp"
+
+namespace relprop::RELPROP_ISA {
+namespace {
+
+float sigmoid(float x) { return 1.0f / (1.0f + __builtin_expf(-x)); }
+
+template <class F> void apply(const float *x, float *y, int64_t n, const F &f) {
+    parallel_for((n + slab - 1) / slab, [&](int64_t task) {
+        const int64_t last = (task + 1) * slab < n ? (task + 1) * slab : n;
+        for (int64_t i = task * slab; i < last; ++i)
+            y[i] = f(x[i]);
+    });
+}
+
+} // namespace
+
+void activation(Function function, float parameter, const float *x, float *y, int64_t n, Stream) {
+    switch (function) {
+    case Function::relu:
+        return apply(x, y, n, [](float v) { return v < 0.0f ? 0.0f : v; });
+    case Function::relu6:
+        return apply(x, y, n, [](float v) {
+            const float low = v < 0.0f ? 0.0f : v;
+            return low > 6.0f ? 6.0f : low;
+        });
+    case Function::leaky_relu:
+        return apply(x, y, n, [=](float v) { return v < 0.0f ? parameter * v : v; });
+    case Function::elu:
+        return apply(x, y, n, [=](float v) {
+            return v < 0.0f ? parameter * __builtin_expm1f(v) : v;
+        });
+    case Function::silu:
+        return apply(x, y, n, [](float v) { return v * sigmoid(v); });
+    case Function::gelu:
+        return apply(x, y, n, [](float v) {
+            return 0.5f * v * __builtin_erfcf(-0.70710678118654752f * v);
+        });
+    case Function::gelu_tanh:
+        return apply(x, y, n, [](float v) {
+            const float inner = 0.79788456080286536f * (v + 0.044715f * v * v * v);
+            return 0.5f * v * (1.0f + __builtin_tanhf(inner));
+        });
+    case Function::sigmoid:
+        return apply(x, y, n, sigmoid);
+    case Function::tanh:
+        return apply(x, y, n, [](float v) { return __builtin_tanhf(v); });
+    }
+}
+
+} // namespace relprop::RELPROP_ISA

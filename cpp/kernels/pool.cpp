@@ -1,0 +1,128 @@
+// Pooling, forward and relevance. Relevance is scattered window by window; a task owns some
+// channels of one sample, so no two tasks write to the same place.
+#include "backend.hpp"
+#include "parallel.hpp"
+
+namespace relprop::RELPROP_ISA {
+namespace {
+
+constexpr int strip = 64; // channels that a task owns at most
+
+int64_t strips_of(const Pool &p) { return ceil_div(p.channels, strip); }
+
+// Calls body(input offset of the tap, ordinal of the tap) for the taps of a window, in row order.
+template <class Body>
+[[gnu::always_inline]] inline void each_tap(const Pool &p, Window y, Window x, const Body &body) {
+    int tap = 0;
+    for (int iy = y.begin; iy < y.end; iy += y.step)
+        for (int ix = x.begin; ix < x.end; ix += x.step)
+            body((static_cast<int64_t>(iy) * p.x.size + ix) * p.channels, tap++);
+}
+
+float divisor_of(const Pool &p, const Window &y, const Window &x) {
+    return average_divisor(p.divisor, p.count_include_pad, y, x);
+}
+
+// Calls body(n, window in y, window in x, offset of the output pixel, first channel, channels).
+template <class Body> void each_output_row(const Pool &p, const Body &body) {
+    parallel_for(p.n * p.y.outputs, [&](int64_t task) {
+        const int64_t n = task / p.y.outputs;
+        const Window y = window_at(p.y, static_cast<int>(task % p.y.outputs));
+        for (int ox = 0; ox < p.x.outputs; ++ox)
+            body(n * p.y.size * p.x.size * p.channels, y, window_at(p.x, ox),
+                 (task * p.x.outputs + ox) * p.channels);
+    });
+}
+
+void clear(const Pool &p, int64_t n, int first, int count) {
+    if (p.add)
+        return;
+    const int64_t pixels = static_cast<int64_t>(p.y.size) * p.x.size;
+    for (int64_t i = n * pixels; i < (n + 1) * pixels; ++i)
+        for (int c = 0; c < count; ++c)
+            p.result[i * p.channels + first + c] = 0.0f;
+}
+
+// Calls body(offset of the sample's input, windows, offset of the output pixel's channels) for
+// every window of the task's sample, after clearing the task's part of the result.
+template <class Body> void each_window(const Pool &p, const Body &body) {
+    parallel_for(p.n * strips_of(p), [&](int64_t task) {
+        const int64_t n = task / strips_of(p);
+        const int first = static_cast<int>(task % strips_of(p)) * strip;
+        const int count = smaller(strip, p.channels - first);
+        clear(p, n, first, count);
+        const int64_t in = n * p.y.size * p.x.size * p.channels + first;
+        for (int oy = 0; oy < p.y.outputs; ++oy)
+            for (int ox = 0; ox < p.x.outputs; ++ox) {
+                const int64_t out = ((n * p.y.outputs + oy) * p.x.outputs + ox) * p.channels + first;
+                body(in, window_at(p.y, oy), window_at(p.x, ox), out, count);
+            }
+    });
+}
+
+} // namespace
+
+void max_pool(const Pool &p, Stream) {
+    each_output_row(p, [&](int64_t in, Window y, Window x, int64_t out) {
+        float *best = p.result + out;
+        each_tap(p, y, x, [&](int64_t offset, int tap) {
+            const float *a = p.in + in + offset;
+            if (tap == 0)
+                for (int c = 0; c < p.channels; ++c)
+                    best[c] = a[c];
+            else
+                for (int c = 0; c < p.channels; ++c) // not less: lets NaN through
+                    best[c] = a[c] <= best[c] ? best[c] : a[c];
+        });
+    });
+}
+
+void max_pool_relevance(const Pool &p, Stream) {
+    each_window(p, [&](int64_t in, Window y, Window x, int64_t out, int count) {
+        float best[strip];
+        int winner[strip];
+        each_tap(p, y, x, [&](int64_t offset, int tap) {
+            const float *a = p.in + in + offset;
+            for (int c = 0; c < count; ++c) { // ties go to the first, as in torch
+                const bool better = tap == 0 || a[c] > best[c];
+                winner[c] = better ? tap : winner[c];
+                best[c] = better ? a[c] : best[c];
+            }
+        });
+        each_tap(p, y, x, [&](int64_t offset, int tap) {
+            float *r = p.result + in + offset;
+            for (int c = 0; c < count; ++c)
+                r[c] += winner[c] == tap ? p.r[out + c] : 0.0f;
+        });
+    });
+}
+
+void average_pool(const Pool &p, Stream) {
+    each_output_row(p, [&](int64_t in, Window y, Window x, int64_t out) {
+        float *sum = p.result + out;
+        const float divisor = divisor_of(p, y, x);
+        for (int c = 0; c < p.channels; ++c)
+            sum[c] = 0.0f;
+        each_tap(p, y, x, [&](int64_t offset, int) {
+            const float *a = p.in + in + offset;
+            for (int c = 0; c < p.channels; ++c)
+                sum[c] += a[c];
+        });
+        for (int c = 0; c < p.channels; ++c)
+            sum[c] /= divisor;
+    });
+}
+
+void average_pool_relevance(const Pool &p, Stream) {
+    each_window(p, [&](int64_t in, Window y, Window x, int64_t out, int count) {
+        const float divisor = divisor_of(p, y, x);
+        each_tap(p, y, x, [&](int64_t offset, int) {
+            const float *a = p.in + in + offset;
+            float *r = p.result + in + offset;
+            for (int c = 0; c < count; ++c)
+                r[c] += a[c] * p.r[out + c] / divisor;
+        });
+    });
+}
+
+} // namespace relprop::RELPROP_ISA

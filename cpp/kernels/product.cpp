@@ -1,0 +1,203 @@
+// The two products of every linear layer (see Product in kernels.hpp), as an implicit matrix
+// product: a tile of tile_rows pixels times one panel of channels stays in registers over the
+// whole summed dimension, so each value is summed in one fixed order whatever the batch, the
+// tiling or the number of threads. Pixels are read in place, through a table of tap offsets.
+#include "backend.hpp"
+#include "epilogue.hpp"
+#include "parallel.hpp"
+
+namespace relprop::RELPROP_ISA {
+namespace {
+
+constexpr int block_rows = tile_rows * 16; // pixels per task: they share the offset table
+constexpr int block_panels = 8;            // panels per task
+constexpr int64_t outside = -1;
+
+int panels_of(int out) { return ceil_div(out, panel); }
+int width_of(int out, int p) { return out - p * panel > lanes ? panel : lanes; }
+
+// Offsets into the source of every tap of up to block_rows pixels: [tiles][tap_count][tile_rows].
+struct OffsetTable {
+    int64_t *at;
+
+    OffsetTable(const Product &p, int64_t first, int rows) {
+        const int tiles = ceil_div(rows, tile_rows);
+        at = new int64_t[static_cast<int64_t>(tiles) * p.tap_count * tile_rows];
+        for (int i = 0; i < tiles * tile_rows; ++i) {
+            // rows beyond the last repeat it; their results are not stored
+            const int64_t pixel = first + smaller(i, rows - 1);
+            const int x = static_cast<int>(pixel % p.grid_width);
+            const int y = static_cast<int>(pixel / p.grid_width % p.grid_height);
+            const int64_t n = pixel / p.grid_width / p.grid_height;
+            int64_t *out = at + (i / tile_rows) * p.tap_count * tile_rows + i % tile_rows;
+            for (int t = 0; t < p.tap_count; ++t, out += tile_rows) {
+                const int sy = y * p.step_y + p.taps[t].y, sx = x * p.step_x + p.taps[t].x;
+                const bool inside = sy >= 0 && sy < p.from.height && sx >= 0 && sx < p.from.width;
+                *out = inside ? ((n * p.from.height + sy) * p.from.width + sx) * p.from.channels
+                              : outside;
+            }
+        }
+    }
+    ~OffsetTable() { delete[] at; }
+    OffsetTable(const OffsetTable &) = delete;
+    OffsetTable &operator=(const OffsetTable &) = delete;
+};
+
+// rows x (vectors * lanes) sums over all sources and taps, written to sums[rows][panel].
+template <int rows, int vectors>
+void tile(const Product &p, const int64_t *offsets, int64_t channel, const float *const *weights,
+          float *sums) {
+    Vec acc[rows][vectors] = {};
+    for (int s = 0; s < p.sources; ++s) {
+        const float *w = weights[s];
+        const float *data = p.source[s].data + channel;
+        for (int t = 0; t < p.tap_count; ++t) {
+            const float *a[rows];
+            for (int m = 0; m < rows; ++m) {
+                const int64_t offset = offsets[t * tile_rows + m];
+                a[m] = offset == outside ? p.zeros : data + offset;
+            }
+            for (int k = 0; k < p.run; ++k, w += vectors * lanes) {
+                Vec b[vectors];
+                for (int v = 0; v < vectors; ++v)
+                    b[v] = load(w + v * lanes);
+                for (int m = 0; m < rows; ++m)
+                    for (int v = 0; v < vectors; ++v)
+                        acc[m][v] += a[m][k] * b[v];
+            }
+        }
+    }
+    for (int m = 0; m < rows; ++m)
+        for (int v = 0; v < vectors; ++v)
+            store(sums + m * panel + v * lanes, acc[m][v]);
+}
+
+// The same for depthwise layers: every channel has its own input, weights are [tap][channels].
+template <int rows, int vectors>
+void depthwise_tile(const Product &p, const int64_t *offsets, int64_t channel,
+                    const float *const *weights, float *sums) {
+    Vec acc[rows][vectors] = {};
+    const int64_t stride = static_cast<int64_t>(ceil_div(p.to.channels, panel)) * panel;
+    for (int s = 0; s < p.sources; ++s) {
+        const float *w = weights[s];
+        const float *data = p.source[s].data + channel;
+        for (int t = 0; t < p.tap_count; ++t, w += stride) {
+            for (int m = 0; m < rows; ++m) {
+                const int64_t offset = offsets[t * tile_rows + m];
+                const float *a = offset == outside ? p.zeros : data + offset;
+                for (int v = 0; v < vectors; ++v)
+                    acc[m][v] += load(a + v * lanes) * load(w + v * lanes);
+            }
+        }
+    }
+    for (int m = 0; m < rows; ++m)
+        for (int v = 0; v < vectors; ++v)
+            store(sums + m * panel + v * lanes, acc[m][v]);
+}
+
+using Tile = void (*)(const Product &, const int64_t *, int64_t, const float *const *, float *);
+
+template <int rows> Tile pick(bool depthwise, bool wide) {
+    if (depthwise)
+        return wide ? depthwise_tile<rows, 2> : depthwise_tile<rows, 1>;
+    return wide ? tile<rows, 2> : tile<rows, 1>;
+}
+
+// The smallest compiled tile that holds `rows` pixels.
+Tile pick_tile(int rows, bool depthwise, bool wide) {
+    if (rows <= 1)
+        return pick<1>(depthwise, wide);
+    if (rows <= tile_rows / 4)
+        return pick<tile_rows / 4>(depthwise, wide);
+    if (rows <= tile_rows / 2)
+        return pick<tile_rows / 2>(depthwise, wide);
+    if (rows <= tile_rows * 3 / 4)
+        return pick<tile_rows * 3 / 4>(depthwise, wide);
+    return pick<tile_rows>(depthwise, wide);
+}
+
+int64_t destination_row(const Product &p, int64_t pixel) {
+    const int64_t x = pixel % p.grid_width, y = pixel / p.grid_width % p.grid_height;
+    const int64_t n = pixel / p.grid_width / p.grid_height;
+    return (n * p.to.height + y * p.out_step_y + p.out_y) * p.to.width + x * p.out_step_x + p.out_x;
+}
+
+void run_product(const Product &p, bool depthwise) {
+    const int groups = depthwise ? 1 : p.groups;
+    const int out = p.to.channels / groups;
+    const int panels = panels_of(out);
+    const int64_t pixels = p.n * p.grid_height * p.grid_width;
+    const int64_t blocks = (pixels + block_rows - 1) / block_rows;
+    const int panel_blocks = ceil_div(panels, block_panels);
+    const int64_t per_panel = static_cast<int64_t>(p.tap_count) * p.run * panel;
+    const int64_t per_group =
+        static_cast<int64_t>(p.tap_count) * p.run * ((panels - 1) * panel + width_of(out, panels - 1));
+
+    parallel_for(blocks * groups * panel_blocks, [&](int64_t task) {
+        const int panel_block = static_cast<int>(task % panel_blocks);
+        const int group = static_cast<int>(task / panel_blocks % groups);
+        const int64_t first = task / panel_blocks / groups * block_rows;
+        const int rows = static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
+        const OffsetTable offsets(p, first, rows);
+        alignas(64) float sums[tile_rows * panel];
+        const int last_panel = smaller((panel_block + 1) * block_panels, panels);
+        for (int q = panel_block * block_panels; q < last_panel; ++q) {
+            const int count = smaller(panel, out - q * panel);
+            const bool wide = width_of(out, q) == panel;
+            const float *weights[2];
+            int64_t channel;
+            for (int s = 0; s < p.sources; ++s)
+                weights[s] = depthwise ? p.source[s].weights + q * panel
+                                       : p.source[s].weights + group * per_group + q * per_panel;
+            if (depthwise)
+                channel = q * panel;
+            else
+                channel = static_cast<int64_t>(group) * (p.from.channels / groups);
+            for (int row = 0; row < rows; row += tile_rows) {
+                const int held = smaller(tile_rows, rows - row);
+                pick_tile(held, depthwise, wide)(
+                    p, offsets.at + static_cast<int64_t>(row) * p.tap_count, channel, weights, sums);
+                for (int m = 0; m < held; ++m)
+                    epilogue_row(p.epilogue, destination_row(p, first + row + m), p.to.channels,
+                                 group * out + q * panel, count, sums + m * panel,
+                                 static_cast<int64_t>(group) * panels + q);
+            }
+        }
+    });
+}
+
+} // namespace
+
+void product(const Product &p, Stream) { run_product(p, false); }
+void depthwise(const Product &p, Stream) { run_product(p, true); }
+
+// Panels one after the other, each [tap][run][channels of the panel]; the last is narrow where
+// one vector holds it. Depthwise weights ([tap][channels], run 0) are padded to whole panels.
+int64_t pack(const Packing &of, const float *weights, float *packed) {
+    if (of.run == 0) {
+        const int64_t stride = static_cast<int64_t>(panels_of(of.out)) * panel;
+        if (packed)
+            for (int t = 0; t < of.tap_count; ++t)
+                for (int64_t c = 0; c < stride; ++c)
+                    packed[t * stride + c] = c < of.out ? weights[static_cast<int64_t>(t) * of.out + c] : 0.0f;
+        return of.tap_count * stride;
+    }
+    const int64_t depth = static_cast<int64_t>(of.tap_count) * of.run;
+    const int panels = panels_of(of.out);
+    const int64_t per_group = depth * ((panels - 1) * panel + width_of(of.out, panels - 1));
+    if (packed)
+        parallel_for(static_cast<int64_t>(of.groups) * panels, [&](int64_t task) {
+            const int64_t g = task / panels;
+            const int q = static_cast<int>(task % panels), width = width_of(of.out, q);
+            const float *from = weights + g * depth * of.out;
+            float *to = packed + g * per_group + static_cast<int64_t>(q) * depth * panel;
+            for (int64_t k = 0; k < depth; ++k)
+                for (int c = 0; c < width; ++c) {
+                    const int channel = q * panel + c;
+                    to[k * width + c] = channel < of.out ? from[k * of.out + channel] : 0.0f;
+                }
+        });
+    return of.groups * per_group;
+}
+
+} // namespace relprop::RELPROP_ISA

@@ -1,0 +1,107 @@
+// Geometry of the layers and the index arithmetic that both devices share.
+#pragma once
+
+#include <cstdint>
+
+#include "host_device.hpp"
+
+namespace relprop {
+
+// Images are stored channels last: (n, height, width, channels).
+struct Image {
+    int height = 1;
+    int width = 1;
+    int channels = 1;
+    int64_t size() const { return static_cast<int64_t>(height) * width * channels; }
+};
+
+RELPROP_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }
+RELPROP_HD int smaller(int a, int b) { return a < b ? a : b; }
+RELPROP_HD int larger(int a, int b) { return a > b ? a : b; }
+
+// One axis of a pooling layer.
+struct PoolAxis {
+    int size;     // of the input
+    int outputs;  // windows
+    int kernel;   // unused where adaptive
+    int stride;
+    int pad_before;
+    int pad_after;
+    int dilation;
+    bool adaptive;
+};
+
+// The real inputs of a window: begin, begin + step, ... < end; span counts padding as well.
+struct Window {
+    int begin;
+    int end;
+    int step;
+    int span;
+};
+
+RELPROP_HD Window window_at(const PoolAxis &axis, int output) {
+    if (axis.adaptive) {
+        const int begin = static_cast<int>(static_cast<int64_t>(output) * axis.size / axis.outputs);
+        const int end = static_cast<int>(
+            (static_cast<int64_t>(output + 1) * axis.size + axis.outputs - 1) / axis.outputs);
+        return {begin, end, 1, end - begin};
+    }
+    const int start = output * axis.stride - axis.pad_before;
+    // Columns that ceil mode adds beyond the padding count for nothing, as in torch.
+    const int stop = smaller(start + axis.dilation * (axis.kernel - 1) + 1, axis.size + axis.pad_after);
+    int begin = start;
+    if (begin < 0)
+        begin += ceil_div(-begin, axis.dilation) * axis.dilation;
+    return {begin, smaller(stop, axis.size), axis.dilation, stop - start};
+}
+
+// The windows that may cover an input position: first ... last, inclusive (under dilation not
+// every one of them does).
+struct Cover {
+    int first;
+    int last;
+};
+
+RELPROP_HD Cover windows_over(const PoolAxis &axis, int position) {
+    if (axis.adaptive) {
+        const int64_t p = position;
+        return {static_cast<int>(p * axis.outputs / axis.size),
+                static_cast<int>(((p + 1) * axis.outputs + axis.size - 1) / axis.size) - 1};
+    }
+    const int reach = position + axis.pad_before - axis.dilation * (axis.kernel - 1);
+    return {reach <= 0 ? 0 : ceil_div(reach, axis.stride),
+            smaller((position + axis.pad_before) / axis.stride, axis.outputs - 1)};
+}
+
+// Whether a window reads an input position.
+RELPROP_HD bool reads(const Window &window, int position) {
+    return position >= window.begin && position < window.end &&
+           (position - window.begin) % window.step == 0;
+}
+
+// What average pooling divides the sum over a window by.
+RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &y,
+                                 const Window &x) {
+    if (divisor > 0)
+        return static_cast<float>(divisor);
+    if (count_include_pad)
+        return static_cast<float>(y.span) * static_cast<float>(x.span);
+    const int taps = (y.end - y.begin) * (x.end - x.begin);
+    return static_cast<float>(taps > 0 ? taps : 1);
+}
+
+// One value of an image batch; place_at finds it from its index.
+struct Place {
+    int64_t n;
+    int y;
+    int x;
+    int c;
+};
+
+RELPROP_HD Place place_at(int64_t index, int height, int width, int channels) {
+    const int64_t pixel = index / channels, row = pixel / width;
+    return {row / height, static_cast<int>(row % height), static_cast<int>(pixel % width),
+            static_cast<int>(index % channels)};
+}
+
+} // namespace relprop

@@ -1,0 +1,134 @@
+// A Plan: a network compiled to steps with packed weights, run forward and backward in one call.
+//
+// Buffers are planned by liveness over both passes and share one arena whose offsets are counted
+// per sample, so the same plan serves any batch size. A Plan is constant once finished: several
+// threads may run it at once, each in an arena of its own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace relprop {
+
+class Plan;
+
+// One run over a chunk of samples, as the steps see it.
+struct Run {
+    const Plan &plan;
+    const Kernels &kernels;
+    Stream stream;
+    int64_t n; // samples
+    float *arena;
+    bool ledger;
+    int step = 0;              // the step at work
+    double *account = nullptr; // [n, account_stride]  bias, stabilizer, constants, zero of the step
+    int64_t account_stride = 0;
+
+    float *value(int tensor) const;
+    float *relevance(int tensor) const;
+    float *scratch(int64_t offset = 0) const; // offset in floats per sample
+    float *absorbed() const;                  // null without a ledger
+    bool adds(int slot) const; // relevance of this input has been begun by another reader
+    void book_absorbed() const; // sums absorbed() into the account
+};
+
+// One operator, placed in a Plan.
+class Step {
+  public:
+    virtual ~Step() = default;
+    virtual void forward(const Run &run) const = 0;
+    // Reads the relevance of the output, which it may overwrite, and writes that of every input.
+    virtual void relevance(const Run &run) const = 0;
+
+    virtual bool needs_inputs() const { return false; } // their values, in the relevance pass
+    virtual bool needs_output() const { return false; }
+    virtual bool passes() const { return false; } // relevance goes through unchanged, in place
+    virtual int64_t forward_scratch() const { return 0; }   // floats per sample
+    virtual int64_t relevance_scratch() const { return 0; } // floats per sample
+    virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
+
+    std::vector<int> inputs;
+    int output = -1;
+    bool blocks = false; // the zero rule: relevance ends here
+};
+
+struct Tensor {
+    Image image;
+    bool channels_first; // the user's order is (channels, height, width)
+};
+
+// A copy of a tensor's value or relevance for the user, in the user's order.
+struct Copy {
+    int tensor;
+    bool of_relevance;
+    float *out; // [n, size]
+};
+
+enum class Initial { value, one, given };
+
+// Arguments of a run; pointers to the host's memory, arrays in the user's order.
+struct Request {
+    int64_t n = 0;
+    const float *input = nullptr;      // [n, input size]
+    float *scores = nullptr;           // [n, output size]
+    bool forward_only = false;
+    Initial initial = Initial::value;
+    bool argmax = false;               // choose the targets here
+    int64_t *targets = nullptr;        // [n]  in, or out where argmax
+    const float *given = nullptr;      // [n, output size]  the output's relevance
+    float *relevance = nullptr;        // [n, input size]
+    double *absorbed = nullptr;        // [n, steps, 4]  bias, stabilizer, constants, zero; or null
+    double *totals = nullptr;          // [n, tensors, 2]  sum and sum of magnitudes of relevance
+    std::vector<Copy> copies;
+};
+
+class Plan {
+  public:
+    explicit Plan(const Kernels &kernels);
+    ~Plan();
+
+    int add_tensor(Image image, bool channels_first);
+    int add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor output, bool blocks);
+    // Fixes liveness and the arena; no step can be added afterwards.
+    void finish(int output);
+    void run(const Request &request) const;
+
+    const Kernels &kernels() const { return kernels_; }
+    const Tensor &tensor(int index) const { return tensors_.at(static_cast<size_t>(index)); }
+    int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
+    int64_t tensors() const { return static_cast<int64_t>(tensors_.size()); }
+    int input() const { return 0; }
+    int output() const { return output_; }
+    bool finished() const { return output_ >= 0; }
+    int64_t arena_per_sample() const { return arena_; } // floats
+    int64_t samples_at_once = 16;
+
+  private:
+    friend struct Run;
+    struct Arena;
+    std::unique_ptr<Arena> take_arena(int64_t floats) const;
+    void run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const;
+    void copy_out(const Run &run, const Request &request, int64_t first, int tensor,
+                  bool of_relevance) const;
+
+    const Kernels &kernels_;
+    std::vector<Tensor> tensors_;
+    std::vector<std::unique_ptr<Step>> steps_;
+    std::vector<int> producer_; // [tensors]  step, or -1 for the input
+    int output_ = -1;
+
+    // offsets in floats per sample
+    std::vector<int64_t> value_at_, relevance_at_; // [tensors]
+    std::vector<int64_t> forward_scratch_at_, relevance_scratch_at_, absorbed_at_; // [steps]
+    std::vector<std::vector<bool>> adds_; // [steps][inputs]
+    int64_t arena_ = 0;
+
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Arena>> arenas_; // idle ones, kept for the next run
+};
+
+} // namespace relprop

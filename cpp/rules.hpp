@@ -1,0 +1,79 @@
+// Every rule as data, and its message: what a neuron sends back per unit of contribution.
+// Shared by the CPU kernels and the CUDA kernels; formulas and sources are in docs/rules.md.
+#pragma once
+
+#include "host_device.hpp"
+
+namespace relprop {
+
+enum class RuleKind { epsilon, alpha_beta, gamma, z_box, w_square, flat };
+enum class BiasMode { absorb, exclude, distribute };
+
+struct Rule {
+    RuleKind kind = RuleKind::epsilon;
+    BiasMode bias = BiasMode::absorb;
+    float epsilon = 1e-6f; // epsilon's parameter; every other rule's stabilizer
+    float alpha = 1.0f;
+    float beta = 0.0f;
+    float gamma = 0.0f;
+};
+
+// What goes with the positive and with the negative contributions of one neuron.
+struct Parts {
+    float pos;
+    float neg;
+};
+
+// The sums that a message divides by. z is the pre-activation with its bias (only its sign is
+// read from here), sum the denominator's plain sum: Z+ + Z-, with the bias or without.
+struct Sums {
+    float pos;
+    float neg;
+    float sum;
+    float z;
+};
+
+// z + e sign(z), with sign(0) = +1.
+RELPROP_HD float stabilize(float z, float e) { return z < 0.0f ? z - e : z + e; }
+
+// s+ and s- from the sums and the relevance r. The rules that do not split (epsilon, z_box,
+// w_square, flat) read sum alone; alpha_beta reads pos and neg; gamma reads pos, sum and z.
+RELPROP_HD Parts message(const Rule &rule, const Sums &of, float r) {
+    switch (rule.kind) {
+    case RuleKind::alpha_beta: // Bach et al. 2015, Eq. 60
+        // An empty part has nothing to hand down; its message would be R / 1e-6 times zeros.
+        return {of.pos > 0.0f ? rule.alpha * r / stabilize(of.pos, rule.epsilon) : 0.0f,
+                of.neg < 0.0f ? -rule.beta * r / stabilize(of.neg, rule.epsilon) : 0.0f};
+    case RuleKind::gamma: { // Andeol et al. 2021; Z- is sum - Z+, and no term below cancels
+        const float g = rule.gamma;
+        if (of.z > 0.0f) {
+            const float s = r / stabilize(of.sum + g * of.pos, rule.epsilon);
+            return {(1.0f + g) * s, s};
+        }
+        if (of.z < 0.0f) {
+            const float s = r / stabilize((1.0f + g) * of.sum - g * of.pos, rule.epsilon);
+            return {s, (1.0f + g) * s};
+        }
+        return {0.0f, 0.0f};
+    }
+    default: {
+        const float s = r / stabilize(of.sum, rule.epsilon);
+        return {s, s};
+    }
+    }
+}
+
+// What the message hands down together with the bias: Z+ s+ + Z- s-.
+RELPROP_HD float handed(const Rule &rule, const Sums &of, Parts s) {
+    switch (rule.kind) {
+    case RuleKind::alpha_beta:
+        return of.pos * s.pos + of.neg * s.neg;
+    case RuleKind::gamma: // written with the denominators of message(), so that nothing cancels
+        return of.z > 0.0f ? s.neg * (of.sum + rule.gamma * of.pos)
+                           : s.pos * ((1.0f + rule.gamma) * of.sum - rule.gamma * of.pos);
+    default:
+        return of.sum * s.pos;
+    }
+}
+
+} // namespace relprop

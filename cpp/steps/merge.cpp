@@ -1,0 +1,52 @@
+// See merge.hpp.
+#include "steps/merge.hpp"
+
+namespace relprop {
+
+void Add::forward(const Run &run) const {
+    float *sum = run.value(output);
+    run.kernels.add(run.value(inputs[0]), run.value(inputs[1]), sum, count(run), run.stream);
+    for (size_t i = 2; i < inputs.size(); ++i)
+        run.kernels.add(sum, run.value(inputs[i]), sum, count(run), run.stream);
+    if (clamp_)
+        run.kernels.activation(Function::relu, 0.0f, sum, sum, count(run), run.stream);
+}
+
+void Add::relevance(const Run &run) const {
+    const float *s = divide(run, run.value(output));
+    for (size_t i = 0; i < inputs.size(); ++i)
+        run.kernels.multiply(run.value(inputs[i]), s, run.relevance(inputs[i]), count(run),
+                             run.adds(static_cast<int>(i)), run.stream);
+}
+
+void Mul::forward(const Run &run) const {
+    run.kernels.multiply(run.value(inputs[0]), run.value(inputs[1]), run.value(output), run.n * size_,
+                         false, run.stream);
+}
+
+void Mul::relevance(const Run &run) const {
+    for (int i = 0; i < 2; ++i)
+        run.kernels.carry(run.relevance(output), share_[i], run.relevance(inputs[static_cast<size_t>(i)]),
+                          run.n * size_, run.adds(i), run.stream);
+}
+
+Concat::Concat(int64_t outer, std::vector<int64_t> sizes) : outer_(outer), sizes_(std::move(sizes)) {
+    for (int64_t size : sizes_)
+        total_ += size;
+}
+
+void Concat::forward(const Run &run) const {
+    int64_t at = 0;
+    for (size_t i = 0; i < inputs.size(); at += sizes_[i++])
+        run.kernels.blocks({run.n * outer_, sizes_[i], run.value(inputs[i]), sizes_[i],
+                            run.value(output) + at, total_, false}, run.stream);
+}
+
+void Concat::relevance(const Run &run) const {
+    int64_t at = 0;
+    for (size_t i = 0; i < inputs.size(); at += sizes_[i++])
+        run.kernels.blocks({run.n * outer_, sizes_[i], run.relevance(output) + at, total_,
+                            run.relevance(inputs[i]), sizes_[i], run.adds(static_cast<int>(i))}, run.stream);
+}
+
+} // namespace relprop

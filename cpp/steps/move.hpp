@@ -1,0 +1,26 @@
+// Slices, pads, reshapes, permutations and broadcasts as one step: an index table.
+#pragma once
+
+#include <vector>
+
+#include "plan.hpp"
+
+namespace relprop {
+
+// Per sample out[i] = in[index[i]], or `value` where index[i] is -1. Relevance that arrives at
+// such places is booked as `constants`.
+class Move final : public Step {
+  public:
+    // Throws std::invalid_argument where an index lies outside the input.
+    Move(std::vector<int32_t> index, int64_t from_size, float value);
+    void forward(const Run &run) const override;
+    void relevance(const Run &run) const override;
+
+  private:
+    std::vector<int32_t> index_;
+    std::vector<int32_t> filled_; // places that hold `value`
+    int64_t from_size_;
+    float value_;
+};
+
+} // namespace relprop

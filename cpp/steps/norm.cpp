@@ -1,0 +1,55 @@
+// See norm.hpp.
+#include "steps/norm.hpp"
+
+#include <stdexcept>
+
+#include "steps/pointwise.hpp"
+
+namespace relprop {
+
+BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
+                     std::vector<float> shift, float epsilon, bool pass)
+    : Proportional(kernels, image, epsilon), scale_(std::move(scale)), shift_(std::move(shift)), pass_(pass) {
+    if (static_cast<int>(scale_.size()) != image.channels || scale_.size() != shift_.size())
+        throw std::invalid_argument("scale and shift must have one value per channel.");
+}
+
+Affine BatchNorm::arguments(const Run &run) const {
+    return {run.n * image_.height * image_.width, image_.channels, run.value(inputs[0]), scale_.data(),
+            shift_.data(), nullptr, run.value(output), false};
+}
+
+void BatchNorm::forward(const Run &run) const { run.kernels.affine(arguments(run), run.stream); }
+
+void BatchNorm::relevance(const Run &run) const {
+    if (pass_)
+        return pass_on(run, *this, count(run));
+    Affine p = arguments(run);
+    p.s = divide(run, run.value(output), shift_.data());
+    p.result = run.relevance(inputs[0]);
+    p.add = run.adds(0);
+    run.kernels.affine_relevance(p, run.stream);
+}
+
+LocalResponseNorm LocalResponse::arguments(const Run &run) const {
+    return {run.n * image_.height * image_.width, image_.channels, size_, alpha_, beta_, k_,
+            run.value(inputs[0]), nullptr, run.value(output), false};
+}
+
+void LocalResponse::forward(const Run &run) const {
+    run.kernels.local_response_norm(arguments(run), run.stream);
+}
+
+void LocalResponse::relevance(const Run &run) const {
+    if (!taylor_)
+        return pass_on(run, *this, count(run));
+    LocalResponseNorm p = arguments(run);
+    p.result = run.scratch();
+    run.kernels.local_response_norm_sums(p, run.stream);
+    p.s = divide(run, run.scratch());
+    p.result = run.relevance(inputs[0]);
+    p.add = run.adds(0);
+    run.kernels.local_response_norm_relevance(p, run.stream);
+}
+
+} // namespace relprop

@@ -1,0 +1,25 @@
+// relprop._core: the table of contents of the compiled core.
+#include <pybind11/pybind11.h>
+
+#include "kernels.hpp"
+#include "parallel.hpp"
+#include "registers.hpp"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_core, module) {
+    module.doc() = "The compiled core of relprop.";
+    module.attr("__version__") = RELPROP_VERSION;
+#ifdef RELPROP_WITH_CUDA
+    module.attr("with_cuda") = true;
+#else
+    module.attr("with_cuda") = false;
+#endif
+    module.def("instruction_set", [] { return relprop::cpu_kernels().name; },
+               "Name of the CPU kernels in use: avx512, avx2 or portable.");
+    module.def("threads", &relprop::threads, "Threads that a run uses.");
+    module.def("set_threads", &relprop::set_threads, py::arg("count"), "Set the threads that a run uses.");
+
+    relprop::register_rules(module);
+    relprop::register_plan(module);
+}

@@ -1,0 +1,311 @@
+// Plan: one method per step, each checking its arguments, and run.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+
+#include "arrays.hpp"
+#include "plan.hpp"
+#include "registers.hpp"
+#include "steps/linear.hpp"
+#include "steps/merge.hpp"
+#include "steps/move.hpp"
+#include "steps/norm.hpp"
+#include "steps/pointwise.hpp"
+#include "steps/pool.hpp"
+
+namespace relprop {
+namespace {
+
+using Extent = std::tuple<int, int, int>; // height, width, channels
+using Pair = std::tuple<int, int>;
+using Sides = std::tuple<int, int, int, int>; // top, bottom, left, right
+
+Image image_of(const Extent &extent) {
+    const auto [height, width, channels] = extent;
+    if (height < 1 || width < 1 || channels < 1)
+        throw std::invalid_argument("image must have a positive height, width and channels.");
+    if (static_cast<int64_t>(height) * width > std::numeric_limits<int32_t>::max() / channels)
+        throw std::invalid_argument("image must hold fewer than 2^31 values.");
+    return {height, width, channels};
+}
+
+// Every tensor that a step reads, checked to exist and, but for -1, to have the size it expects.
+void check_input(const Plan &plan, int input, int64_t size) {
+    if (input < 0 || input >= plan.tensors())
+        throw std::invalid_argument("input must name a tensor of the plan, not " + std::to_string(input) + ".");
+    if (plan.tensor(input).image.size() != size)
+        throw std::invalid_argument("input has " + std::to_string(plan.tensor(input).image.size()) +
+                                    " values per sample, the step needs " + std::to_string(size) + ".");
+}
+
+void check_positive(const char *name, const Pair &pair) {
+    if (std::get<0>(pair) < 1 || std::get<1>(pair) < 1)
+        throw std::invalid_argument(std::string(name) + " must be >= 1.");
+}
+
+int add_input(Plan &plan, const Extent &image, bool channels_first) {
+    if (plan.tensors() != 0)
+        throw std::logic_error("a plan has one input, added first.");
+    return plan.add_tensor(image_of(image), channels_first);
+}
+
+int windows(int size, int kernel, int stride, int before, int after, int dilation, bool ceil_mode) {
+    const int span = size + before + after - dilation * (kernel - 1) - 1;
+    if (before < 0 || after < 0 || span < 0)
+        throw std::invalid_argument("padding must be >= 0 and the window must fit the padded image.");
+    int count = (ceil_mode ? ceil_div(span, stride) : span / stride) + 1;
+    if (ceil_mode && (count - 1) * stride >= size + before)
+        --count;
+    return count;
+}
+
+int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, const py::array &weight,
+               const py::object &bias, const Pair &stride, const Sides &padding, const Pair &dilation,
+               int groups, const Rule &rule, bool blocks, bool input_nonnegative, bool supported,
+               std::optional<std::tuple<float, float>> clamp, const py::object &low,
+               const py::object &high, bool channels_first) {
+    check_positive("stride", stride);
+    check_positive("dilation", dilation);
+    if (weight.ndim() != 4 || groups < 1)
+        throw std::invalid_argument("weight must have 4 axes and groups must be >= 1.");
+    Conv2d conv;
+    conv.from = image_of(from);
+    conv.to = image_of(to);
+    conv.kernel_y = static_cast<int>(weight.shape(2));
+    conv.kernel_x = static_cast<int>(weight.shape(3));
+    std::tie(conv.stride_y, conv.stride_x) = stride;
+    std::tie(conv.top, conv.bottom, conv.left, conv.right) = padding;
+    std::tie(conv.dilation_y, conv.dilation_x) = dilation;
+    conv.groups = groups;
+    check_input(plan, input, conv.from.size());
+    if (conv.to.height != windows(conv.from.height, conv.kernel_y, conv.stride_y, conv.top, conv.bottom, conv.dilation_y, false) ||
+        conv.to.width != windows(conv.from.width, conv.kernel_x, conv.stride_x, conv.left, conv.right, conv.dilation_x, false))
+        throw std::invalid_argument("the output's image does not follow from the input's and the geometry.");
+    Surroundings around;
+    around.input_nonnegative = input_nonnegative;
+    around.supported = supported;
+    if (clamp)
+        std::tie(around.low, around.high) = *clamp;
+    const Shape per_channel = {conv.from.channels};
+    auto step = std::make_unique<Linear>(
+        plan.kernels(), conv, copy(weight, "weight", shape_of(weight)),
+        copy(bias, "bias", {conv.to.channels}), rule, around, copy(low, "low", per_channel),
+        copy(high, "high", per_channel));
+    return plan.add_step(std::move(step), {input}, {conv.to, channels_first}, blocks);
+}
+
+PoolAxis axis_of(int size, int outputs, int kernel, int stride, int before, int after, int dilation,
+                 bool ceil_mode, bool adaptive) {
+    if (outputs < 1 || (!adaptive && outputs != windows(size, kernel, stride, before, after, dilation, ceil_mode)))
+        throw std::invalid_argument("the output's image does not follow from the input's and the geometry.");
+    return {size, outputs, kernel, stride, before, after, dilation, adaptive};
+}
+
+int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from, const Extent &to,
+             const Pair &kernel, const Pair &stride, const Sides &padding, const Pair &dilation,
+             bool ceil_mode, bool adaptive, bool count_include_pad, int divisor, float epsilon,
+             bool blocks) {
+    check_positive("kernel", kernel);
+    check_positive("stride", stride);
+    check_positive("dilation", dilation);
+    const Image in = image_of(from), out = image_of(to);
+    check_input(plan, input, in.size());
+    if (in.channels != out.channels)
+        throw std::invalid_argument("pooling keeps the number of channels.");
+    const auto [top, bottom, left, right] = padding;
+    // Every window must hold a real input: a maximum over padding alone would be no number.
+    if (top > std::get<0>(dilation) * (std::get<0>(kernel) - 1) || left > std::get<1>(dilation) * (std::get<1>(kernel) - 1))
+        throw std::invalid_argument("padding must be smaller than the window.");
+    PoolGeometry geometry;
+    geometry.y = axis_of(in.height, out.height, std::get<0>(kernel), std::get<0>(stride), top, bottom,
+                         std::get<0>(dilation), ceil_mode, adaptive);
+    geometry.x = axis_of(in.width, out.width, std::get<1>(kernel), std::get<1>(stride), left, right,
+                         std::get<1>(dilation), ceil_mode, adaptive);
+    geometry.channels = in.channels;
+    geometry.count_include_pad = count_include_pad;
+    geometry.divisor = divisor;
+    std::unique_ptr<Step> step;
+    if (kind == "max")
+        step = std::make_unique<MaxPool>(geometry);
+    else if (kind == "max_proportional")
+        step = std::make_unique<ProportionalMaxPool>(plan.kernels(), geometry, epsilon);
+    else if (kind == "average")
+        step = std::make_unique<AveragePool>(plan.kernels(), geometry, epsilon);
+    else
+        throw std::invalid_argument("kind must be max, max_proportional or average, not \"" + kind + "\".");
+    return plan.add_step(std::move(step), {input}, {out, true}, blocks);
+}
+
+int add_add(Plan &plan, const std::vector<int> &inputs, float epsilon, bool clamp, bool blocks) {
+    if (inputs.size() < 2)
+        throw std::invalid_argument("inputs must name at least two tensors.");
+    const Tensor first = plan.tensor(inputs[0]);
+    for (int input : inputs)
+        check_input(plan, input, first.image.size());
+    return plan.add_step(std::make_unique<Add>(plan.kernels(), first.image, epsilon, clamp), inputs, first, blocks);
+}
+
+int add_mul(Plan &plan, int a, int b, float first_share, float second_share, bool blocks) {
+    const Tensor first = plan.tensor(a);
+    check_input(plan, b, first.image.size());
+    return plan.add_step(std::make_unique<Mul>(first.image, first_share, second_share), {a, b}, first, blocks);
+}
+
+int add_concat(Plan &plan, const std::vector<int> &inputs, int64_t outer, const Extent &to,
+               bool channels_first, bool blocks) {
+    const Image out = image_of(to);
+    std::vector<int64_t> sizes;
+    int64_t total = 0;
+    for (int input : inputs) {
+        const int64_t size = plan.tensor(input).image.size();
+        if (outer < 1 || size % outer != 0)
+            throw std::invalid_argument("outer must divide the size of every input.");
+        sizes.push_back(size / outer);
+        total += size;
+    }
+    if (inputs.empty() || total != out.size())
+        throw std::invalid_argument("the inputs do not fill the output.");
+    return plan.add_step(std::make_unique<Concat>(outer, sizes), inputs, {out, channels_first}, blocks);
+}
+
+int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::array &shift, float epsilon,
+                   bool pass, bool blocks) {
+    const Tensor of = plan.tensor(input);
+    const Shape shape = {of.image.channels};
+    auto step = std::make_unique<BatchNorm>(plan.kernels(), of.image, copy(scale, "scale", shape),
+                                            copy(shift, "shift", shape), epsilon, pass);
+    return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+int add_local_response_norm(Plan &plan, int input, int size, float alpha, float beta, float k,
+                            bool taylor, bool blocks) {
+    if (size < 1)
+        throw std::invalid_argument("size must be >= 1, not " + std::to_string(size) + ".");
+    const Tensor of = plan.tensor(input);
+    auto step = std::make_unique<LocalResponse>(plan.kernels(), of.image, size, alpha, beta, k, taylor);
+    return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+Function function_of(const std::string &name) {
+    constexpr const char *names[] = {"relu", "relu6", "leaky_relu", "elu",    "silu",
+                                     "gelu", "gelu_tanh", "sigmoid", "tanh"};
+    for (int i = 0; i < 9; ++i)
+        if (name == names[i])
+            return static_cast<Function>(i);
+    throw std::invalid_argument("function must name an activation, not \"" + name + "\".");
+}
+
+int add_activation(Plan &plan, int input, const std::string &function, float parameter, bool blocks) {
+    const Tensor of = plan.tensor(input);
+    auto step = std::make_unique<Activation>(of.image, function_of(function), parameter);
+    return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+int add_constant(Plan &plan, const py::array &value, const Extent &image, bool channels_first) {
+    const Image of = image_of(image);
+    auto step = std::make_unique<Constant>(copy(value, "value", {of.size()}));
+    return plan.add_step(std::move(step), {}, {of, channels_first}, false);
+}
+
+int add_move(Plan &plan, int input, const py::array &index, float value, const Extent &to,
+             bool channels_first, bool blocks) {
+    const Image out = image_of(to);
+    const int32_t *places = read<int32_t>(index, "index", {out.size()});
+    auto step = std::make_unique<Move>(std::vector<int32_t>(places, places + out.size()),
+                                       plan.tensor(input).image.size(), value);
+    return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
+}
+
+// Arrays are in the user's order, flattened per sample: (n, size).
+void run(const Plan &plan, const py::array &input, py::array scores, const std::string &initial,
+         bool argmax, py::object targets, const py::object &given, py::object relevance,
+         py::object absorbed, py::object totals,
+         const std::vector<std::tuple<int, bool, py::array>> &copies) {
+    if (!plan.finished())
+        throw std::logic_error("the plan is not finished.");
+    Request request;
+    request.n = input.ndim() > 0 ? input.shape(0) : 0;
+    const int64_t inputs = plan.tensor(plan.input()).image.size();
+    const int64_t outputs = plan.tensor(plan.output()).image.size();
+    const int64_t n = request.n;
+    request.input = read<float>(input, "input", {n, inputs});
+    request.scores = write<float>(scores, "scores", {n, outputs});
+    request.forward_only = relevance.is_none();
+    request.argmax = argmax;
+    if (initial == "value")
+        request.initial = Initial::value;
+    else if (initial == "one")
+        request.initial = Initial::one;
+    else if (initial == "given")
+        request.initial = Initial::given;
+    else
+        throw std::invalid_argument("initial must be value, one or given, not \"" + initial + "\".");
+
+    const auto writable = [](py::object &object) { return object.cast<py::array>(); };
+    if (!relevance.is_none()) {
+        auto array = writable(relevance);
+        request.relevance = write<float>(array, "relevance", {n, inputs});
+        if (request.initial == Initial::given) {
+            request.given = read<float>(given.cast<py::array>(), "given", {n, outputs});
+        } else {
+            auto of_targets = writable(targets);
+            request.targets = write<int64_t>(of_targets, "targets", {n});
+        }
+    }
+    if (!absorbed.is_none()) {
+        auto array = writable(absorbed);
+        request.absorbed = write<double>(array, "absorbed", {n, plan.steps(), 4});
+        std::fill_n(request.absorbed, array.size(), 0.0);
+    }
+    if (!totals.is_none()) {
+        auto array = writable(totals);
+        request.totals = write<double>(array, "totals", {n, plan.tensors(), 2});
+    }
+    for (auto [tensor, of_relevance, array] : copies)
+        request.copies.push_back(
+            {tensor, of_relevance, write<float>(array, "copies", {n, plan.tensor(tensor).image.size()})});
+
+    py::gil_scoped_release released;
+    plan.run(request);
+}
+
+} // namespace
+
+void register_plan(py::module_ &module) {
+    using namespace pybind11::literals;
+    py::class_<Plan>(module, "Plan", "A network compiled to steps; images are (height, width, channels).")
+        .def(py::init([] { return std::make_unique<Plan>(cpu_kernels()); }))
+        .def("input", add_input, "image"_a, "channels_first"_a)
+        .def("linear", add_linear, "input"_a, "from_image"_a, "to_image"_a, "weight"_a, "bias"_a,
+             "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "rule"_a, py::kw_only(), "blocks"_a,
+             "input_nonnegative"_a, "supported"_a, "clamp"_a, "low"_a, "high"_a, "channels_first"_a)
+        .def("pool", add_pool, "kind"_a, "input"_a, "from_image"_a, "to_image"_a, py::kw_only(),
+             "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "ceil_mode"_a, "adaptive"_a,
+             "count_include_pad"_a, "divisor"_a, "epsilon"_a, "blocks"_a)
+        .def("add", add_add, "inputs"_a, "epsilon"_a, "clamp"_a, "blocks"_a)
+        .def("mul", add_mul, "a"_a, "b"_a, "first_share"_a, "second_share"_a, "blocks"_a)
+        .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a, "blocks"_a)
+        .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a, "blocks"_a)
+        .def("local_response_norm", add_local_response_norm, "input"_a, "size"_a, "alpha"_a, "beta"_a,
+             "k"_a, "taylor"_a, "blocks"_a)
+        .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "blocks"_a)
+        .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
+        .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a, "blocks"_a)
+        .def("finish", &Plan::finish, "output"_a)
+        .def("run", run, "input"_a, "scores"_a, py::kw_only(), "initial"_a = "value", "argmax"_a = true,
+             "targets"_a = py::none(), "given"_a = py::none(), "relevance"_a = py::none(),
+             "absorbed"_a = py::none(), "totals"_a = py::none(), "copies"_a = py::list())
+        .def_property_readonly("steps", &Plan::steps)
+        .def_property_readonly("tensors", &Plan::tensors)
+        .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)
+        .def_readwrite("samples_at_once", &Plan::samples_at_once);
+}
+
+} // namespace relprop

@@ -1,0 +1,13 @@
+// One function per category of what the module offers.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace relprop {
+
+namespace py = pybind11;
+
+void register_rules(py::module_ &module);
+void register_plan(py::module_ &module);
+
+} // namespace relprop

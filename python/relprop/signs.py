@@ -1,0 +1,115 @@
+"""What is known of signs and of the support of relevance, from the Graph and its rules alone.
+
+Every fast path asks here. Two facts per node:
+
+- *nonnegative*: its value is known to be >= 0 for every input.
+- *supported*: no relevance arrives where its value is <= 0, since a ReLU follows and nothing
+  behind the ReLU gives relevance to a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from relprop.graph import (
+    Activation,
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
+    Constant,
+    Graph,
+    Identity,
+    LocalResponseNorm,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Node,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+    Softmax,
+)
+from relprop.rules import (
+    AlphaBeta,
+    Epsilon,
+    Gamma,
+    Pass,
+    Proportional,
+    Rule,
+    Taylor,
+    Zero,
+)
+
+_KEEP_SIGN = (
+    MaxPool2d,
+    AvgPool2d,
+    AdaptiveAvgPool2d,
+    Mean,
+    LocalResponseNorm,
+    Concat,
+    Add,
+    Mul,
+    Slice,
+    Reshape,
+    Permute,
+    Identity,
+)
+
+
+def nonnegative(graph: Graph) -> set[str]:
+    """Names of the nodes whose value is known to be >= 0."""
+    known: set[str] = set()
+    for node in graph:
+        operator = node.operator
+        inputs = all(source in known for source in node.inputs)
+        if isinstance(operator, Activation):
+            positive = operator.function in ("relu", "relu6", "sigmoid") or inputs
+        elif isinstance(operator, Constant):
+            positive = bool((operator.value >= 0).all())
+        elif isinstance(operator, Pad):
+            positive = inputs and operator.value >= 0
+        else:
+            positive = isinstance(operator, Softmax) or (isinstance(operator, _KEEP_SIGN) and inputs)
+        if positive:
+            known.add(node.name)
+    return known
+
+
+def supported(graph: Graph, rules: Mapping[str, Rule]) -> set[str]:
+    """Names of the nodes at which no relevance arrives where their value is <= 0."""
+    readers = graph.consumers()
+    silent: set[str] = set()  # no relevance where the value is exactly 0
+    for node in reversed(list(graph)):
+        # The output's relevance is the user's to choose, whatever the value there.
+        if node.name != graph.output and all(
+            _silent_at_zero(reader, rules[reader.name], silent) for reader in readers[node.name]
+        ):
+            silent.add(node.name)
+    return {
+        node.name
+        for node in graph
+        if node.name != graph.output
+        and all(_is_relu(reader) and reader.name in silent for reader in readers[node.name])
+    }
+
+
+def _is_relu(node: Node) -> bool:
+    return isinstance(node.operator, Activation) and node.operator.function in ("relu", "relu6")
+
+
+def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
+    """Tell whether ``reader`` hands no relevance to an input that is exactly 0."""
+    operator = reader.operator
+    if isinstance(rule, Zero | Proportional | Taylor):
+        return True
+    if isinstance(rule, Epsilon | AlphaBeta | Gamma):
+        return rule.bias != "distribute"
+    if isinstance(operator, BatchNorm):
+        return False  # passes on, and its value at 0 is the shift
+    if isinstance(operator, Activation) and operator.function == "sigmoid":
+        return False  # 0 becomes 1/2
+    moves = isinstance(rule, Pass) or isinstance(operator, MaxPool2d | Mul)
+    return moves and reader.name in silent  # a zero stays a zero
