@@ -1,0 +1,196 @@
+"""What load accepts, and what it says about everything else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from torch import nn
+
+from networks import ResNet20, initialise
+from reference import forward
+from relprop.errors import UnsupportedOperatorError
+from relprop.loading import BUILT_IN, imagenet_classes, load
+from relprop.model import Model
+from relprop.preprocessing import Preprocessing
+
+SMALL = Preprocessing(size=(6, 8), mean=(120.0,) * 3, std=(60.0,) * 3)
+
+
+def network() -> nn.Module:
+    return initialise(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()))
+
+
+@pytest.mark.parametrize(
+    "example",
+    [torch.zeros(1, 3, 6, 8), np.zeros((5, 3, 6, 8)), np.zeros((1, 3, 6, 8), np.uint8), (3, 6, 8)],
+)
+def test_module(example):
+    model = load(network(), example)
+    assert isinstance(model, Model)
+    assert model.name == "Sequential"
+    assert model.graph.input.shape == (3, 6, 8)
+    assert [node.type for node in model.graph] == ["Input", "Conv2d", "Reshape"]  # canonized
+    assert model.preprocessing is None
+    assert model.classes == ()
+
+
+def test_preprocessing_and_classes_belong_to_the_model():
+    names = [f"class {i}" for i in range(4 * 4 * 6)]
+    model = load(network(), preprocessing=SMALL, classes=names)
+    assert model.graph.input.shape == (3, 6, 8)
+    assert model.preprocessing is SMALL
+    assert model.classes == tuple(names)
+
+
+def test_what_does_not_fit_together_is_refused():
+    with pytest.raises(ValueError, match="example is needed"):
+        load(network())
+    with pytest.raises(ValueError, match=r"preprocessing makes .*\(3, 6, 8\).* \(3, 8, 8\)"):
+        load(network(), (3, 8, 8), preprocessing=SMALL)
+    with pytest.raises(ValueError, match=r"classes has 2 names for outputs of shape \(96,\)"):
+        load(network(), (3, 6, 8), classes=["cat", "dog"])
+    with pytest.raises(TypeError, match="example must be"):
+        load(network(), (torch.zeros(1, 3, 6, 8), torch.zeros(1)))
+    with pytest.raises(ValueError, match="eval mode"):
+        load(network().train(), (3, 6, 8))
+    with pytest.raises(UnsupportedOperatorError, match="prelu"):
+        load(nn.PReLU().eval(), (3,))
+
+
+@pytest.mark.parametrize("source", [None, 3, lambda x: x])
+def test_sources_of_other_types_are_refused(source):
+    with pytest.raises(TypeError, match="source must be a torch module"):
+        load(source, (3,))
+
+
+# --- Names, callables, paths -------------------------------------------------------------------
+
+CODE = """
+import relprop.loading
+from skimage import data
+from torch import nn
+
+def network():
+    return nn.Sequential(nn.Linear(3, 2), nn.Softmax(1)).eval()
+
+def model():
+    return relprop.loading.load(network(), (3,), classes=["left", "right"])
+
+class Family:
+    small = staticmethod(network)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module called "own_models" in the working directory, which no path names yet."""
+    (tmp_path / "own_models.py").write_text(CODE)
+    (tmp_path / "own_broken.py").write_text("import own_missing\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+
+
+@pytest.mark.usefixtures("code")
+def test_callable_by_name():
+    model = load("own_models:network", (3,))
+    assert model.name == "own_models:network"
+    assert [node.type for node in model.graph] == ["Input", "Dense"]
+    assert load("own_models:Family.small", (3,)).graph.input.shape == (3,)
+    assert load("own_models:model").classes == ("left", "right")
+    assert load("own_models:model", classes="ab").classes == ("a", "b")
+
+
+@pytest.mark.usefixtures("code")
+def test_callables_that_are_refused():
+    with pytest.raises(ValueError, match="no module 'own_model'"):
+        load("own_model:network", (3,))
+    with pytest.raises(ModuleNotFoundError, match="own_missing"):
+        load("own_broken:network", (3,))
+    with pytest.raises(ValueError, match="'own_models' has no 'net'"):
+        load("own_models:net", (3,))
+    with pytest.raises(TypeError, match="must be callable, not 3"):
+        load("own_models:number", (3,))
+    with pytest.raises(TypeError, match="source must be a torch module"):
+        load("own_models:Family", (3,))
+    with pytest.raises(ValueError, match="example must be left out"):
+        load("own_models:model", (3,))
+
+
+def test_paths_and_unknown_names(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no such file"):
+        load(tmp_path / "net.onnx")
+    with pytest.raises(FileNotFoundError, match=r"no such file"):
+        load("net.onnx")
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(ValueError, match="cannot be read yet"):
+        load(tmp_path / "net.onnx")
+    with pytest.raises(ValueError, match="efficientnet-lite0"):
+        load("efficientnet")
+
+
+# --- Real weights ------------------------------------------------------------------------------
+
+
+def test_imagenet_classes():
+    names = imagenet_classes()
+    assert len(names) == len(set(names)) == 1000
+    assert (names[0], names[281], names[670], names[-1]) == (
+        "tench",
+        "tabby",
+        "motor scooter",
+        "toilet tissue",
+    )
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Model:
+    return load("efficientnet-lite0")
+
+
+def test_efficientnet_lite0(lite0: Model):
+    assert lite0.name == "efficientnet-lite0"
+    assert {node.type for node in lite0.graph} == {
+        "Input", "Conv2d", "Activation", "Add", "AdaptiveAvgPool2d", "Reshape", "Dense"
+    }  # fmt: skip
+    assert lite0.preprocessing is not None
+    low, high = lite0.preprocessing.bounds()
+    assert (low[0], high[0]) == (-127 / 128, 1.0)
+    x = np.stack([lite0.preprocessing(photo) for photo in (data.chelsea(), data.coffee())])
+    best = forward(lite0.graph, x)[lite0.graph.output].argmax(1)
+    assert lite0.classes[best[0]] in ("tabby", "tiger cat", "Egyptian cat")
+    assert lite0.classes[best[1]] in ("espresso", "cup")
+
+
+def test_built_in_models_know_their_example():
+    with pytest.raises(ValueError, match="example must be left out"):
+        load(next(iter(BUILT_IN)), (3, 224, 224))
+
+
+def test_preprocessing_of_a_built_in_model_may_be_replaced(lite0: Model, monkeypatch):
+    monkeypatch.setitem(BUILT_IN, lite0.name, lambda: lite0)
+    assert lite0.preprocessing is not None
+    whole = replace(lite0.preprocessing, resize=None)
+    assert load(lite0.name, preprocessing=whole).preprocessing == whole
+
+
+def test_resnet20_with_its_cifar_weights():
+    path = Path(__file__).parents[2] / "shared/data/models/resnet20_cifar10.pth"
+    if not path.exists() and not os.environ.get("CI"):
+        pytest.skip(f"real weights are not at {path}")
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    module = ResNet20().eval()
+    module.load_state_dict({name.removeprefix("module."): w for name, w in saved.items()})
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    graph = load(module, x).graph
+    result = forward(graph, x.numpy())[graph.output]
+    np.testing.assert_allclose(result, module(x).detach().numpy(), rtol=0, atol=1e-4)
