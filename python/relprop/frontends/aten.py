@@ -27,7 +27,6 @@ from relprop.graph import (
     Dense,
     Function,
     Graph,
-    Identity,
     LocalResponseNorm,
     MaxPool2d,
     Mean,
@@ -212,6 +211,11 @@ class Call:
             f"one sample must be (channels, height, width), not {self.input_shape}",
         )
 
+    def first(self, name: str) -> str | list[str | None]:
+        """The node as the result, or as the first of several of which the others are not there."""
+        results = self.node.meta["val"]
+        return name if isinstance(results, torch.Tensor) else [name, *[None] * (len(results) - 1)]
+
     def emit(self, operator: Operator, *inputs: str) -> str:
         """Add a node that reads ``inputs``, by default this call's input."""
         return self.graph.add(unique(self.graph, self.name), operator, inputs or (self.input,))
@@ -287,12 +291,8 @@ def _max_pool2d(call: Call) -> Any:
     call.require_image()
     kernel = _pair(call["kernel_size"])
     stride = _pair(call["stride"]) if call["stride"] else kernel
-    name = call.emit(
-        MaxPool2d(
-            kernel, stride, _padding(call["padding"]), _pair(call["dilation"]), call["ceil_mode"]
-        )
-    )
-    return name if call.shape else [name, None]
+    padding, dilation = _padding(call["padding"]), _pair(call["dilation"])
+    return call.first(call.emit(MaxPool2d(kernel, stride, padding, dilation, call["ceil_mode"])))
 
 
 @_converts("adaptive_max_pool2d")
@@ -304,7 +304,7 @@ def _adaptive_max_pool2d(call: Call) -> Any:
         f"its output {output} does not divide the image {tuple(sizes)} into equal windows",
     )
     window = (sizes[0] // output[0], sizes[1] // output[1])
-    return [call.emit(MaxPool2d(window, window)), None]
+    return call.first(call.emit(MaxPool2d(window, window)))
 
 
 @_converts("avg_pool2d")
@@ -350,8 +350,7 @@ def _batch_norm(call: Call) -> Any:
     offset = -mean * factor
     if shift is not None:
         offset += shift
-    name = call.emit(BatchNorm(factor.astype(np.float32), offset.astype(np.float32)))
-    return name if call.shape else [name, None, None]
+    return call.first(call.emit(BatchNorm(factor.astype(np.float32), offset.astype(np.float32))))
 
 
 @_converts("_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -391,7 +390,7 @@ def _clamp(call: Call) -> str:
     low = call["min_val"] if "min_val" in call.arguments else call["min"]
     high = call["max_val"] if "max_val" in call.arguments else call["max"]
     call.require(
-        low == 0 and high in (None, 6),
+        not isinstance(low, torch.Tensor) and low == 0 and high in (None, 6),
         f"only bounds (0, 6) and (0, None) are supported, not ({low}, {high})",
     )
     return call.emit(Activation("relu" if high is None else "relu6"))
@@ -559,8 +558,7 @@ def _transpose(call: Call) -> str:
 @_converts("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
 def _dropout(call: Call) -> Any:
     call.require(not call["train"], "it is in train mode")
-    name = call.emit(Identity())
-    return name if call.shape else [name, None]
+    return call.first(call.input)
 
 
 @_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "expand", "expand_as")
