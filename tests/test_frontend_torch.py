@@ -270,7 +270,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     ),
     "dropout": (lambda: nn.Sequential(nn.Dropout(), nn.ReLU()), IMAGE, ["Activation"]),
     "casts": (
-        lambda: Function(lambda x: x.clone().contiguous().to(x.dtype).relu()),
+        lambda: Function(lambda x: x.clone().contiguous().to(x.dtype).type_as(x).relu()),
         IMAGE,
         ["Activation"],
     ),

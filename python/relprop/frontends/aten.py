@@ -567,7 +567,7 @@ def _nothing(call: Call) -> str:
     return call.input
 
 
-@_converts("_to_copy", "to")
+@_converts("_to_copy", "to", "type_as")
 def _to_copy(call: Call) -> str:
     # The core computes in float32, so a cast that keeps or widens the type changes nothing.
     before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
