@@ -31,7 +31,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 demo: $(MADE)/package $(MADE)/demo
 	cd "$$(python -c 'import importlib.util as u; print(*u.find_spec("skimage").submodule_search_locations)')/data" \
 	  && relprop explain efficientnet-lite0 chelsea.png coffee.png \
-	    -c epsilon_plus_flat -c alpha2_beta1 -o '$(CURDIR)/build/demo' --force
+	    -c epsilon_plus_flat -c epsilon_gamma_box -o '$(CURDIR)/build/demo' --force
 
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
 	python -m pytest
