@@ -43,13 +43,14 @@ def assert_agrees(
     r: g.Array,
     *,
     after_relu: bool = False,
+    form: str = "matrix",
 ) -> None:
     """Forward value, relevance and ledger of the node are those of the reference."""
     n = len(r)
     graph = build(operator, [x.shape[1:] for x in xs], after_relu)
     explainer = Explainer(graph, rules={"layer": rule})
-    x = xs[0] if len(xs) == 1 else np.concatenate([x.reshape(n, -1) for x in xs], axis=1)
-    result = explainer(x, target=r.reshape(n, -1))
+    x = xs[0] if len(xs) == 1 else np.concatenate([reference.flat(x) for x in xs], axis=1)
+    result = explainer(x, target=r)
 
     inputs = [x.astype(np.float64) for x in xs]
     if after_relu:
@@ -63,30 +64,22 @@ def assert_agrees(
     )
 
     upstream = r.astype(np.float64)
-    expected, ledger = reference.propagate(operator, rule, inputs, upstream)
+    expected, ledger = reference.propagate(operator, rule, inputs, upstream, form=form)
     reach, scale = bounds(operator, rule, inputs, upstream, expected)
-    size = np.concatenate([b.reshape(n, -1) for b in reach], axis=1)
-    error = result.relevance.reshape(n, -1) - np.concatenate(
-        [e.reshape(n, -1) for e in expected], axis=1
+    size = np.concatenate([reference.flat(b) for b in reach], axis=1)
+    error = reference.flat(result.relevance) - np.concatenate(
+        [reference.flat(e) for e in expected], axis=1
     )
     for sample in range(n):
         limit = TOLERANCE * np.linalg.norm(size[sample]) + 1e-30
         assert np.linalg.norm(error[sample]) <= limit, (rule, error[sample], expected)
     for category in CATEGORIES:
-        booked = total(result, category, n)
+        booked = getattr(result.ledger, category).sum(axis=1)
         np.testing.assert_array_less(
             np.abs(booked - ledger.get(category, np.zeros(n))),
             TOLERANCE * scale + 1e-30,
             err_msg=f"{category} under {rule}",
         )
-
-
-def total(result, category: str, n: int) -> Values:
-    """What all nodes together booked under a category, per sample."""
-    out = np.zeros(n)
-    for node in result.ledger.nodes:
-        out += np.asarray(node[category], np.float64)
-    return out
 
 
 def bounds(
@@ -118,20 +111,23 @@ def linear_bounds(
     operator: g.Operator, rule: rules.Rule, a: Values, r: Values
 ) -> tuple[list[Values], Values]:
     """Absolute contributions times absolute messages times the condition of the denominator."""
-    split = reference.split_by_matrix(rule, operator, a)
+    signed = rules.AlphaBeta() if isinstance(rule, rules.Epsilon) else rule
+    split = reference.split_by_products(signed, operator, a)
     weight, bias = reference.parameters(operator, a.ndim - 1)
     above, below = reference.bias_parts(rule, bias)
     plus, minus = split.positive + above, split.negative + below
     z = reference.product(operator, a, weight) + bias
     s_plus, s_minus = (np.abs(s) for s in reference.message(rule, plus, minus, z, r))
     condition = np.ones_like(r)
+    # A bias that is left out is taken from z, which was rounded with it.
+    left_out = np.abs(bias) if getattr(rule, "bias", "") == "exclude" else 0.0
     if isinstance(rule, rules.Epsilon):
         denominator = reference.stabilize(plus + minus, rule.epsilon)
-        condition = (plus - minus) / np.abs(denominator)
+        condition = (plus - minus + left_out) / np.abs(denominator)
     elif isinstance(rule, rules.Gamma):
         up = np.where(z > 0, 1 + rule.gamma, 1.0) * plus
         down = np.where(z < 0, 1 + rule.gamma, 1.0) * minus
-        condition = (up - down) / np.abs(reference.stabilize(up + down))
+        condition = (up - down + left_out) / np.abs(reference.stabilize(up + down))
     condition = np.maximum(condition, 1)
     booked = (plus * s_plus - minus * s_minus) * condition
     reach = split.back(s_plus * condition, -s_minus * condition)
@@ -147,7 +143,7 @@ def away_from_the_sign_test(
     """No relevance where gamma's sign test would hang on float32 rounding (exact zeros stay)."""
     if not isinstance(rule, rules.Gamma):
         return r
-    split = reference.split_by_matrix(rule, operator, a.astype(np.float64))
+    split = reference.split_by_products(rule, operator, a.astype(np.float64))
     _, bias = reference.parameters(operator, a.ndim - 1)
     z = split.positive + split.negative + bias
     unsure = (z != 0) & (np.abs(z) < 1e-5 * (split.positive - split.negative + np.abs(bias)))

@@ -65,7 +65,7 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
         weight, bias = parameters(operator, x.ndim - 1)
         return product(operator, x, weight) + bias
     if isinstance(operator, g.MaxPool2d):
-        planes = x.reshape(*x.shape[:2], -1)
+        planes = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
         winners = max_winners(operator, x if decided is None else decided)
         out = np.take_along_axis(planes, winners, axis=2)
         return out.reshape(len(x), *operator.infer_shape(x.shape[1:]))
@@ -187,7 +187,7 @@ def _spans(
 
 def gather(x: Values, table: NDArray[np.intp], missing: float) -> Values:
     """(N, C, H, W) -> (N, C, positions, taps) with ``missing`` on padding."""
-    planes = x.reshape(*x.shape[:2], -1)
+    planes = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
     return np.where(table < 0, missing, planes[:, :, table])
 
 
@@ -290,13 +290,14 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
         return weight * np.broadcast_to(kept, shape) / np.prod([shape[a] for a in axes])
     assert isinstance(operator, POOLS), operator
     table, divisor = windows(operator, *shape[2:])
-    share = weight * s.reshape(*shape[:2], -1) / divisor
+    share = weight * s.reshape(*shape[:2], len(table)) / divisor
     return scatter(np.repeat(share[..., None], table.shape[1], axis=3), table, shape)
 
 
 # --- Linear operators as a matrix --------------------------------------------------------------
 
 
+@lru_cache(maxsize=4)
 def as_matrix(operator: g.Operator, shape: g.Shape) -> tuple[Values, Values]:
     """The layer as a matrix (inputs, outputs), and 1 for every tap that falls on a real input."""
     basis = np.eye(int(np.prod(shape))).reshape(-1, *shape)
@@ -371,7 +372,7 @@ def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
     plus, minus = np.maximum(c, 0), np.minimum(c, 0)
 
     def back(s_plus: Values, s_minus: Values) -> Values:
-        rows = [s.reshape(len(a), 1, -1) for s in (s_plus, s_minus)]
+        rows = [flat(s)[:, None] for s in (s_plus, s_minus)]
         return (plus * rows[0] + minus * rows[1]).sum(axis=2).reshape(a.shape)
 
     return Split(
@@ -379,7 +380,7 @@ def split_by_matrix(rule: rules.Rule, operator: g.Operator, a: Values) -> Split:
         negative=minus.sum(axis=1).reshape(out_shape),
         back=back,
         taps=lambda: real.sum(axis=0).reshape(out_shape[1:]),
-        spread=lambda t: (t.reshape(len(a), -1) @ real.T).reshape(a.shape),
+        spread=lambda t: (flat(t) @ real.T).reshape(a.shape),
     )
 
 
@@ -456,7 +457,10 @@ def message(
         down = np.where(z > 0, above, np.where(z < 0, more * below, 0.0))
         return up, down
     epsilon = rule.epsilon if isinstance(rule, rules.Epsilon) else STABILIZER
-    s = r / stabilize(positive + negative, epsilon)
+    total = positive + negative
+    # A mean's weights, 1/9 say, leave rounding where its inputs cancel exactly.
+    total = np.where(np.abs(total) < 1e-13 * (positive - negative), 0.0, total)
+    s = r / stabilize(total, epsilon)
     return s, s
 
 
@@ -483,7 +487,12 @@ def linear(
 
 def per_sample(x: Values) -> Values:
     """Sum over everything but the batch."""
-    return x.reshape(len(x), -1).sum(axis=1) if len(x) else np.zeros(0)
+    return flat(x).sum(axis=1)
+
+
+def flat(x: Values) -> Values:
+    """(N, values); the batch may be empty."""
+    return x.reshape(len(x), int(np.prod(x.shape[1:])))
 
 
 # --- Rules of the other operators --------------------------------------------------------------
@@ -530,7 +539,7 @@ def max_pool(
 ) -> tuple[list[Values], Ledger]:
     """The winner takes all, or every input of the window its share."""
     table, _ = windows(operator, *x.shape[2:])
-    r = r.reshape(*x.shape[:2], -1)
+    r = r.reshape(*x.shape[:2], len(table))
     if isinstance(rule, rules.Proportional):
         taps = gather(x, table, 0.0)
         shares = taps * (r / stabilize(taps.sum(axis=3), rule.epsilon))[..., None]

@@ -23,7 +23,7 @@ def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
         if after_relu and isinstance(rule, rules.ZBox):
             continue  # a box belongs to the network's input
         held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
-        assert_agrees(operator, [x], rule, held, after_relu=after_relu)
+        assert_agrees(operator, [x], rule, held, after_relu=after_relu, form="products")
 
 
 @given(layer=conv2d(), data=st.data(), n=BATCHES, seed=SEEDS, kind=KINDS, after_relu=st.booleans())
@@ -59,16 +59,16 @@ def test_sums_that_vanish(rule: rules.Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
-def test_zero_inputs_under_relu(rule: rules.Rule) -> None:
-    """Whole windows that a ReLU has emptied, as on a sparse map."""
+def test_empty_windows_of_a_sparse_map(rule: rules.Rule) -> None:
+    """Whole windows that a ReLU has emptied."""
     rng = np.random.default_rng(5)
     x = numbers(rng, (2, 8, 10, 10), "sparse")
     x[:, :, 2:8, 3:9] = -1
     operator = g.Conv2d(numbers(rng, (16, 8, 3, 3)), numbers(rng, (16,)), padding=(1, 1, 1, 1))
+    r = numbers(rng, (2, 16, 10, 10))
     if isinstance(rule, rules.ZBox):
         rule = rules.ZBox(0.0, 8.0)
-        assert_agrees(operator, [np.maximum(x, 0)], rule, numbers(rng, (2, 16, 10, 10)))
+        assert_agrees(operator, [np.maximum(x, 0)], rule, r, form="products")
     else:
-        r = numbers(rng, (2, 16, 10, 10))
         held = away_from_the_sign_test(operator, rule, np.maximum(x, 0), r)
-        assert_agrees(operator, [x], rule, held, after_relu=True)
+        assert_agrees(operator, [x], rule, held, after_relu=True, form="products")

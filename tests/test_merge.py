@@ -77,7 +77,7 @@ def test_the_gate_is_the_branch_that_ends_in_a_sigmoid(gate_first: bool, through
     if through is not None:
         gate = graph.add("through", through, [gate])
     graph.add("mul", g.Mul(), [gate, "signal"] if gate_first else ["signal", gate])
-    r = np.float32([[3, -2]])
+    r = np.float32([3, -2]).reshape(1, 2, 1, 1)
     result = Explainer(graph)(np.ones((1, 2, 1, 1), np.float32), r, intermediate=["signal", "gate"])
     np.testing.assert_array_equal(result.intermediate["signal"].ravel(), r.ravel())
     np.testing.assert_array_equal(result.intermediate["gate"].ravel(), [0, 0])
@@ -106,8 +106,7 @@ def test_a_constant_summand_takes_its_share_into_the_ledger(first: bool) -> None
         np.float32([[1, 2]]), np.float32([[4, 5]])
     )
     np.testing.assert_allclose(result.relevance, [[1, 10]], rtol=1e-6)  # 4 * 1/4, 5 * 2/1
-    booked = sum(np.asarray(node["constants"]) for node in result.ledger.nodes)
-    np.testing.assert_allclose(booked, [3 - 5], rtol=1e-6)
+    np.testing.assert_allclose(result.ledger.constants.sum(axis=1), [3 - 5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("first", [False, True])

@@ -1,0 +1,113 @@
+"""Whole networks: the core against the float64 reference that replays its gates and winners.
+
+Without replay a float32 run differs from float64 by flipped gates; with it, by rounding alone.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import reference
+import relprop
+import torch
+from networks import NETWORKS, initialise
+from relprop import Explainer, Graph
+from relprop.composites import assign, preset
+from relprop.composites import parameters as preset_parameters
+from relprop.graph import MaxPool2d
+from relprop.ledger import Ledger
+from torch import nn
+
+SIZES = {"alexnet": 64, "resnet20": 32, "vgg16": 32, "vgg16_bn": 32}
+PRESETS = list(relprop.PRESETS)
+
+
+@lru_cache(maxsize=1)
+def network(name: str) -> tuple[Graph, np.ndarray]:
+    """A network's graph and an image for it; VGG and AlexNet with heads that fit in a test."""
+    module = NETWORKS[name][0]()
+    if name in ("alexnet", "vgg16", "vgg16_bn"):
+        module = nn.Sequential(
+            *[part for part in module if not isinstance(part, (nn.Linear, nn.AdaptiveAvgPool2d))],
+            nn.Linear(256 if name == "alexnet" else 512, 64),
+            nn.ReLU(),
+            nn.Linear(64, 10),
+        )
+    size = SIZES.get(name, 64)
+    x = np.random.default_rng(1).standard_normal((2, 3, size, size)).astype(np.float32)
+    graph = relprop.load(initialise(module), torch.from_numpy(x[:1])).graph
+    return graph, x
+
+
+def box(name: str) -> dict[str, float]:
+    return {"low": -6.0, "high": 6.0} if "low" in preset_parameters(name) else {}
+
+
+def deciders(graph: Graph) -> list[str]:
+    """Nodes whose float32 values decide gates and winners."""
+    names = []
+    for node in graph:
+        if isinstance(node.operator, MaxPool2d):
+            names.append(node.inputs[0])
+        elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
+            names.append(node.name)
+    return [name for name in dict.fromkeys(names) if name != graph.input.name]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_preset_agrees_with_the_reference_and_its_ledger_closes(name: str) -> None:
+    graph, x = network(name)
+    for composite in PRESETS:
+        explainer = Explainer(graph, composite, **box(composite))
+        result = explainer(x, "argmax", intermediate=deciders(graph))
+        output = np.zeros_like(result.scores)
+        rows = np.arange(len(x))
+        output[rows, result.target] = result.scores[rows, result.target]
+        expected, ledger = reference.relevance(
+            graph, assign(preset(composite, **box(composite)), graph), x, output, result.activations
+        )
+        truth = expected[graph.input.name]
+        error = np.linalg.norm(result.relevance - truth) / np.linalg.norm(truth)
+        assert error <= (1e-4 if composite == "epsilon" else 1e-5), (composite, error)
+        check_ledger(result.ledger, expected, ledger, composite)
+
+
+def check_ledger(found: Ledger, expected, booked, composite: str) -> None:
+    """Closure as the page on rules states it, and every category against the reference."""
+    assert (found.closure_error <= 1e-6).all(), (composite, found.closure_error)
+    largest = np.max([np.abs(r).reshape(len(r), -1).sum(1) for r in expected.values()], axis=0)
+    for category in ("bias", "stabilizer", "constants", "zero"):
+        truth = sum(parts.get(category, 0.0) for parts in booked.values())
+        error = np.abs(getattr(found, category).sum(axis=1) - truth) / largest
+        assert (error <= 1e-4).all(), (composite, category, error)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_gamma_box", "alpha2_beta1"])
+@pytest.mark.parametrize("name", ["googlenet", "efficientnet_lite0"])
+def test_a_sample_is_bit_identical_wherever_it_runs(name: str, composite: str) -> None:
+    graph, x = network(name)
+    explainer = Explainer(graph, composite, **box(composite))
+    alone = explainer(x[:1], 3).relevance[0]
+    crowd = np.random.default_rng(7).standard_normal((7, *x.shape[1:])).astype(np.float32)
+    try:
+        for threads in (1, 2, 3):
+            relprop.set_threads(threads)
+            for place in (0, 4, 7):
+                batch = np.insert(crowd, place, x[0], axis=0)
+                np.testing.assert_array_equal(explainer(batch, 3).relevance[place], alone)
+    finally:
+        relprop.set_threads(0)
+
+
+def test_two_python_threads_run_one_explainer() -> None:
+    graph, x = network("resnet20")
+    explainer = Explainer(graph, "epsilon_plus_flat")
+    images = np.random.default_rng(3).standard_normal((8, *x.shape[1:])).astype(np.float32)
+    expected = [explainer(image[None], "argmax").relevance for image in images]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda image: explainer(image[None], "argmax").relevance, images))
+    for one, other in zip(found, expected):
+        np.testing.assert_array_equal(one, other)

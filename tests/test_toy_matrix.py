@@ -1,0 +1,25 @@
+"""The matrix that must be all ones: sum R / f on bias-free toy networks under epsilon."""
+
+from __future__ import annotations
+
+import pytest
+import relprop
+from relprop import UnsupportedOperatorError
+from toy_networks import LATER, TOY_NETWORKS, toy
+
+
+@pytest.mark.parametrize("name", [name for name in TOY_NETWORKS if name not in LATER])
+def test_relevance_sums_to_the_score(name: str) -> None:
+    module, x = toy(name)
+    explainer = relprop.Explainer(relprop.load(module, x), "epsilon", epsilon=1e-9)
+    for target in range(4):
+        result = explainer(x.numpy(), target)
+        total = result.relevance.reshape(2, -1).sum(1)
+        assert total / result.scores[:, target] == pytest.approx([1, 1], abs=5e-4)
+
+
+@pytest.mark.parametrize("name", sorted(LATER))
+def test_what_comes_later_is_refused(name: str) -> None:
+    module, x = toy(name)
+    with pytest.raises(UnsupportedOperatorError):
+        relprop.load(module, x)

