@@ -155,6 +155,17 @@ def test_several_images_make_a_sheet(run: Run) -> None:
     assert len(written()) == 3 * 3 + 1
 
 
+def test_names_are_taken_literally(run: Run) -> None:
+    Path("left.png").rename("[red] :cat:.png")
+    Path("names.txt").write_text("[bold]\n:dog:\nlast, [/x]")
+    code, out, _ = explain(run, "[red] :cat:.png")
+    assert code == 0
+    for text in ("[red] :cat:.png", "[bold]", ":dog:", "last"):
+        assert text in out
+    code, _, err = explain(run, "[blue] :cat:.png")
+    assert (code, err) == (3, "error: [blue] :cat:.png: there is no such file.\n")
+
+
 def test_global_normalisation_shares_the_scale(run: Run) -> None:
     def darkest() -> list[int]:
         pictures = [f"out/{name}.epsilon.heatmap.png" for name in ("left", "right")]

@@ -6,10 +6,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from relprop import cli_explain, cli_presets
-from relprop.cli_summary import show_error
+from relprop.cli_summary import plain_console, show_error
 
 NOTHING_DONE = 3
 """Exit code where a model cannot be used, nothing can be read or nothing can be written."""
@@ -50,5 +49,5 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
-        show_error(error, Console(stderr=True))
+        show_error(error, plain_console(stderr=True))
         sys.exit(NOTHING_DONE)

@@ -10,7 +10,6 @@ from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from relprop import cli_summary, rules
@@ -23,7 +22,7 @@ from relprop.cli_output import (
     write_arrays,
     write_pictures,
 )
-from relprop.cli_summary import show_error
+from relprop.cli_summary import plain_console, show_error
 from relprop.composites import PRESETS, Matcher, parameters
 from relprop.graph import Graph
 from relprop.heatmaps import COLOR_MAPS
@@ -204,7 +203,7 @@ def explain(
     }
     records: list[Record] = []
     failed: list[tuple[Path, str]] = []
-    errors = Console(stderr=True)
+    errors = plain_console(stderr=True)
     hidden = len(images) == 1 or not errors.is_terminal
     jobs = list(zip(images, names, strict=True))
     for image, name in track(jobs, "explaining", console=errors, transient=True, disable=hidden):

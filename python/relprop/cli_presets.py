@@ -7,9 +7,9 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from relprop.cli_summary import plain_console
 from relprop.composites import PRESETS, Composite, describe, parameters, preset
 from relprop.rules import Rule, ZBox
 
@@ -38,7 +38,7 @@ def presets(
         table.add_row()
     for i, (nodes, rule) in enumerate(shared):
         table.add_row("all presets" if i == 0 else "", nodes, rule)
-    Console().print(table, markup=False, highlight=False)
+    plain_console().print(table)
 
 
 def _example(name: str) -> Composite:

@@ -17,17 +17,22 @@ from relprop.model import Model
 TOP = 5
 
 
+def plain_console(*, stderr: bool = False) -> Console:
+    """Make a console that takes names of files and classes literally."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
 def show_error(error: Exception, console: Console) -> None:
     """Print an error in words, on one line where its text is one line."""
     text = str(error) or type(error).__name__
-    console.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"error: {text}", style="red", soft_wrap=True)
 
 
 def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder: Path) -> None:
     """Print the top classes of each image and the figures of each explanation."""
-    console = Console(highlight=False)
+    console = plain_console()
     for record in records:
-        console.print(f"\n[bold]{record.image.name}[/bold]")
+        console.print(f"\n{record.image.name}", style="bold", soft_wrap=True)
         top = Table("class", box=None, pad_edge=False)
         top.add_column("score", justify="right")
         top.add_column("softmax", justify="right")
