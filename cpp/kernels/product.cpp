@@ -9,27 +9,31 @@
 namespace relprop::RELPROP_ISA {
 namespace {
 
-constexpr int block_rows = tile_rows * 16; // pixels per task: they share the offset table
+constexpr int block_rows = tile_rows * 16; // pixels per task: they share a table of places
 constexpr int block_panels = 8;            // panels per task
 constexpr int64_t outside = -1;
 
 int panels_of(int out) { return ceil_div(out, panel); }
 int width_of(int out, int p) { return out - p * panel > lanes ? panel : lanes; }
 
-// Offsets into the source of every tap of up to block_rows pixels: [tiles][tap_count][tile_rows].
-struct OffsetTable {
-    int64_t *at;
+// Where up to block_rows pixels read and write: offsets into the source of every tap,
+// [tiles][tap_count][tile_rows], and rows of the destination.
+struct Places {
+    int64_t *taps;
+    int64_t row[block_rows];
 
-    OffsetTable(const Product &p, int64_t first, int rows) {
+    Places(const Product &p, int64_t first, int rows) {
         const int tiles = ceil_div(rows, tile_rows);
-        at = new int64_t[static_cast<int64_t>(tiles) * p.tap_count * tile_rows];
+        taps = new int64_t[static_cast<int64_t>(tiles) * p.tap_count * tile_rows];
         for (int i = 0; i < tiles * tile_rows; ++i) {
-            // rows beyond the last repeat it; their results are not stored
+            // pixels beyond the last repeat it; their results are not stored
             const int64_t pixel = first + smaller(i, rows - 1);
             const int x = static_cast<int>(pixel % p.grid_width);
             const int y = static_cast<int>(pixel / p.grid_width % p.grid_height);
             const int64_t n = pixel / p.grid_width / p.grid_height;
-            int64_t *out = at + (i / tile_rows) * p.tap_count * tile_rows + i % tile_rows;
+            row[i] = (n * p.to.height + y * p.out_step_y + p.out_y) * p.to.width +
+                     x * p.out_step_x + p.out_x;
+            int64_t *out = taps + (i / tile_rows) * p.tap_count * tile_rows + i % tile_rows;
             for (int t = 0; t < p.tap_count; ++t, out += tile_rows) {
                 const int sy = y * p.step_y + p.taps[t].y, sx = x * p.step_x + p.taps[t].x;
                 const bool inside = sy >= 0 && sy < p.from.height && sx >= 0 && sx < p.from.width;
@@ -38,9 +42,9 @@ struct OffsetTable {
             }
         }
     }
-    ~OffsetTable() { delete[] at; }
-    OffsetTable(const OffsetTable &) = delete;
-    OffsetTable &operator=(const OffsetTable &) = delete;
+    ~Places() { delete[] taps; }
+    Places(const Places &) = delete;
+    Places &operator=(const Places &) = delete;
 };
 
 // rows x (vectors * lanes) sums over all sources and taps, written to sums[rows][panel].
@@ -116,12 +120,6 @@ Tile pick_tile(int rows, bool depthwise, bool wide) {
     return pick<tile_rows>(depthwise, wide);
 }
 
-int64_t destination_row(const Product &p, int64_t pixel) {
-    const int64_t x = pixel % p.grid_width, y = pixel / p.grid_width % p.grid_height;
-    const int64_t n = pixel / p.grid_width / p.grid_height;
-    return (n * p.to.height + y * p.out_step_y + p.out_y) * p.to.width + x * p.out_step_x + p.out_x;
-}
-
 void run_product(const Product &p, bool depthwise) {
     const int groups = depthwise ? 1 : p.groups;
     const int out = p.to.channels / groups;
@@ -138,7 +136,7 @@ void run_product(const Product &p, bool depthwise) {
         const int group = static_cast<int>(task / panel_blocks % groups);
         const int64_t first = task / panel_blocks / groups * block_rows;
         const int rows = static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
-        const OffsetTable offsets(p, first, rows);
+        const Places places(p, first, rows);
         alignas(64) float sums[tile_rows * panel];
         const int last_panel = smaller((panel_block + 1) * block_panels, panels);
         for (int q = panel_block * block_panels; q < last_panel; ++q) {
@@ -156,9 +154,9 @@ void run_product(const Product &p, bool depthwise) {
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
                 pick_tile(held, depthwise, wide)(
-                    p, offsets.at + static_cast<int64_t>(row) * p.tap_count, channel, weights, sums);
+                    p, places.taps + static_cast<int64_t>(row) * p.tap_count, channel, weights, sums);
                 for (int m = 0; m < held; ++m)
-                    epilogue_row(p.epilogue, destination_row(p, first + row + m), p.to.channels,
+                    epilogue_row(p.epilogue, places.row[row + m], p.to.channels,
                                  group * out + q * panel, count, sums + m * panel,
                                  static_cast<int64_t>(group) * panels + q);
             }

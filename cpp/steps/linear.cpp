@@ -35,10 +35,10 @@ Linear::Linear(const Kernels &kernels, const Conv2d &conv, const std::vector<flo
     merged_ = conv.groups == 1 && conv.from.channels < few_channels && conv.kernel_x > 1 && conv.dilation_x == 1;
     zeros_.assign(static_cast<size_t>(std::max(conv.from.channels, conv.to.channels)) + 64, 0.0f);
 
-    const auto real_taps = [](int output, int kernel, int stride, int before, int dilation, int size) {
+    const auto real_taps = [](int window, int kernel, int stride, int before, int dilation, int size) {
         int taps = 0;
         for (int k = 0; k < kernel; ++k) {
-            const int at = output * stride - before + k * dilation;
+            const int at = window * stride - before + k * dilation;
             taps += at >= 0 && at < size;
         }
         return taps;
