@@ -155,6 +155,16 @@ def test_several_images_make_a_sheet(run: Run) -> None:
     assert len(written()) == 3 * 3 + 1
 
 
+def test_many_images_make_several_sheets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relprop.cli_output.SHEET_ROWS", 2)
+    code, out, _ = explain(run, "left.png", "right.png", "left.png")
+    assert code == 0
+    assert {"sheet.png", "sheet-2.png", "left-2.epsilon_plus_flat.npz"} < written()
+    assert "side by side: out/sheet-2.png" in out
+    with Image.open("out/sheet.png") as first, Image.open("out/sheet-2.png") as second:
+        assert first.height > second.height
+
+
 def test_names_are_taken_literally(run: Run) -> None:
     Path("left.png").rename("[red] :cat:.png")
     Path("names.txt").write_text("[bold]\n:dog:\nlast, [/x]")
@@ -168,8 +178,11 @@ def test_names_are_taken_literally(run: Run) -> None:
 
 def test_global_normalisation_shares_the_scale(run: Run) -> None:
     def darkest() -> list[int]:
-        pictures = [f"out/{name}.epsilon.heatmap.png" for name in ("left", "right")]
-        return [int(np.asarray(Image.open(p)).max(axis=2).min()) for p in pictures]
+        found = []
+        for name in ("left", "right"):
+            with Image.open(f"out/{name}.epsilon.heatmap.png") as picture:
+                found.append(int(np.asarray(picture).max(axis=2).min()))
+        return found
 
     images = ("left.png", "right.png", "-c", "epsilon", "-t", "0")
     assert explain(run, *images)[0] == 0
@@ -210,10 +223,16 @@ def test_results_are_not_overwritten_unasked(run: Run) -> None:
     before = Path("out/left.epsilon_plus_flat.npz").stat().st_mtime_ns
     code, _, err = explain(run, "left.png")
     assert code == 3
-    assert "and 2 more exist already; --force overwrites" in err
+    assert (
+        "results exist already: out/left.epsilon_plus_flat.heatmap.png and 2 more; --force" in err
+    )
     assert Path("out/left.epsilon_plus_flat.npz").stat().st_mtime_ns == before
     assert explain(run, "left.png", "--force")[0] == 0
     assert explain(run, "right.png")[0] == 0
+    Path("out/sheet.png").write_text("somebody's")
+    code, _, err = explain(run, "left.png", "right.png", "-c", "epsilon")
+    assert (code, "already: out/sheet.png;" in err) == (3, True)
+    assert explain(run, "left.png", "-c", "epsilon")[0] == 0
 
 
 def test_an_unwritable_folder(run: Run) -> None:

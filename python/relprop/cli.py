@@ -15,7 +15,8 @@ NOTHING_DONE = 3
 
 app = typer.Typer(
     name="relprop",
-    help="Explain the predictions of neural networks by layer-wise relevance propagation.",
+    help="Explain the predictions of neural networks by layer-wise relevance propagation.\n\n"
+    "To begin: [bold]relprop explain efficientnet-lite0 photo.jpg[/bold]",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

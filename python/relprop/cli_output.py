@@ -74,10 +74,11 @@ def check_folder(folder: Path, names: Sequence[str], presets: Sequence[str], for
     if force:
         return
     paths = [path for n in names for p in presets for path in _files(folder, n, p).values()]
-    existing = [path for path in [*paths, *folder.glob("sheet*.png")] if path.exists()]
+    paths += _sheets(folder, len(names), len(presets))
+    existing = [path for path in paths if path.exists()]
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise FileExistsError(f"{existing[0]}{more} exist already; --force overwrites.")
+        raise FileExistsError(f"results exist already: {existing[0]}{more}; --force overwrites.")
 
 
 def write_arrays(record: Record, folder: Path) -> None:
@@ -109,23 +110,24 @@ def write_pictures(records: Sequence[Record], folder: Path, cmap: str, shared: b
             over.save(one.files["overlay"])
             pictures += [heat, over]
         rows.append(pictures)
-    if not rows or len(rows) * len(rows[0]) <= 3:
-        return []  # one image and one preset: nothing to lay side by side
-    presets = [one.preset for one in records[0].explanations]
+    presets = [one.preset for one in records[0].explanations] if records else []
     columns = ["photo", *(label for preset in presets for label in (preset, "over the photo"))]
-    sheets = []
-    for start in range(0, len(rows), SHEET_ROWS):
-        number = f"-{start // SHEET_ROWS + 1}" if len(rows) > SHEET_ROWS else ""
-        part = slice(start, start + SHEET_ROWS)
-        path = folder / f"sheet{number}.png"
+    sheets = _sheets(folder, len(rows), len(presets))
+    for number, path in enumerate(sheets):
+        part = slice(number * SHEET_ROWS, (number + 1) * SHEET_ROWS)
         contact_sheet(rows[part], [r.image.name for r in records[part]], columns).save(path)
-        sheets.append(path)
     return sheets
 
 
 def _files(folder: Path, name: str, preset: str) -> dict[str, Path]:
     endings = {"heatmap": "heatmap.png", "overlay": "overlay.png", "relevance": "npz"}
     return {kind: folder / f"{name}.{preset}.{ending}" for kind, ending in endings.items()}
+
+
+def _sheets(folder: Path, images: int, presets: int) -> list[Path]:
+    """Paths of the contact sheets; one image under one preset needs none."""
+    count = -(-images // SHEET_ROWS) if images * presets > 1 else 0
+    return [folder / ("sheet.png" if i == 0 else f"sheet-{i + 1}.png") for i in range(count)]
 
 
 def _bounds(records: Sequence[Record]) -> dict[str, float]:
