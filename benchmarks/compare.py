@@ -51,7 +51,7 @@ Run = Callable[[], object]
 def gradient(module: nn.Module, images: Tensor, memory_format: torch.memory_format) -> Run:
     """Torch's forward and backward pass, on a copy in the memory format."""
     model = copy.deepcopy(module).to(memory_format=memory_format)
-    data = images.to(memory_format=memory_format).requires_grad_()
+    data = images.clone(memory_format=memory_format).requires_grad_()
 
     def run() -> object:
         scores = model(data)
