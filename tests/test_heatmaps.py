@@ -131,6 +131,19 @@ def test_overlay_leaves_the_photo_where_relevance_is_zero() -> None:
     assert glow == [[50, 50, 50], [255, 255, 255], [255, 255, 255]]
 
 
+@pytest.mark.parametrize("cmap", COLOR_MAPS)
+@pytest.mark.parametrize("value", [0, 255])
+def test_overlay_on_black_and_white_photos(cmap: str, value: int) -> None:
+    photo = np.full((1, 201, 3), value, np.uint8)
+    over, base = pixels(overlay(RAMP, photo, cmap=cmap)), pixels(heatmap(RAMP, cmap=cmap))
+    white_at_zero = cmap != "black_body"
+    if white_at_zero == (value == 255):
+        np.testing.assert_allclose(over, base, atol=1)  # the photo is neutral
+    else:
+        expected = base * 0.5 if white_at_zero else 127.5 + base * 0.5
+        np.testing.assert_allclose(over, expected, atol=1)
+
+
 def test_overlay_checks_sizes() -> None:
     with pytest.raises(ValueError, match="the photo is 4 x 4 and the relevance 1 x 201"):
         overlay(RAMP, np.zeros((4, 4, 3), np.uint8))

@@ -86,7 +86,7 @@ def overlay(
         )
     colors = _colors(values, cmap)
     if _zero(cmap) == (255, 255, 255):
-        pixels = (128 + grey / 2) * colors / 255
+        pixels = (127.5 + grey / 2) * colors / 255
     else:
         pixels = 255 - (255 - grey / 2) * (255 - colors) / 255
     return Image.fromarray(pixels.round().astype(np.uint8))
