@@ -24,11 +24,10 @@ int64_t place(std::vector<Buffer> buffers) {
         }
         *buffer.at = offset;
         total = std::max(total, offset + buffer.size);
-        placed.insert(std::upper_bound(placed.begin(), placed.end(), &buffer,
-                                       [](const Buffer *a, const Buffer *b) {
-                                           return *a->at < *b->at;
-                                       }),
-                      &buffer);
+        placed.insert(
+            std::upper_bound(placed.begin(), placed.end(), &buffer,
+                             [](const Buffer *a, const Buffer *b) { return *a->at < *b->at; }),
+            &buffer);
     }
     return total;
 }

@@ -7,10 +7,10 @@
 namespace relprop {
 
 struct Buffer {
-    int64_t size;  // floats
-    int begin;     // first and last moment at which it is in use
+    int64_t size; // floats
+    int begin;    // first and last moment at which it is in use
     int end;
-    int64_t *at;   // where its offset goes
+    int64_t *at; // where its offset goes
 };
 
 // Gives every buffer an offset such that buffers alive at the same moment do not overlap, and

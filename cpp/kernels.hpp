@@ -26,9 +26,9 @@ struct Message {
     const float *bias = nullptr;   // [channels]
     const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute
     int64_t fan_period = 1;
-    float *share = nullptr;        // [rows, channels]  out: bias's share per real input; distribute
-    float *absorbed = nullptr;     // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
-    int64_t chunks = 1;            // channel chunks that a row is cut into
+    float *share = nullptr;    // [rows, channels]  out: bias's share per real input; distribute
+    float *absorbed = nullptr; // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
+    int64_t chunks = 1;        // channel chunks that a row is cut into
 };
 
 enum class EpilogueKind { forward, message, relevance };
@@ -36,12 +36,12 @@ enum class EpilogueKind { forward, message, relevance };
 // What becomes of a finished product, tile by tile.
 struct Epilogue {
     EpilogueKind kind = EpilogueKind::forward;
-    float *out = nullptr;        // [rows, channels]  forward, relevance
-    const float *bias = nullptr; // [channels]  forward; null: none
+    float *out = nullptr;          // [rows, channels]  forward, relevance
+    const float *bias = nullptr;   // [channels]  forward; null: none
     float low = 0.0f, high = 0.0f; // forward: clamp where low < high (ReLU, ReLU6)
-    const float *x = nullptr;    // [rows, channels]  relevance: out = x * product; null: product
-    bool add = false;            // relevance
-    Message message;             // message: the product is Z+ or the plain sum
+    const float *x = nullptr;      // [rows, channels]  relevance: out = x * product; null: product
+    bool add = false;              // relevance
+    Message message;               // message: the product is Z+ or the plain sum
 };
 
 // Offset in the source image of one tap; a tap reads `run` consecutive floats there.
@@ -62,10 +62,10 @@ struct Product {
     ProductSource source[2];
     int sources = 1;
     int64_t n = 0;
-    Image from;         // the source images
-    Image to;           // the destination images
+    Image from; // the source images
+    Image to;   // the destination images
     int groups = 1;
-    int run = 0;        // floats read per tap and group
+    int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     const Tap *taps = nullptr;
     int tap_count = 0;
@@ -212,8 +212,10 @@ struct Kernels {
     void (*to_channels_first)(const float *in, float *out, int64_t n, Image, Stream);
 
     // ledger, per sample: sums of absorbed (see Message) and of values and absolute values
-    void (*sum_absorbed)(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride, Stream);
-    void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
+    void (*sum_absorbed)(const float *absorbed, int64_t n, int64_t pairs, double *out,
+                         int64_t out_stride, Stream);
+    void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
+                   Stream);
 };
 
 // The best backend that this machine runs, or the one that RELPROP_ISA names.

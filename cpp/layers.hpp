@@ -21,9 +21,9 @@ RELPROP_HD int larger(int a, int b) { return a > b ? a : b; }
 
 // One axis of a pooling layer.
 struct PoolAxis {
-    int size;     // of the input
-    int outputs;  // windows
-    int kernel;   // unused where adaptive
+    int size;    // of the input
+    int outputs; // windows
+    int kernel;  // unused where adaptive
     int stride;
     int pad_before;
     int pad_after;
@@ -48,7 +48,8 @@ RELPROP_HD Window window_at(const PoolAxis &axis, int output) {
     }
     const int start = output * axis.stride - axis.pad_before;
     // Columns that ceil mode adds beyond the padding count for nothing, as in torch.
-    const int stop = smaller(start + axis.dilation * (axis.kernel - 1) + 1, axis.size + axis.pad_after);
+    const int stop =
+        smaller(start + axis.dilation * (axis.kernel - 1) + 1, axis.size + axis.pad_after);
     int begin = start;
     if (begin < 0)
         begin += ceil_div(-begin, axis.dilation) * axis.dilation;

@@ -38,8 +38,9 @@ bool Run::adds(int slot) const {
 
 void Run::book_absorbed() const {
     if (ledger)
-        kernels.sum_absorbed(absorbed(), n, plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(),
-                             account, account_stride, stream);
+        kernels.sum_absorbed(absorbed(), n,
+                             plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(), account,
+                             account_stride, stream);
 }
 
 // ---- building ----------------------------------------------------------------------------------
@@ -47,7 +48,8 @@ void Run::book_absorbed() const {
 struct Plan::Arena {
     explicit Arena(int64_t count) : floats(count) {
         bytes = (static_cast<size_t>(floats) * sizeof(float) + page - 1) / page * page;
-        void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void *memory =
+            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED)
             throw std::bad_alloc();
         madvise(memory, bytes, MADV_HUGEPAGE);
@@ -74,7 +76,8 @@ int Plan::add_tensor(Image image, bool channels_first) {
     return static_cast<int>(tensors_.size()) - 1;
 }
 
-int Plan::add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor output, bool blocks) {
+int Plan::add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor output,
+                   bool blocks) {
     for (int input : inputs)
         if (input < 0 || input >= static_cast<int>(tensors_.size()))
             throw std::invalid_argument("inputs must name tensors of the plan, not " +
@@ -90,7 +93,8 @@ int Plan::add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor o
 void Plan::finish(int output) {
     if (output < 0 || output >= static_cast<int>(tensors_.size()))
         throw std::invalid_argument("output must name a tensor of the plan.");
-    const int step_count = static_cast<int>(steps_.size()), tensor_count = static_cast<int>(tensors_.size());
+    const int step_count = static_cast<int>(steps_.size()),
+              tensor_count = static_cast<int>(tensors_.size());
     const auto forward_time = [](int step) { return step; };
     const auto backward_time = [&](int step) { return 2 * step_count - step; };
     const int turn = step_count; // scores are read, the output's relevance is written
@@ -148,17 +152,21 @@ void Plan::finish(int output) {
         const int64_t size = tensors_[t].image.size();
         buffers.push_back({size, value_begin[t], value_end[t], &value_at_[t]});
         if (home[t] == static_cast<int>(t))
-            buffers.push_back({size, std::min(home_begin[t], home_end[t]), home_end[t], &relevance_at_[t]});
+            buffers.push_back(
+                {size, std::min(home_begin[t], home_end[t]), home_end[t], &relevance_at_[t]});
     }
     for (int s = 0; s < step_count; ++s) {
         const auto i = static_cast<size_t>(s);
         const Step &step = *steps_[i];
         if (step.forward_scratch() > 0)
-            buffers.push_back({step.forward_scratch(), forward_time(s), forward_time(s), &forward_scratch_at_[i]});
+            buffers.push_back({step.forward_scratch(), forward_time(s), forward_time(s),
+                               &forward_scratch_at_[i]});
         if (step.relevance_scratch() > 0)
-            buffers.push_back({step.relevance_scratch(), backward_time(s), backward_time(s), &relevance_scratch_at_[i]});
+            buffers.push_back({step.relevance_scratch(), backward_time(s), backward_time(s),
+                               &relevance_scratch_at_[i]});
         if (step.absorbed_pairs() > 0)
-            buffers.push_back({2 * step.absorbed_pairs(), backward_time(s), backward_time(s), &absorbed_at_[i]});
+            buffers.push_back(
+                {2 * step.absorbed_pairs(), backward_time(s), backward_time(s), &absorbed_at_[i]});
     }
     arena_ = place(std::move(buffers));
     for (size_t t = 0; t < tensors_.size(); ++t)
@@ -206,8 +214,8 @@ void to_user(const Kernels &kernels, const Tensor &tensor, const float *from, fl
         kernels.carry(from, 1.0f, to, n * tensor.image.size(), false, stream);
 }
 
-void from_user(const Kernels &kernels, const Tensor &tensor, const float *from, float *to, int64_t n,
-               Stream stream) {
+void from_user(const Kernels &kernels, const Tensor &tensor, const float *from, float *to,
+               int64_t n, Stream stream) {
     if (tensor.channels_first)
         kernels.to_channels_last(from, to, n, tensor.image, stream);
     else
@@ -247,7 +255,8 @@ void Plan::copy_out(const Run &run, const Request &request, int64_t first, int t
     for (const Copy &copy : request.copies)
         if (copy.tensor == tensor_index && copy.of_relevance == of_relevance) {
             const Tensor &of = tensor(tensor_index);
-            to_user(kernels_, of, of_relevance ? run.relevance(tensor_index) : run.value(tensor_index),
+            to_user(kernels_, of,
+                    of_relevance ? run.relevance(tensor_index) : run.value(tensor_index),
                     copy.out + first * of.image.size(), run.n, run.stream);
         }
 }
@@ -257,7 +266,8 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
     Run run{*this, kernels_, nullptr, n, arena, request.absorbed != nullptr};
 
     const Tensor &in = tensor(input()), &out = tensor(output_);
-    from_user(kernels_, in, request.input + first * in.image.size(), run.value(input()), n, run.stream);
+    from_user(kernels_, in, request.input + first * in.image.size(), run.value(input()), n,
+              run.stream);
     copy_out(run, request, first, input(), false);
     for (int64_t s = 0; s < step_count; ++s) {
         run.step = static_cast<int>(s);
@@ -294,7 +304,8 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
         unused.resize(static_cast<size_t>(n * run.account_stride));
     for (int64_t s = step_count - 1; s >= 0; --s) {
         run.step = static_cast<int>(s);
-        run.account = (run.ledger ? request.absorbed + first * run.account_stride : unused.data()) + s * 4;
+        run.account =
+            (run.ledger ? request.absorbed + first * run.account_stride : unused.data()) + s * 4;
         const Step &step = *steps_[static_cast<size_t>(s)];
         weigh(step.output);
         if (!step.blocks) {
@@ -302,8 +313,8 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
             continue;
         }
         std::vector<double> ended(static_cast<size_t>(2 * n));
-        kernels_.totals(run.relevance(step.output), n, tensor(step.output).image.size(), ended.data(), 2,
-                        run.stream);
+        kernels_.totals(run.relevance(step.output), n, tensor(step.output).image.size(),
+                        ended.data(), 2, run.stream);
         for (int64_t i = 0; i < n; ++i)
             run.account[i * run.account_stride + 3] += ended[static_cast<size_t>(2 * i)];
         for (size_t slot = 0; slot < step.inputs.size(); ++slot)

@@ -32,7 +32,7 @@ struct Run {
     float *relevance(int tensor) const;
     float *scratch(int64_t offset = 0) const; // offset in floats per sample
     float *absorbed() const;                  // null without a ledger
-    bool adds(int slot) const; // relevance of this input has been begun by another reader
+    bool adds(int slot) const;  // relevance of this input has been begun by another reader
     void book_absorbed() const; // sums absorbed() into the account
 };
 
@@ -73,16 +73,16 @@ enum class Initial { value, one, given };
 // Arguments of a run; pointers to the host's memory, arrays in the user's order.
 struct Request {
     int64_t n = 0;
-    const float *input = nullptr;      // [n, input size]
-    float *scores = nullptr;           // [n, output size]
+    const float *input = nullptr; // [n, input size]
+    float *scores = nullptr;      // [n, output size]
     bool forward_only = false;
     Initial initial = Initial::value;
-    bool argmax = false;               // choose the targets here
-    int64_t *targets = nullptr;        // [n]  in, or out where argmax
-    const float *given = nullptr;      // [n, output size]  the output's relevance
-    float *relevance = nullptr;        // [n, input size]
-    double *absorbed = nullptr;        // [n, steps, 4]  bias, stabilizer, constants, zero; or null
-    double *totals = nullptr;          // [n, tensors, 2]  sum and sum of magnitudes of relevance
+    bool argmax = false;          // choose the targets here
+    int64_t *targets = nullptr;   // [n]  in, or out where argmax
+    const float *given = nullptr; // [n, output size]  the output's relevance
+    float *relevance = nullptr;   // [n, input size]
+    double *absorbed = nullptr;   // [n, steps, 4]  bias, stabilizer, constants, zero; or null
+    double *totals = nullptr;     // [n, tensors, 2]  sum and sum of magnitudes of relevance
     std::vector<Copy> copies;
 };
 
@@ -122,7 +122,7 @@ class Plan {
     int output_ = -1;
 
     // offsets in floats per sample
-    std::vector<int64_t> value_at_, relevance_at_; // [tensors]
+    std::vector<int64_t> value_at_, relevance_at_;                                 // [tensors]
     std::vector<int64_t> forward_scratch_at_, relevance_scratch_at_, absorbed_at_; // [steps]
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
     int64_t arena_ = 0;

@@ -37,8 +37,8 @@ void gather_relevance(const Gather &, Stream);
 void to_channels_last(const float *in, float *out, int64_t n, Image, Stream);
 void to_channels_first(const float *in, float *out, int64_t n, Image, Stream);
 
-void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out,
-                  int64_t out_stride, Stream);
+void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
+                  Stream);
 void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
 
 } // namespace relprop::RELPROP_ISA

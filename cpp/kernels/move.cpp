@@ -33,7 +33,8 @@ void gather_relevance(const Gather &p, Stream) {
 void to_channels_last(const float *in, float *out, int64_t n, Image image, Stream) {
     const int64_t plane = static_cast<int64_t>(image.height) * image.width;
     parallel_for(n * image.height, [&](int64_t task) {
-        const float *row = in + task / image.height * image.size() + task % image.height * image.width;
+        const float *row =
+            in + task / image.height * image.size() + task % image.height * image.width;
         float *to = out + task * image.width * image.channels;
         for (int c = 0; c < image.channels; ++c)
             for (int x = 0; x < image.width; ++x)

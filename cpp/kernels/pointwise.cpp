@@ -29,15 +29,13 @@ void activation(Function function, float parameter, const float *x, float *y, in
     case Function::leaky_relu:
         return apply(x, y, n, [=](float v) { return v < 0.0f ? parameter * v : v; });
     case Function::elu:
-        return apply(x, y, n, [=](float v) {
-            return v < 0.0f ? parameter * __builtin_expm1f(v) : v;
-        });
+        return apply(x, y, n,
+                     [=](float v) { return v < 0.0f ? parameter * __builtin_expm1f(v) : v; });
     case Function::silu:
         return apply(x, y, n, [](float v) { return v * sigmoid(v); });
     case Function::gelu:
-        return apply(x, y, n, [](float v) {
-            return 0.5f * v * __builtin_erfcf(-0.70710678118654752f * v);
-        });
+        return apply(x, y, n,
+                     [](float v) { return 0.5f * v * __builtin_erfcf(-0.70710678118654752f * v); });
     case Function::gelu_tanh:
         return apply(x, y, n, [](float v) {
             const float inner = 0.79788456080286536f * (v + 0.044715f * v * v * v);

@@ -54,7 +54,8 @@ template <class Body> void each_window(const Pool &p, const Body &body) {
         const int64_t in = n * p.y.size * p.x.size * p.channels + first;
         for (int oy = 0; oy < p.y.outputs; ++oy)
             for (int ox = 0; ox < p.x.outputs; ++ox) {
-                const int64_t out = ((n * p.y.outputs + oy) * p.x.outputs + ox) * p.channels + first;
+                const int64_t out =
+                    ((n * p.y.outputs + oy) * p.x.outputs + ox) * p.channels + first;
                 body(in, window_at(p.y, oy), window_at(p.x, ox), out, count);
             }
     });

@@ -40,7 +40,8 @@ void prepare(const Prepare &p, Stream) {
                 continue;
             }
             const float *in =
-                p.x ? p.x + ((n * p.image.height + y) * p.image.width + column) * channels : nullptr;
+                p.x ? p.x + ((n * p.image.height + y) * p.image.width + column) * channels
+                    : nullptr;
             for (int c = 0; c < channels; ++c)
                 out[c] = transformed(p.transform, in ? in[c] : 0.0f, p.minus ? p.minus[c] : 0.0f);
         }

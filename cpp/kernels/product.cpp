@@ -128,14 +128,15 @@ void run_product(const Product &p, bool depthwise) {
     const int64_t blocks = (pixels + block_rows - 1) / block_rows;
     const int panel_blocks = ceil_div(panels, block_panels);
     const int64_t per_panel = static_cast<int64_t>(p.tap_count) * p.run * panel;
-    const int64_t per_group =
-        static_cast<int64_t>(p.tap_count) * p.run * ((panels - 1) * panel + width_of(out, panels - 1));
+    const int64_t per_group = static_cast<int64_t>(p.tap_count) * p.run *
+                              ((panels - 1) * panel + width_of(out, panels - 1));
 
     parallel_for(blocks * groups * panel_blocks, [&](int64_t task) {
         const int panel_block = static_cast<int>(task % panel_blocks);
         const int group = static_cast<int>(task / panel_blocks % groups);
         const int64_t first = task / panel_blocks / groups * block_rows;
-        const int rows = static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
+        const int rows =
+            static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
         const Places places(p, first, rows);
         alignas(64) float sums[tile_rows * panel];
         const int last_panel = smaller((panel_block + 1) * block_panels, panels);
@@ -153,8 +154,9 @@ void run_product(const Product &p, bool depthwise) {
                 channel = static_cast<int64_t>(group) * (p.from.channels / groups);
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
-                pick_tile(held, depthwise, wide)(
-                    p, places.taps + static_cast<int64_t>(row) * p.tap_count, channel, weights, sums);
+                pick_tile(held, depthwise,
+                          wide)(p, places.taps + static_cast<int64_t>(row) * p.tap_count, channel,
+                                weights, sums);
                 for (int m = 0; m < held; ++m)
                     epilogue_row(p.epilogue, places.row[row + m], p.to.channels,
                                  group * out + q * panel, count, sums + m * panel,
@@ -177,7 +179,8 @@ int64_t pack(const Packing &of, const float *weights, float *packed) {
         if (packed)
             for (int t = 0; t < of.tap_count; ++t)
                 for (int64_t c = 0; c < stride; ++c)
-                    packed[t * stride + c] = c < of.out ? weights[static_cast<int64_t>(t) * of.out + c] : 0.0f;
+                    packed[t * stride + c] =
+                        c < of.out ? weights[static_cast<int64_t>(t) * of.out + c] : 0.0f;
         return of.tap_count * stride;
     }
     const int64_t depth = static_cast<int64_t>(of.tap_count) * of.run;

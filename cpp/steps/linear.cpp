@@ -22,20 +22,26 @@ Linear::Linear(const Kernels &kernels, const Conv2d &conv, const std::vector<flo
     : conv_(conv), bias_(std::move(bias)), rule_(rule), around_(around), low_(std::move(low)),
       high_(std::move(high)) {
     const int64_t per_group = conv.from.channels / std::max(conv.groups, 1);
-    if (conv.groups < 1 || conv.from.channels % conv.groups != 0 || conv.to.channels % conv.groups != 0)
+    if (conv.groups < 1 || conv.from.channels % conv.groups != 0 ||
+        conv.to.channels % conv.groups != 0)
         throw std::invalid_argument("groups must divide the channels of input and output.");
-    if (static_cast<int64_t>(weights.size()) != conv.to.channels * per_group * conv.kernel_y * conv.kernel_x)
+    if (static_cast<int64_t>(weights.size()) !=
+        conv.to.channels * per_group * conv.kernel_y * conv.kernel_x)
         throw std::invalid_argument("weight does not fit the layer's geometry.");
     if (!bias_.empty() && static_cast<int>(bias_.size()) != conv.to.channels)
         throw std::invalid_argument("bias must have one value per output channel.");
-    if (rule.kind == RuleKind::z_box && (static_cast<int>(low_.size()) != conv.from.channels || low_.size() != high_.size()))
+    if (rule.kind == RuleKind::z_box &&
+        (static_cast<int>(low_.size()) != conv.from.channels || low_.size() != high_.size()))
         throw std::invalid_argument("low and high must have one value per input channel.");
 
-    depthwise_ = conv.groups > 1 && conv.groups == conv.from.channels && conv.groups == conv.to.channels;
-    merged_ = conv.groups == 1 && conv.from.channels < few_channels && conv.kernel_x > 1 && conv.dilation_x == 1;
+    depthwise_ =
+        conv.groups > 1 && conv.groups == conv.from.channels && conv.groups == conv.to.channels;
+    merged_ = conv.groups == 1 && conv.from.channels < few_channels && conv.kernel_x > 1 &&
+              conv.dilation_x == 1;
     zeros_.assign(static_cast<size_t>(std::max(conv.from.channels, conv.to.channels)) + 64, 0.0f);
 
-    const auto real_taps = [](int window, int kernel, int stride, int before, int dilation, int size) {
+    const auto real_taps = [](int window, int kernel, int stride, int before, int dilation,
+                              int size) {
         int taps = 0;
         for (int k = 0; k < kernel; ++k) {
             const int at = window * stride - before + k * dilation;
@@ -46,8 +52,10 @@ Linear::Linear(const Kernels &kernels, const Conv2d &conv, const std::vector<flo
     for (int y = 0; y < conv.to.height; ++y)
         for (int x = 0; x < conv.to.width; ++x)
             fan_in_.push_back(
-                static_cast<float>(real_taps(y, conv.kernel_y, conv.stride_y, conv.top, conv.dilation_y, conv.from.height)) *
-                static_cast<float>(real_taps(x, conv.kernel_x, conv.stride_x, conv.left, conv.dilation_x, conv.from.width)) *
+                static_cast<float>(real_taps(y, conv.kernel_y, conv.stride_y, conv.top,
+                                             conv.dilation_y, conv.from.height)) *
+                static_cast<float>(real_taps(x, conv.kernel_x, conv.stride_x, conv.left,
+                                             conv.dilation_x, conv.from.width)) *
                 static_cast<float>(per_group));
     message_bias_ = bias_;
     if (rule.kind == RuleKind::w_square)
@@ -96,16 +104,20 @@ bool Linear::needs_negative_part() const {
 void Linear::pack(const Kernels &kernels, const std::vector<float> &weights) {
     const int in = conv_.from.channels / conv_.groups, out = conv_.to.channels / conv_.groups;
     const auto weight_at = [&](int g, int o, int i, int ky, int kx) {
-        return weights[((static_cast<size_t>(g * out + o) * static_cast<size_t>(in) + static_cast<size_t>(i)) *
-                            static_cast<size_t>(conv_.kernel_y) + static_cast<size_t>(ky)) *
-                           static_cast<size_t>(conv_.kernel_x) + static_cast<size_t>(kx)];
+        return weights[((static_cast<size_t>(g * out + o) * static_cast<size_t>(in) +
+                         static_cast<size_t>(i)) *
+                            static_cast<size_t>(conv_.kernel_y) +
+                        static_cast<size_t>(ky)) *
+                           static_cast<size_t>(conv_.kernel_x) +
+                       static_cast<size_t>(kx)];
     };
     // Lays the weights out as [group][tap][channel read][channel written] and packs a version.
-    const auto pack_version = [&](Packed &packed, Version version, const std::vector<Tap> &kernel_taps,
-                                  bool backward, int run) {
+    const auto pack_version = [&](Packed &packed, Version version,
+                                  const std::vector<Tap> &kernel_taps, bool backward, int run) {
         const int read = backward ? out : in, written = backward ? in : out;
         std::vector<float> plain;
-        plain.reserve(static_cast<size_t>(conv_.groups) * kernel_taps.size() * static_cast<size_t>(read * written));
+        plain.reserve(static_cast<size_t>(conv_.groups) * kernel_taps.size() *
+                      static_cast<size_t>(read * written));
         if (depthwise_) {
             for (const Tap &tap : kernel_taps)
                 for (int g = 0; g < conv_.groups; ++g)
@@ -115,11 +127,12 @@ void Linear::pack(const Kernels &kernels, const std::vector<float> &weights) {
                 for (const Tap &tap : kernel_taps)
                     for (int r = 0; r < read; ++r)
                         for (int w = 0; w < written; ++w)
-                            plain.push_back(version_of(version, backward ? weight_at(g, r, w, tap.y, tap.x)
-                                                                         : weight_at(g, w, r, tap.y, tap.x)));
+                            plain.push_back(
+                                version_of(version, backward ? weight_at(g, r, w, tap.y, tap.x)
+                                                             : weight_at(g, w, r, tap.y, tap.x)));
         }
-        const Packing packing{conv_.groups, static_cast<int>(packed.taps.size()), depthwise_ ? 0 : run,
-                              depthwise_ ? conv_.groups : written};
+        const Packing packing{conv_.groups, static_cast<int>(packed.taps.size()),
+                              depthwise_ ? 0 : run, depthwise_ ? conv_.groups : written};
         auto &to = packed.weights[static_cast<int>(version)];
         to.resize(static_cast<size_t>(kernels.pack(packing, plain.data(), nullptr)));
         kernels.pack(packing, plain.data(), to.data());
@@ -132,7 +145,8 @@ void Linear::pack(const Kernels &kernels, const std::vector<float> &weights) {
     case RuleKind::alpha_beta:
     case RuleKind::gamma: {
         const bool supported = rule_.kind == RuleKind::gamma && !needs_negative_part();
-        const bool negative = (rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f) || !around_.input_nonnegative;
+        const bool negative =
+            (rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f) || !around_.input_nonnegative;
         forward.push_back(Version::positive);
         if (negative)
             forward.push_back(Version::negative);
@@ -163,7 +177,8 @@ void Linear::pack(const Kernels &kernels, const std::vector<float> &weights) {
             forward_.taps.push_back({ky * conv_.dilation_y, 0});
     else
         for (const Tap &tap : kernel_taps)
-            forward_.taps.push_back({tap.y * conv_.dilation_y - conv_.top, tap.x * conv_.dilation_x - conv_.left});
+            forward_.taps.push_back(
+                {tap.y * conv_.dilation_y - conv_.top, tap.x * conv_.dilation_x - conv_.left});
     for (Version version : forward)
         pack_version(forward_, version, kernel_taps, false, merged_ ? in * conv_.kernel_x : in);
 
@@ -198,7 +213,8 @@ void Linear::plan_scratch() {
         return at;
     };
     const bool product = splits() || rule_.kind == RuleKind::z_box;
-    const bool two_sources = (splits() && !around_.input_nonnegative) || rule_.kind == RuleKind::z_box;
+    const bool two_sources =
+        (splits() && !around_.input_nonnegative) || rule_.kind == RuleKind::z_box;
     const bool distribute = rule_.bias == BiasMode::distribute && !message_bias_.empty();
     first_at_ = take(two_sources, conv_.from.size());
     second_at_ = take(two_sources, conv_.from.size());
@@ -218,15 +234,17 @@ const float *Linear::padded(const Run &run, const float *x, int64_t scratch_at) 
         return x;
     float *out = run.scratch(scratch_at);
     run.kernels.prepare({Transform::copy, run.n, conv_.from, conv_.top, conv_.bottom, conv_.left,
-                         conv_.right, x, nullptr, out}, run.stream);
+                         conv_.right, x, nullptr, out},
+                        run.stream);
     return out;
 }
 
-const float *Linear::transformed(const Run &run, Transform transform, const std::vector<float> &minus,
-                                 int64_t scratch_at) const {
+const float *Linear::transformed(const Run &run, Transform transform,
+                                 const std::vector<float> &minus, int64_t scratch_at) const {
     float *out = run.scratch(scratch_at);
     run.kernels.prepare({transform, run.n, conv_.from, 0, 0, 0, 0, run.value(inputs[0]),
-                         minus.empty() ? nullptr : minus.data(), out}, run.stream);
+                         minus.empty() ? nullptr : minus.data(), out},
+                        run.stream);
     return out;
 }
 
@@ -253,11 +271,12 @@ Product Linear::forward_geometry(int64_t n) const {
     return p;
 }
 
-void Linear::forward_product(const Run &run, std::initializer_list<Term> terms, const Epilogue &epilogue,
-                             int64_t padded_at) const {
+void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
+                             const Epilogue &epilogue, int64_t padded_at) const {
     Product p = forward_geometry(run.n);
     for (const Term &term : terms) {
-        const float *data = padded(run, term.data, padded_at + p.sources * whole_lines(padded_size_));
+        const float *data =
+            padded(run, term.data, padded_at + p.sources * whole_lines(padded_size_));
         p.source[p.sources++] = {data, forward_.weights[static_cast<int>(term.version)].data()};
     }
     p.epilogue = epilogue;
@@ -271,7 +290,8 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         Product p;
         p.sources = 0;
         for (const Term &term : terms)
-            p.source[p.sources++] = {term.data, phase.packed.weights[static_cast<int>(term.version)].data()};
+            p.source[p.sources++] = {term.data,
+                                     phase.packed.weights[static_cast<int>(term.version)].data()};
         p.n = run.n;
         p.from = conv_.to;
         p.to = conv_.from;
@@ -296,8 +316,9 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
 
 void Linear::spread(const Run &run, const float *share, bool add) const {
     run.kernels.spread({run.n, conv_.to, conv_.from, conv_.groups, conv_.kernel_y, conv_.kernel_x,
-                        conv_.stride_y, conv_.stride_x, conv_.dilation_y, conv_.dilation_x, conv_.top,
-                        conv_.left, share, run.scratch(sums_at_), run.relevance(inputs[0]), add},
+                        conv_.stride_y, conv_.stride_x, conv_.dilation_y, conv_.dilation_x,
+                        conv_.top, conv_.left, share, run.scratch(sums_at_),
+                        run.relevance(inputs[0]), add},
                        run.stream);
 }
 
@@ -305,14 +326,16 @@ void Linear::spread(const Run &run, const float *share, bool add) const {
 // position only.
 std::vector<float> Linear::square_sums(const Kernels &kernels) const {
     Product p = forward_geometry(1);
-    std::vector<float> ones(static_cast<size_t>(p.from.size()) + 256), sums(static_cast<size_t>(p.to.size()));
+    std::vector<float> ones(static_cast<size_t>(p.from.size()) + 256),
+        sums(static_cast<size_t>(p.to.size()));
     Prepare border{Transform::one, 1, conv_.from, 0, 0, 0, 0, nullptr, nullptr, ones.data()};
     if (merged_) {
         border.top = conv_.top, border.bottom = conv_.bottom;
         border.left = conv_.left, border.right = conv_.right;
     }
     kernels.prepare(border, nullptr);
-    p.source[p.sources++] = {ones.data(), forward_.weights[static_cast<int>(Version::square)].data()};
+    p.source[p.sources++] = {ones.data(),
+                             forward_.weights[static_cast<int>(Version::square)].data()};
     p.epilogue.out = sums.data();
     if (!message_bias_.empty() && rule_.bias != BiasMode::exclude)
         p.epilogue.bias = message_bias_.data();
@@ -419,8 +442,10 @@ void Linear::relevance_split(const Run &run) const {
     const float *pos = transformed(run, Transform::positive, {}, first_at_);
     const float *neg = transformed(run, Transform::negative, {}, second_at_);
     if (sums_negative)
-        forward_product(run, {{pos, Version::negative}, {neg, Version::positive}}, part, padded_first_at_);
-    forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final, padded_first_at_);
+        forward_product(run, {{pos, Version::negative}, {neg, Version::positive}}, part,
+                        padded_first_at_);
+    forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final,
+                    padded_first_at_);
     if (s_neg) {
         backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, pos, add);
         backward_product(run, {{s_pos, Version::negative}, {s_neg, Version::positive}}, neg, true);
@@ -437,7 +462,8 @@ void Linear::relevance_z_box(const Run &run) const {
     Epilogue final;
     final.kind = EpilogueKind::message;
     final.message = message_of(run);
-    forward_product(run, {{above, Version::positive}, {below, Version::negative}}, final, padded_first_at_);
+    forward_product(run, {{above, Version::positive}, {below, Version::negative}}, final,
+                    padded_first_at_);
     const float *s = run.relevance(output);
     backward_product(run, {{s, Version::positive}}, above, run.adds(0));
     backward_product(run, {{s, Version::negative}}, below, true);

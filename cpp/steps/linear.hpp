@@ -21,7 +21,7 @@ struct Conv2d {
 // What is known of the layer's place in the network (python/relprop/signs.py works it out).
 struct Surroundings {
     bool input_nonnegative = false;
-    bool supported = false; // no relevance arrives where the pre-activation is <= 0
+    bool supported = false;        // no relevance arrives where the pre-activation is <= 0
     float low = 0.0f, high = 0.0f; // clamp fused into the output, where low < high
 };
 
@@ -73,8 +73,8 @@ class Linear final : public Step {
     const float *transformed(const Run &run, Transform transform, const std::vector<float> &minus,
                              int64_t scratch_at) const;
     Product forward_geometry(int64_t n) const;
-    void forward_product(const Run &run, std::initializer_list<Term> terms, const Epilogue &epilogue,
-                         int64_t padded_at) const;
+    void forward_product(const Run &run, std::initializer_list<Term> terms,
+                         const Epilogue &epilogue, int64_t padded_at) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
                           bool add) const;
     void spread(const Run &run, const float *share, bool add) const;
@@ -95,8 +95,8 @@ class Linear final : public Step {
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     Packed forward_;
     std::vector<Phase> backward_;
-    std::vector<float> fan_in_;      // [to.height * to.width] real inputs of each neuron
-    std::vector<float> square_sums_; // [to] w_square's denominators
+    std::vector<float> fan_in_;       // [to.height * to.width] real inputs of each neuron
+    std::vector<float> square_sums_;  // [to] w_square's denominators
     std::vector<float> message_bias_; // the bias, or its square for w_square
 
     // scratch of the relevance pass, in floats per sample

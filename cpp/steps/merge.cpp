@@ -20,17 +20,19 @@ void Add::relevance(const Run &run) const {
 }
 
 void Mul::forward(const Run &run) const {
-    run.kernels.multiply(run.value(inputs[0]), run.value(inputs[1]), run.value(output), run.n * size_,
-                         false, run.stream);
+    run.kernels.multiply(run.value(inputs[0]), run.value(inputs[1]), run.value(output),
+                         run.n * size_, false, run.stream);
 }
 
 void Mul::relevance(const Run &run) const {
     for (int i = 0; i < 2; ++i)
-        run.kernels.carry(run.relevance(output), share_[i], run.relevance(inputs[static_cast<size_t>(i)]),
-                          run.n * size_, run.adds(i), run.stream);
+        run.kernels.carry(run.relevance(output), share_[i],
+                          run.relevance(inputs[static_cast<size_t>(i)]), run.n * size_, run.adds(i),
+                          run.stream);
 }
 
-Concat::Concat(int64_t outer, std::vector<int64_t> sizes) : outer_(outer), sizes_(std::move(sizes)) {
+Concat::Concat(int64_t outer, std::vector<int64_t> sizes)
+    : outer_(outer), sizes_(std::move(sizes)) {
     for (int64_t size : sizes_)
         total_ += size;
 }
@@ -39,14 +41,16 @@ void Concat::forward(const Run &run) const {
     int64_t at = 0;
     for (size_t i = 0; i < inputs.size(); at += sizes_[i++])
         run.kernels.blocks({run.n * outer_, sizes_[i], run.value(inputs[i]), sizes_[i],
-                            run.value(output) + at, total_, false}, run.stream);
+                            run.value(output) + at, total_, false},
+                           run.stream);
 }
 
 void Concat::relevance(const Run &run) const {
     int64_t at = 0;
     for (size_t i = 0; i < inputs.size(); at += sizes_[i++])
         run.kernels.blocks({run.n * outer_, sizes_[i], run.relevance(output) + at, total_,
-                            run.relevance(inputs[i]), sizes_[i], run.adds(static_cast<int>(i))}, run.stream);
+                            run.relevance(inputs[i]), sizes_[i], run.adds(static_cast<int>(i))},
+                           run.stream);
 }
 
 } // namespace relprop

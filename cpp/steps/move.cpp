@@ -16,14 +16,16 @@ Move::Move(std::vector<int32_t> index, int64_t from_size, float value)
 }
 
 void Move::forward(const Run &run) const {
-    run.kernels.gather({run.n, from_size_, static_cast<int64_t>(index_.size()), index_.data(), value_,
-                        run.value(inputs[0]), run.value(output), false}, run.stream);
+    run.kernels.gather({run.n, from_size_, static_cast<int64_t>(index_.size()), index_.data(),
+                        value_, run.value(inputs[0]), run.value(output), false},
+                       run.stream);
 }
 
 void Move::relevance(const Run &run) const {
     const float *r = run.relevance(output);
-    run.kernels.gather_relevance({run.n, from_size_, static_cast<int64_t>(index_.size()), index_.data(),
-                                  0.0f, r, run.relevance(inputs[0]), run.adds(0)}, run.stream);
+    run.kernels.gather_relevance({run.n, from_size_, static_cast<int64_t>(index_.size()),
+                                  index_.data(), 0.0f, r, run.relevance(inputs[0]), run.adds(0)},
+                                 run.stream);
     const auto size = static_cast<int64_t>(index_.size());
     for (int64_t i = 0; i < run.n; ++i)
         for (int32_t place : filled_)

@@ -9,14 +9,21 @@ namespace relprop {
 
 BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
                      std::vector<float> shift, float epsilon, bool pass)
-    : Proportional(kernels, image, epsilon), scale_(std::move(scale)), shift_(std::move(shift)), pass_(pass) {
+    : Proportional(kernels, image, epsilon), scale_(std::move(scale)), shift_(std::move(shift)),
+      pass_(pass) {
     if (static_cast<int>(scale_.size()) != image.channels || scale_.size() != shift_.size())
         throw std::invalid_argument("scale and shift must have one value per channel.");
 }
 
 Affine BatchNorm::arguments(const Run &run) const {
-    return {run.n * image_.height * image_.width, image_.channels, run.value(inputs[0]), scale_.data(),
-            shift_.data(), nullptr, run.value(output), false};
+    return {run.n * image_.height * image_.width,
+            image_.channels,
+            run.value(inputs[0]),
+            scale_.data(),
+            shift_.data(),
+            nullptr,
+            run.value(output),
+            false};
 }
 
 void BatchNorm::forward(const Run &run) const { run.kernels.affine(arguments(run), run.stream); }
@@ -32,8 +39,16 @@ void BatchNorm::relevance(const Run &run) const {
 }
 
 LocalResponseNorm LocalResponse::arguments(const Run &run) const {
-    return {run.n * image_.height * image_.width, image_.channels, size_, alpha_, beta_, k_,
-            run.value(inputs[0]), nullptr, run.value(output), false};
+    return {run.n * image_.height * image_.width,
+            image_.channels,
+            size_,
+            alpha_,
+            beta_,
+            k_,
+            run.value(inputs[0]),
+            nullptr,
+            run.value(output),
+            false};
 }
 
 void LocalResponse::forward(const Run &run) const {

@@ -10,8 +10,8 @@ namespace relprop {
 // scale x + shift per channel, under epsilon, or passing relevance on where `pass`.
 class BatchNorm final : public Proportional {
   public:
-    BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale, std::vector<float> shift,
-              float epsilon, bool pass);
+    BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
+              std::vector<float> shift, float epsilon, bool pass);
     bool needs_inputs() const override { return !pass_; }
     bool needs_output() const override { return !pass_; }
     bool passes() const override { return pass_; }
@@ -27,8 +27,10 @@ class BatchNorm final : public Proportional {
 // Across channels; relevance passes, or is shared by first-order Taylor terms where `taylor`.
 class LocalResponse final : public Proportional {
   public:
-    LocalResponse(const Kernels &kernels, Image image, int size, float alpha, float beta, float k, bool taylor)
-        : Proportional(kernels, image, 1e-6f), size_(size), alpha_(alpha), beta_(beta), k_(k), taylor_(taylor) {}
+    LocalResponse(const Kernels &kernels, Image image, int size, float alpha, float beta, float k,
+                  bool taylor)
+        : Proportional(kernels, image, 1e-6f), size_(size), alpha_(alpha), beta_(beta), k_(k),
+          taylor_(taylor) {}
     bool needs_inputs() const override { return taylor_; }
     bool needs_output() const override { return false; }
     bool passes() const override { return !taylor_; }

@@ -37,7 +37,8 @@ void MaxPool::relevance(const Run &run) const {
     run.kernels.max_pool_relevance(relevance_arguments(run, *this, geometry_), run.stream);
 }
 
-ProportionalMaxPool::ProportionalMaxPool(const Kernels &kernels, const PoolGeometry &geometry, float epsilon)
+ProportionalMaxPool::ProportionalMaxPool(const Kernels &kernels, const PoolGeometry &geometry,
+                                         float epsilon)
     : Proportional(kernels, output_image(geometry), epsilon), geometry_(geometry) {
     geometry_.divisor = 1; // plain sums over the window
 }

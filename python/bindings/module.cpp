@@ -15,10 +15,12 @@ PYBIND11_MODULE(_core, module) {
 #else
     module.attr("with_cuda") = false;
 #endif
-    module.def("instruction_set", [] { return relprop::cpu_kernels().name; },
-               "Name of the CPU kernels in use: avx512, avx2 or portable.");
+    module.def(
+        "instruction_set", [] { return relprop::cpu_kernels().name; },
+        "Name of the CPU kernels in use: avx512, avx2 or portable.");
     module.def("threads", &relprop::threads, "Threads that a run uses.");
-    module.def("set_threads", &relprop::set_threads, py::arg("count"), "Set the threads that a run uses.");
+    module.def("set_threads", &relprop::set_threads, py::arg("count"),
+               "Set the threads that a run uses.");
 
     relprop::register_rules(module);
     relprop::register_plan(module);

@@ -39,10 +39,12 @@ Image image_of(const Extent &extent) {
 // Every tensor that a step reads, checked to exist and, but for -1, to have the size it expects.
 void check_input(const Plan &plan, int input, int64_t size) {
     if (input < 0 || input >= plan.tensors())
-        throw std::invalid_argument("input must name a tensor of the plan, not " + std::to_string(input) + ".");
+        throw std::invalid_argument("input must name a tensor of the plan, not " +
+                                    std::to_string(input) + ".");
     if (plan.tensor(input).image.size() != size)
         throw std::invalid_argument("input has " + std::to_string(plan.tensor(input).image.size()) +
-                                    " values per sample, the step needs " + std::to_string(size) + ".");
+                                    " values per sample, the step needs " + std::to_string(size) +
+                                    ".");
 }
 
 void check_positive(const char *name, const Pair &pair) {
@@ -59,7 +61,8 @@ int add_input(Plan &plan, const Extent &image, bool channels_first) {
 int windows(int size, int kernel, int stride, int before, int after, int dilation, bool ceil_mode) {
     const int span = size + before + after - dilation * (kernel - 1) - 1;
     if (before < 0 || after < 0 || span < 0)
-        throw std::invalid_argument("padding must be >= 0 and the window must fit the padded image.");
+        throw std::invalid_argument(
+            "padding must be >= 0 and the window must fit the padded image.");
     int count = (ceil_mode ? ceil_div(span, stride) : span / stride) + 1;
     if (ceil_mode && (count - 1) * stride >= size + before)
         --count;
@@ -67,8 +70,9 @@ int windows(int size, int kernel, int stride, int before, int after, int dilatio
 }
 
 int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, const py::array &weight,
-               const py::object &bias, const Pair &stride, const Sides &padding, const Pair &dilation,
-               int groups, const Rule &rule, bool blocks, bool input_nonnegative, bool supported,
+               const py::object &bias, const Pair &stride, const Sides &padding,
+               const Pair &dilation, int groups, const Rule &rule, bool blocks,
+               bool input_nonnegative, bool supported,
                std::optional<std::tuple<float, float>> clamp, const py::object &low,
                const py::object &high, bool channels_first) {
     check_positive("stride", stride);
@@ -85,26 +89,31 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
     std::tie(conv.dilation_y, conv.dilation_x) = dilation;
     conv.groups = groups;
     check_input(plan, input, conv.from.size());
-    if (conv.to.height != windows(conv.from.height, conv.kernel_y, conv.stride_y, conv.top, conv.bottom, conv.dilation_y, false) ||
-        conv.to.width != windows(conv.from.width, conv.kernel_x, conv.stride_x, conv.left, conv.right, conv.dilation_x, false))
-        throw std::invalid_argument("the output's image does not follow from the input's and the geometry.");
+    if (conv.to.height != windows(conv.from.height, conv.kernel_y, conv.stride_y, conv.top,
+                                  conv.bottom, conv.dilation_y, false) ||
+        conv.to.width != windows(conv.from.width, conv.kernel_x, conv.stride_x, conv.left,
+                                 conv.right, conv.dilation_x, false))
+        throw std::invalid_argument(
+            "the output's image does not follow from the input's and the geometry.");
     Surroundings around;
     around.input_nonnegative = input_nonnegative;
     around.supported = supported;
     if (clamp)
         std::tie(around.low, around.high) = *clamp;
     const Shape per_channel = {conv.from.channels};
-    auto step = std::make_unique<Linear>(
-        plan.kernels(), conv, copy(weight, "weight", shape_of(weight)),
-        copy(bias, "bias", {conv.to.channels}), rule, around, copy(low, "low", per_channel),
-        copy(high, "high", per_channel));
+    auto step =
+        std::make_unique<Linear>(plan.kernels(), conv, copy(weight, "weight", shape_of(weight)),
+                                 copy(bias, "bias", {conv.to.channels}), rule, around,
+                                 copy(low, "low", per_channel), copy(high, "high", per_channel));
     return plan.add_step(std::move(step), {input}, {conv.to, channels_first}, blocks);
 }
 
 PoolAxis axis_of(int size, int outputs, int kernel, int stride, int before, int after, int dilation,
                  bool ceil_mode, bool adaptive) {
-    if (outputs < 1 || (!adaptive && outputs != windows(size, kernel, stride, before, after, dilation, ceil_mode)))
-        throw std::invalid_argument("the output's image does not follow from the input's and the geometry.");
+    if (outputs < 1 ||
+        (!adaptive && outputs != windows(size, kernel, stride, before, after, dilation, ceil_mode)))
+        throw std::invalid_argument(
+            "the output's image does not follow from the input's and the geometry.");
     return {size, outputs, kernel, stride, before, after, dilation, adaptive};
 }
 
@@ -121,11 +130,12 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
         throw std::invalid_argument("pooling keeps the number of channels.");
     const auto [top, bottom, left, right] = padding;
     // Every window must hold a real input: a maximum over padding alone would be no number.
-    if (top > std::get<0>(dilation) * (std::get<0>(kernel) - 1) || left > std::get<1>(dilation) * (std::get<1>(kernel) - 1))
+    if (top > std::get<0>(dilation) * (std::get<0>(kernel) - 1) ||
+        left > std::get<1>(dilation) * (std::get<1>(kernel) - 1))
         throw std::invalid_argument("padding must be smaller than the window.");
     PoolGeometry geometry;
-    geometry.y = axis_of(in.height, out.height, std::get<0>(kernel), std::get<0>(stride), top, bottom,
-                         std::get<0>(dilation), ceil_mode, adaptive);
+    geometry.y = axis_of(in.height, out.height, std::get<0>(kernel), std::get<0>(stride), top,
+                         bottom, std::get<0>(dilation), ceil_mode, adaptive);
     geometry.x = axis_of(in.width, out.width, std::get<1>(kernel), std::get<1>(stride), left, right,
                          std::get<1>(dilation), ceil_mode, adaptive);
     geometry.channels = in.channels;
@@ -139,7 +149,8 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
     else if (kind == "average")
         step = std::make_unique<AveragePool>(plan.kernels(), geometry, epsilon);
     else
-        throw std::invalid_argument("kind must be max, max_proportional or average, not \"" + kind + "\".");
+        throw std::invalid_argument("kind must be max, max_proportional or average, not \"" + kind +
+                                    "\".");
     return plan.add_step(std::move(step), {input}, {out, true}, blocks);
 }
 
@@ -149,13 +160,15 @@ int add_add(Plan &plan, const std::vector<int> &inputs, float epsilon, bool clam
     const Tensor first = plan.tensor(inputs[0]);
     for (int input : inputs)
         check_input(plan, input, first.image.size());
-    return plan.add_step(std::make_unique<Add>(plan.kernels(), first.image, epsilon, clamp), inputs, first, blocks);
+    return plan.add_step(std::make_unique<Add>(plan.kernels(), first.image, epsilon, clamp), inputs,
+                         first, blocks);
 }
 
 int add_mul(Plan &plan, int a, int b, float first_share, float second_share, bool blocks) {
     const Tensor first = plan.tensor(a);
     check_input(plan, b, first.image.size());
-    return plan.add_step(std::make_unique<Mul>(first.image, first_share, second_share), {a, b}, first, blocks);
+    return plan.add_step(std::make_unique<Mul>(first.image, first_share, second_share), {a, b},
+                         first, blocks);
 }
 
 int add_concat(Plan &plan, const std::vector<int> &inputs, int64_t outer, const Extent &to,
@@ -172,11 +185,12 @@ int add_concat(Plan &plan, const std::vector<int> &inputs, int64_t outer, const 
     }
     if (inputs.empty() || total != out.size())
         throw std::invalid_argument("the inputs do not fill the output.");
-    return plan.add_step(std::make_unique<Concat>(outer, sizes), inputs, {out, channels_first}, blocks);
+    return plan.add_step(std::make_unique<Concat>(outer, sizes), inputs, {out, channels_first},
+                         blocks);
 }
 
-int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::array &shift, float epsilon,
-                   bool pass, bool blocks) {
+int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::array &shift,
+                   float epsilon, bool pass, bool blocks) {
     const Tensor of = plan.tensor(input);
     const Shape shape = {of.image.channels};
     auto step = std::make_unique<BatchNorm>(plan.kernels(), of.image, copy(scale, "scale", shape),
@@ -189,20 +203,22 @@ int add_local_response_norm(Plan &plan, int input, int size, float alpha, float 
     if (size < 1)
         throw std::invalid_argument("size must be >= 1, not " + std::to_string(size) + ".");
     const Tensor of = plan.tensor(input);
-    auto step = std::make_unique<LocalResponse>(plan.kernels(), of.image, size, alpha, beta, k, taylor);
+    auto step =
+        std::make_unique<LocalResponse>(plan.kernels(), of.image, size, alpha, beta, k, taylor);
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
 Function function_of(const std::string &name) {
-    constexpr const char *names[] = {"relu", "relu6", "leaky_relu", "elu",    "silu",
-                                     "gelu", "gelu_tanh", "sigmoid", "tanh"};
+    constexpr const char *names[] = {"relu", "relu6",     "leaky_relu", "elu", "silu",
+                                     "gelu", "gelu_tanh", "sigmoid",    "tanh"};
     for (int i = 0; i < 9; ++i)
         if (name == names[i])
             return static_cast<Function>(i);
     throw std::invalid_argument("function must name an activation, not \"" + name + "\".");
 }
 
-int add_activation(Plan &plan, int input, const std::string &function, float parameter, bool blocks) {
+int add_activation(Plan &plan, int input, const std::string &function, float parameter,
+                   bool blocks) {
     const Tensor of = plan.tensor(input);
     auto step = std::make_unique<Activation>(of.image, function_of(function), parameter);
     return plan.add_step(std::move(step), {input}, of, blocks);
@@ -246,7 +262,8 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
     else if (initial == "given")
         request.initial = Initial::given;
     else
-        throw std::invalid_argument("initial must be value, one or given, not \"" + initial + "\".");
+        throw std::invalid_argument("initial must be value, one or given, not \"" + initial +
+                                    "\".");
 
     const auto writable = [](py::object &object) { return object.cast<py::array>(); };
     if (!relevance.is_none()) {
@@ -270,7 +287,8 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
     }
     for (auto [tensor, of_relevance, array] : copies)
         request.copies.push_back(
-            {tensor, of_relevance, write<float>(array, "copies", {n, plan.tensor(tensor).image.size()})});
+            {tensor, of_relevance,
+             write<float>(array, "copies", {n, plan.tensor(tensor).image.size()})});
 
     py::gil_scoped_release released;
     plan.run(request);
@@ -280,7 +298,8 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
 
 void register_plan(py::module_ &module) {
     using namespace pybind11::literals;
-    py::class_<Plan>(module, "Plan", "A network compiled to steps; images are (height, width, channels).")
+    py::class_<Plan>(module, "Plan",
+                     "A network compiled to steps; images are (height, width, channels).")
         .def(py::init([] { return std::make_unique<Plan>(cpu_kernels()); }))
         .def("input", add_input, "image"_a, "channels_first"_a)
         .def("linear", add_linear, "input"_a, "from_image"_a, "to_image"_a, "weight"_a, "bias"_a,
@@ -291,17 +310,21 @@ void register_plan(py::module_ &module) {
              "count_include_pad"_a, "divisor"_a, "epsilon"_a, "blocks"_a)
         .def("add", add_add, "inputs"_a, "epsilon"_a, "clamp"_a, "blocks"_a)
         .def("mul", add_mul, "a"_a, "b"_a, "first_share"_a, "second_share"_a, "blocks"_a)
-        .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a, "blocks"_a)
-        .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a, "blocks"_a)
-        .def("local_response_norm", add_local_response_norm, "input"_a, "size"_a, "alpha"_a, "beta"_a,
-             "k"_a, "taylor"_a, "blocks"_a)
+        .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a,
+             "blocks"_a)
+        .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a,
+             "blocks"_a)
+        .def("local_response_norm", add_local_response_norm, "input"_a, "size"_a, "alpha"_a,
+             "beta"_a, "k"_a, "taylor"_a, "blocks"_a)
         .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "blocks"_a)
         .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
-        .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a, "blocks"_a)
+        .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,
+             "blocks"_a)
         .def("finish", &Plan::finish, "output"_a)
-        .def("run", run, "input"_a, "scores"_a, py::kw_only(), "initial"_a = "value", "argmax"_a = true,
-             "targets"_a = py::none(), "given"_a = py::none(), "relevance"_a = py::none(),
-             "absorbed"_a = py::none(), "totals"_a = py::none(), "copies"_a = py::list())
+        .def("run", run, "input"_a, "scores"_a, py::kw_only(), "initial"_a = "value",
+             "argmax"_a = true, "targets"_a = py::none(), "given"_a = py::none(),
+             "relevance"_a = py::none(), "absorbed"_a = py::none(), "totals"_a = py::none(),
+             "copies"_a = py::list())
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
         .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)

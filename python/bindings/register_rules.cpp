@@ -25,17 +25,19 @@ BiasMode bias_of(const std::string &name) {
         return BiasMode::exclude;
     if (name == "distribute")
         return BiasMode::distribute;
-    throw std::invalid_argument("bias must be absorb, exclude or distribute, not \"" + name + "\".");
+    throw std::invalid_argument("bias must be absorb, exclude or distribute, not \"" + name +
+                                "\".");
 }
 
 } // namespace
 
 void register_rules(py::module_ &module) {
     py::class_<Rule>(module, "Rule", "A rule as the kernels read it.")
-        .def(py::init([](const std::string &kind, const std::string &bias, float epsilon, float alpha,
-                         float beta, float gamma) {
+        .def(py::init([](const std::string &kind, const std::string &bias, float epsilon,
+                         float alpha, float beta, float gamma) {
                  if (!(epsilon > 0.0f))
-                     throw std::invalid_argument("epsilon must be > 0, not " + std::to_string(epsilon) + ".");
+                     throw std::invalid_argument("epsilon must be > 0, not " +
+                                                 std::to_string(epsilon) + ".");
                  return Rule{kind_of(kind), bias_of(bias), epsilon, alpha, beta, gamma};
              }),
              py::arg("kind"), py::arg("bias") = "absorb", py::arg("epsilon") = 1e-6f,

@@ -90,7 +90,7 @@ def extent_of(shape: Shape) -> Extent:
 
 def _places(shape: Shape) -> NDArray[np.int64]:
     """For each element of a tensor, in the Graph's order, its place in the core's memory."""
-    count = np.arange(math.prod(shape))
+    count = np.arange(math.prod(shape), dtype=np.int64)
     if len(shape) == 3:
         return count.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
     return count.reshape(shape)
@@ -98,7 +98,8 @@ def _places(shape: Shape) -> NDArray[np.int64]:
 
 def _stored(values: NDArray[Any]) -> NDArray[Any]:
     """Values of the Graph's order in the core's order, flat."""
-    return (values.transpose(1, 2, 0) if values.ndim == 3 else values).ravel()
+    in_order = values.transpose(1, 2, 0) if values.ndim == 3 else values
+    return in_order.ravel()
 
 
 @dataclass
@@ -149,7 +150,12 @@ class _Lowering:
         return rule.epsilon if isinstance(rule, r.Epsilon | r.Proportional) else 1e-6
 
     def move(
-        self, source: int, index: NDArray[np.int64], value: float, shape: Shape, blocks: bool = False
+        self,
+        source: int,
+        index: NDArray[np.int64],
+        value: float,
+        shape: Shape,
+        blocks: bool = False,
     ) -> int:
         """Values of ``source`` taken from ``index`` (of ``shape``, -1 for ``value``)."""
         return self.plan.move(
@@ -192,9 +198,7 @@ class _Lowering:
     def constant(self, node: Node) -> int:
         assert isinstance(node.operator, Constant)
         value = _stored(node.operator.value).astype(np.float32)
-        return self.plan.constant(
-            value, extent_of(node.shape), channels_first=len(node.shape) == 3
-        )
+        return self.plan.constant(value, extent_of(node.shape), channels_first=len(node.shape) == 3)
 
     def conv2d(self, node: Node) -> int:
         conv = node.operator
@@ -227,7 +231,9 @@ class _Lowering:
         assert isinstance(node.operator, Conv2d | Dense)
         rule = self.rules[node.name]
         source = self.graph[node.inputs[0]]
-        from_image = extent_of(source.shape if rows is None else (out or ())[:1] + weight.shape[1:2])
+        from_image = extent_of(
+            source.shape if rows is None else (out or ())[:1] + weight.shape[1:2]
+        )
         channels = from_image[2]
         low = high = None
         if isinstance(rule, r.ZBox):
@@ -238,7 +244,9 @@ class _Lowering:
             from_image,
             extent_of(node.shape if out is None else out),
             np.ascontiguousarray(weight, np.float32),
-            None if node.operator.bias is None else np.ascontiguousarray(node.operator.bias, np.float32),
+            None
+            if node.operator.bias is None
+            else np.ascontiguousarray(node.operator.bias, np.float32),
             stride,
             padding,
             dilation,
@@ -247,7 +255,9 @@ class _Lowering:
             blocks=self.blocks(node),
             input_nonnegative=source.name in self.nonnegative,
             supported=node.name in self.supported,
-            clamp=self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma)) if fusable else None,
+            clamp=self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
+            if fusable
+            else None,
             low=low,
             high=high,
             channels_first=len(node.shape if out is None else out) == 3,

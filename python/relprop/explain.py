@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,11 @@ from relprop.ledger import Ledger
 from relprop.model import Model
 from relprop.rules import Rule, ZBox
 
-if TYPE_CHECKING:
-    import torch
-
-    Images = Union[NDArray[Any], torch.Tensor]
-else:
-    Images = Any
+Images: TypeAlias = Any
+"""A numpy array or a torch tensor."""
 
 Float32 = NDArray[np.float32]
-Target = Union[int, str, Sequence[Union[int, str]], Images]
+Target: TypeAlias = int | str | Sequence[int | str] | Images
 """A class index or name, one for each sample, "argmax", or the output's relevance itself."""
 
 
@@ -225,7 +221,9 @@ class Explainer:
             batch = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(batch).all():
             bad = np.flatnonzero(~np.isfinite(batch.reshape(len(batch), -1)).all(axis=1))
-            raise ValueError(f"images must be finite in float32; samples {bad[:8].tolist()} are not.")
+            raise ValueError(
+                f"images must be finite in float32; samples {bad[:8].tolist()} are not."
+            )
         for name, box in self._boxes:
             _check_box(batch, box, name)
         return batch
@@ -250,7 +248,9 @@ class Explainer:
         elif not _has_names(target):
             target = _to_numpy(target, "target").reshape(-1).tolist()
         if len(target) != n:
-            raise ValueError(f"target must name one class for each of {n} samples, not {len(target)}.")
+            raise ValueError(
+                f"target must name one class for each of {n} samples, not {len(target)}."
+            )
         indices = [self.model.class_index(t) if isinstance(t, str) else t for t in target]
         for index in indices:
             if not isinstance(index, int | np.integer) or isinstance(index, bool):
@@ -264,7 +264,9 @@ class Explainer:
         for name in names:
             if name not in self._compiled.tensors:
                 close = get_close_matches(name, self._compiled.tensors, n=3)
-                hint = f"did you mean {', '.join(close)}?" if close else "print(explainer) lists them."
+                hint = (
+                    f"did you mean {', '.join(close)}?" if close else "print(explainer) lists them."
+                )
                 raise ValueError(f"intermediate must name nodes; {name!r} is none; {hint}")
         return names
 
@@ -349,7 +351,9 @@ def _composite(composite: str | Composite, model: Model, values: Mapping[str, ob
 
 def _check_box(batch: Float32, box: ZBox, name: str) -> None:
     per_channel = (-1, *[1] * (batch.ndim - 2))
-    low, high = (np.reshape(np.float32(bound), per_channel) for bound in (box.low, box.high))
+    low, high = (
+        np.asarray(bound, np.float32).reshape(per_channel) for bound in (box.low, box.high)
+    )
     slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
     if ((batch < low - slack) | (batch > high + slack)).any():
         raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
 """Top, bottom, left, right."""
 
-Function = Literal["relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"]
+Function = Literal[
+    "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"
+]
 
 
 def _require(condition: bool, text: str) -> None:
@@ -34,7 +36,8 @@ def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil
     span = size + sum(pads) - dilation * (kernel - 1) - 1
     if span < 0:
         raise ValueError(
-            f"a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} padded by {pads}."
+            f"a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} "
+            f"padded by {pads}."
         )
     count = (-(-span // stride) if ceil_mode else span // stride) + 1
     if ceil_mode and (count - 1) * stride >= size + pads[0]:
@@ -43,7 +46,10 @@ def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil
 
 
 def _image(operator: str, shape: Shape) -> tuple[int, int, int]:
-    _require(len(shape) == 3, f"{operator} needs an input of shape (channels, height, width), not {shape}.")
+    _require(
+        len(shape) == 3,
+        f"{operator} needs an input of shape (channels, height, width), not {shape}.",
+    )
     return shape[0], shape[1], shape[2]
 
 
@@ -84,10 +90,13 @@ class Conv2d:
         out, per_group, kh, kw = self.weight.shape
         _require(
             channels == per_group * self.groups and out % self.groups == 0,
-            f"weight {self.weight.shape} with groups={self.groups} does not fit {channels} channels.",
+            f"weight {self.weight.shape} with groups={self.groups} does not fit "
+            f"{channels} channels.",
         )
         if self.bias is not None:
-            _require(self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}.")
+            _require(
+                self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}."
+            )
         top, bottom, left, right = self.padding
         return (
             out,
@@ -111,7 +120,9 @@ class Dense:
             f"weight {self.weight.shape} does not fit an input of shape {inputs[0]}.",
         )
         if self.bias is not None:
-            _require(self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}.")
+            _require(
+                self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}."
+            )
         return (*inputs[0][:-1], out)
 
 
@@ -130,8 +141,22 @@ class MaxPool2d:
         top, bottom, left, right = self.padding
         return (
             channels,
-            _window(height, self.kernel[0], self.stride[0], (top, bottom), self.dilation[0], self.ceil_mode),
-            _window(width, self.kernel[1], self.stride[1], (left, right), self.dilation[1], self.ceil_mode),
+            _window(
+                height,
+                self.kernel[0],
+                self.stride[0],
+                (top, bottom),
+                self.dilation[0],
+                self.ceil_mode,
+            ),
+            _window(
+                width,
+                self.kernel[1],
+                self.stride[1],
+                (left, right),
+                self.dilation[1],
+                self.ceil_mode,
+            ),
         )
 
 
@@ -180,7 +205,8 @@ class Mean:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         _require(
-            len(set(self.axes)) == len(self.axes) and all(0 <= a < len(inputs[0]) for a in self.axes),
+            len(set(self.axes)) == len(self.axes)
+            and all(0 <= a < len(inputs[0]) for a in self.axes),
             f"axes {self.axes} do not fit an input of shape {inputs[0]}.",
         )
         if self.keepdims:
@@ -198,7 +224,8 @@ class BatchNorm:
     def infer_shape(self, *inputs: Shape) -> Shape:
         _require(
             len(inputs[0]) >= 1 and self.scale.shape == self.shift.shape == (inputs[0][0],),
-            f"scale {self.scale.shape} and shift {self.shift.shape} do not fit an input of shape {inputs[0]}.",
+            f"scale {self.scale.shape} and shift {self.shift.shape} do not fit an input of "
+            f"shape {inputs[0]}.",
         )
         return inputs[0]
 
@@ -282,7 +309,9 @@ class Slice:
     def infer_shape(self, *inputs: Shape) -> Shape:
         shape = inputs[0]
         _require(
-            0 <= self.axis < len(shape) and 0 <= self.start < self.stop <= shape[self.axis] and self.step >= 1,
+            0 <= self.axis < len(shape)
+            and 0 <= self.start < self.stop <= shape[self.axis]
+            and self.step >= 1,
             f"slice {self.start}:{self.stop}:{self.step} of axis {self.axis} does not fit {shape}.",
         )
         size = -(-(self.stop - self.start) // self.step)
@@ -340,28 +369,28 @@ class Identity:
         return inputs[0]
 
 
-Operator = Union[
-    Input,
-    Constant,
-    Conv2d,
-    Dense,
-    MaxPool2d,
-    AvgPool2d,
-    AdaptiveAvgPool2d,
-    Mean,
-    BatchNorm,
-    LocalResponseNorm,
-    Activation,
-    Softmax,
-    Add,
-    Mul,
-    Concat,
-    Slice,
-    Pad,
-    Reshape,
-    Permute,
-    Identity,
-]
+Operator = (
+    Input
+    | Constant
+    | Conv2d
+    | Dense
+    | MaxPool2d
+    | AvgPool2d
+    | AdaptiveAvgPool2d
+    | Mean
+    | BatchNorm
+    | LocalResponseNorm
+    | Activation
+    | Softmax
+    | Add
+    | Mul
+    | Concat
+    | Slice
+    | Pad
+    | Reshape
+    | Permute
+    | Identity
+)
 """Any operator. This is the one list of them."""
 
 _ARITY: dict[type, tuple[int, float]] = {
@@ -408,7 +437,10 @@ class Graph:
         """
         _require(name not in self.nodes, f"node name {name!r} is taken.")
         for source in inputs:
-            _require(source in self.nodes, f"node {name!r} reads {source!r}, which is not in the graph yet.")
+            _require(
+                source in self.nodes,
+                f"node {name!r} reads {source!r}, which is not in the graph yet.",
+            )
         least, most = _ARITY.get(type(operator), (1, 1))
         _require(
             least <= len(inputs) <= most,

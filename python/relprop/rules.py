@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal
 
 Bias = Literal["absorb", "exclude", "distribute"]
 """What becomes of the bias's share of a denominator.
@@ -20,7 +20,7 @@ leaves it out of the denominator; ``"distribute"`` hands it in equal parts to th
 of the neuron.
 """
 
-Bound = Union[float, tuple[float, ...]]
+Bound = float | tuple[float, ...]
 
 
 def _check_finite(name: str, value: float, *, low: float, inclusive: bool = True) -> None:
@@ -184,19 +184,19 @@ class HalfAndHalf:
     """A product of two branches: each takes half of the relevance."""
 
 
-Rule = Union[
-    Epsilon,
-    AlphaBeta,
-    Gamma,
-    ZBox,
-    WSquare,
-    Flat,
-    Pass,
-    Zero,
-    WinnerTakesAll,
-    Proportional,
-    Taylor,
-    SignalTakesAll,
-    HalfAndHalf,
-]
+Rule = (
+    Epsilon
+    | AlphaBeta
+    | Gamma
+    | ZBox
+    | WSquare
+    | Flat
+    | Pass
+    | Zero
+    | WinnerTakesAll
+    | Proportional
+    | Taylor
+    | SignalTakesAll
+    | HalfAndHalf
+)
 """Any rule. This is the one list of them."""

@@ -72,7 +72,9 @@ def nonnegative(graph: Graph) -> set[str]:
         elif isinstance(operator, Pad):
             positive = inputs and operator.value >= 0
         else:
-            positive = isinstance(operator, Softmax) or (isinstance(operator, _KEEP_SIGN) and inputs)
+            positive = isinstance(operator, Softmax) or (
+                isinstance(operator, _KEEP_SIGN) and inputs
+            )
         if positive:
             known.add(node.name)
     return known

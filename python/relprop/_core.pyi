@@ -1,0 +1,134 @@
+"""The compiled core of relprop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+with_cuda: bool
+
+def instruction_set() -> str: ...
+def threads() -> int: ...
+def set_threads(count: int) -> None: ...
+
+class Rule:
+    def __init__(
+        self,
+        kind: str,
+        bias: str = "absorb",
+        epsilon: float = ...,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        gamma: float = 0.0,
+    ) -> None: ...
+
+class Plan:
+    samples_at_once: int
+    def __init__(self) -> None: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def tensors(self) -> int: ...
+    @property
+    def arena_per_sample(self) -> int: ...
+    def input(self, image: tuple[int, int, int], channels_first: bool) -> int: ...
+    def linear(
+        self,
+        input: int,
+        from_image: tuple[int, int, int],
+        to_image: tuple[int, int, int],
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        stride: tuple[int, int],
+        padding: tuple[int, int, int, int],
+        dilation: tuple[int, int],
+        groups: int,
+        rule: Rule,
+        *,
+        blocks: bool,
+        input_nonnegative: bool,
+        supported: bool,
+        clamp: tuple[float, float] | None,
+        low: NDArray[np.float32] | None,
+        high: NDArray[np.float32] | None,
+        channels_first: bool,
+    ) -> int: ...
+    def pool(
+        self,
+        kind: str,
+        input: int,
+        from_image: tuple[int, int, int],
+        to_image: tuple[int, int, int],
+        *,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        padding: tuple[int, int, int, int],
+        dilation: tuple[int, int],
+        ceil_mode: bool,
+        adaptive: bool,
+        count_include_pad: bool,
+        divisor: int,
+        epsilon: float,
+        blocks: bool,
+    ) -> int: ...
+    def add(self, inputs: Sequence[int], epsilon: float, clamp: bool, blocks: bool) -> int: ...
+    def mul(
+        self, a: int, b: int, first_share: float, second_share: float, blocks: bool
+    ) -> int: ...
+    def concat(
+        self,
+        inputs: Sequence[int],
+        outer: int,
+        to_image: tuple[int, int, int],
+        channels_first: bool,
+        blocks: bool,
+    ) -> int: ...
+    def batch_norm(
+        self,
+        input: int,
+        scale: NDArray[np.float32],
+        shift: NDArray[np.float32],
+        epsilon: float,
+        passes: bool,
+        blocks: bool,
+    ) -> int: ...
+    def local_response_norm(
+        self,
+        input: int,
+        size: int,
+        alpha: float,
+        beta: float,
+        k: float,
+        taylor: bool,
+        blocks: bool,
+    ) -> int: ...
+    def activation(self, input: int, function: str, parameter: float, blocks: bool) -> int: ...
+    def constant(
+        self, value: NDArray[np.float32], image: tuple[int, int, int], channels_first: bool
+    ) -> int: ...
+    def move(
+        self,
+        input: int,
+        index: NDArray[np.int32],
+        value: float,
+        to_image: tuple[int, int, int],
+        channels_first: bool,
+        blocks: bool,
+    ) -> int: ...
+    def finish(self, output: int) -> None: ...
+    def run(
+        self,
+        input: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        *,
+        initial: str = "value",
+        argmax: bool = True,
+        targets: NDArray[np.int64] | None = None,
+        given: NDArray[np.float32] | None = None,
+        relevance: NDArray[np.float32] | None = None,
+        absorbed: NDArray[np.float64] | None = None,
+        totals: NDArray[np.float64] | None = None,
+        copies: Sequence[tuple[int, bool, NDArray[np.float32]]] = [],
+    ) -> Any: ...
