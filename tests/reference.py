@@ -444,12 +444,13 @@ def bias_parts(rule: rules.Rule, bias: Values) -> tuple[Values, Values]:
 
 
 def message(
-    rule: rules.Rule, positive: Values, negative: Values, z: Values, r: Values
+    rule: rules.Rule, positive: Values, negative: Values, z: Values | None, r: Values
 ) -> tuple[Values, Values]:
-    """(s+, s-) of every output from its Z+, Z-, pre-activation and relevance."""
+    """(s+, s-) of every output from its Z+, Z-, pre-activation (gamma) and relevance."""
     if isinstance(rule, rules.AlphaBeta):
         return rule.alpha * r / stabilize(positive), -rule.beta * r / stabilize(negative)
     if isinstance(rule, rules.Gamma):
+        assert z is not None
         more = 1 + rule.gamma
         above = r / stabilize(more * positive + negative)
         below = r / stabilize(positive + more * negative)
@@ -472,7 +473,8 @@ def linear(
     weight, bias = parameters(operator, a.ndim - 1)
     above, below = bias_parts(rule, bias)
     positive, negative = split.positive + above, split.negative + below
-    z = product(operator, a, weight) + bias
+    # Gamma alone asks for the pre-activation, which keeps a bias that its Z may leave out.
+    z = product(operator, a, weight) + bias if isinstance(rule, rules.Gamma) else None
     s_plus, s_minus = message(rule, positive, negative, z, r)
     to_bias = above * s_plus + below * s_minus
     into_stabilizer = r - positive * s_plus - negative * s_minus

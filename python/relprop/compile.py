@@ -90,10 +90,10 @@ def extent_of(shape: Shape) -> Extent:
 
 def _places(shape: Shape) -> NDArray[np.int64]:
     """For each element of a tensor, in the Graph's order, its place in the core's memory."""
-    count = np.arange(math.prod(shape), dtype=np.int64)
+    places: NDArray[np.int64] = np.arange(math.prod(shape))
     if len(shape) == 3:
-        return count.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
-    return count.reshape(shape)
+        places = places.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
+    return places.reshape(shape)
 
 
 def _stored(values: NDArray[Any]) -> NDArray[Any]:
