@@ -198,8 +198,11 @@ void Plan::run(const Request &request) const {
     const int64_t at_once = std::min(request.n, samples_at_once);
     constexpr int64_t slack = 256; // kernels may read a panel beyond the last value
     auto arena = take_arena(arena_ * at_once + slack);
-    for (int64_t first = 0; first < request.n; first += at_once)
+    for (int64_t first = 0; first < request.n; first += at_once) {
+        if (first > 0 && request.between_chunks)
+            request.between_chunks();
         run_chunk(request, first, std::min(at_once, request.n - first), arena->data);
+    }
     std::lock_guard lock(mutex_);
     arenas_.push_back(std::move(arena));
 }

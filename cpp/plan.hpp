@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -84,6 +85,7 @@ struct Request {
     double *absorbed = nullptr;   // [n, steps, 4]  bias, stabilizer, constants, zero; or null
     double *totals = nullptr;     // [n, tensors, 2]  sum and sum of magnitudes of relevance
     std::vector<Copy> copies;
+    std::function<void()> between_chunks; // may throw to end the run
 };
 
 class Plan {

@@ -117,6 +117,16 @@ PoolAxis axis_of(int size, int outputs, int kernel, int stride, int before, int 
     return {size, outputs, kernel, stride, before, after, dilation, adaptive};
 }
 
+// A maximum over padding alone would be no number.
+bool every_window_is_real(const PoolAxis &axis) {
+    for (int output = 0; output < axis.outputs; ++output) {
+        const Window window = window_at(axis, output);
+        if (window.begin >= window.end)
+            return false;
+    }
+    return true;
+}
+
 int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from, const Extent &to,
              const Pair &kernel, const Pair &stride, const Sides &padding, const Pair &dilation,
              bool ceil_mode, bool adaptive, bool count_include_pad, int divisor, float epsilon,
@@ -129,15 +139,14 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
     if (in.channels != out.channels)
         throw std::invalid_argument("pooling keeps the number of channels.");
     const auto [top, bottom, left, right] = padding;
-    // Every window must hold a real input: a maximum over padding alone would be no number.
-    if (top > std::get<0>(dilation) * (std::get<0>(kernel) - 1) ||
-        left > std::get<1>(dilation) * (std::get<1>(kernel) - 1))
-        throw std::invalid_argument("padding must be smaller than the window.");
     PoolGeometry geometry;
     geometry.y = axis_of(in.height, out.height, std::get<0>(kernel), std::get<0>(stride), top,
                          bottom, std::get<0>(dilation), ceil_mode, adaptive);
     geometry.x = axis_of(in.width, out.width, std::get<1>(kernel), std::get<1>(stride), left, right,
                          std::get<1>(dilation), ceil_mode, adaptive);
+    if (kind != "average" &&
+        !(every_window_is_real(geometry.y) && every_window_is_real(geometry.x)))
+        throw std::invalid_argument("padding must leave every window a real input to choose.");
     geometry.channels = in.channels;
     geometry.count_include_pad = count_include_pad;
     geometry.divisor = divisor;
@@ -211,7 +220,7 @@ int add_local_response_norm(Plan &plan, int input, int size, float alpha, float 
 Function function_of(const std::string &name) {
     constexpr const char *names[] = {"relu", "relu6",     "leaky_relu", "elu", "silu",
                                      "gelu", "gelu_tanh", "sigmoid",    "tanh"};
-    for (int i = 0; i < 9; ++i)
+    for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<Function>(i);
     throw std::invalid_argument("function must name an activation, not \"" + name + "\".");
@@ -290,6 +299,11 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
             {tensor, of_relevance,
              write<float>(array, "copies", {n, plan.tensor(tensor).image.size()})});
 
+    request.between_chunks = [] { // so that Ctrl-C ends a long run
+        py::gil_scoped_acquire acquired;
+        if (PyErr_CheckSignals() != 0)
+            throw py::error_already_set();
+    };
     py::gil_scoped_release released;
     plan.run(request);
 }

@@ -1,6 +1,7 @@
 // The core's Rule, made from keywords; relprop.rules holds the user's rules.
 #include <pybind11/pybind11.h>
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -12,7 +13,7 @@ namespace {
 
 RuleKind kind_of(const std::string &name) {
     constexpr const char *names[] = {"epsilon", "alpha_beta", "gamma", "z_box", "w_square", "flat"};
-    for (int i = 0; i < 6; ++i)
+    for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<RuleKind>(i);
     throw std::invalid_argument("kind must be the name of a rule, not \"" + name + "\".");
