@@ -8,6 +8,7 @@ relevance is. Rules whose denominators do not cancel have condition one.
 from __future__ import annotations
 
 import numpy as np
+
 import reference
 from reference import Values
 from relprop import Explainer, rules

@@ -18,6 +18,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from relprop import graph as g
 from relprop import rules
 

@@ -11,9 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+
 import reference
 import relprop
-import torch
 from agreement import bounds
 from networks import NETWORKS, initialise
 from relprop import Explainer, Graph
@@ -21,7 +23,6 @@ from relprop.composites import assign, preset
 from relprop.composites import parameters as preset_parameters
 from relprop.graph import MaxPool2d
 from relprop.ledger import Ledger
-from torch import nn
 
 SIZES = {"alexnet": 64, "resnet20": 32, "vgg16": 32, "vgg16_bn": 32}
 PRESETS = list(relprop.PRESETS)
@@ -83,7 +84,7 @@ def tolerance(name: str, composite: str) -> float:
     There zennit in float32 errs as much from image to image: 2e-5 to 3e-3.
     """
     if composite != "epsilon":
-        return 1e-5
+        return 3e-5 if name == "efficientnet_lite0" else 1e-5  # sums that no ReLU follows
     return 1e-4 if name in ("alexnet", "vgg16", "googlenet", "squeezenet") else 1e-3
 
 

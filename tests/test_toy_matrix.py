@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 import relprop
 from relprop import UnsupportedOperatorError
 from toy_networks import LATER, TOY_NETWORKS, toy
