@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from hypothesis import strategies as st
 from numpy.random import Generator
+
 from relprop import graph as g
 from relprop import rules
 

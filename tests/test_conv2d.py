@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import assert_agrees, away_from_the_sign_test
-from cases import BATCHES, CONV2D, KINDS, LINEAR_RULES, SEEDS, Case, conv2d, linear_rules, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agreement import assert_agrees, away_from_the_sign_test
+from cases import BATCHES, CONV2D, KINDS, LINEAR_RULES, SEEDS, Case, conv2d, linear_rules, numbers
 from relprop import graph as g
 from relprop import rules
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from agreement import assert_agrees, away_from_the_sign_test
 from cases import (
     BATCHES,
@@ -16,8 +19,6 @@ from cases import (
     linear_rules,
     numbers,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from relprop import rules
 
 

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from cases import conv2d, numbers, pools
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cases import conv2d, numbers, pools
 from relprop import graph as g
 
 

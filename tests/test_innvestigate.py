@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from peers import peer
 from relprop import Explainer, rules
 from relprop import graph as g

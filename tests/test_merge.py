@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
-from cases import BATCHES, KINDS, SEEDS, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agreement import assert_agrees
+from cases import BATCHES, KINDS, SEEDS, numbers
 from relprop import Explainer, rules
 from relprop import graph as g
 

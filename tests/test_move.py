@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from agreement import assert_agrees
-from cases import BATCHES, SEEDS, numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agreement import assert_agrees
+from cases import BATCHES, SEEDS, numbers
 from relprop import graph as g
 from relprop import rules
 

@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+
 from agreement import assert_agrees
 from cases import numbers
 from relprop import graph as g

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
-from cases import BATCHES, KINDS, POOL, SEEDS, Case, numbers, pools
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from agreement import assert_agrees
+from cases import BATCHES, KINDS, POOL, SEEDS, Case, numbers, pools
 from relprop import graph as g
 from relprop import rules
 

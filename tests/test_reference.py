@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import CONV2D, DENSE, LINEAR_RULES, Case, conv2d, linear_rules, numbers, pools
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cases import CONV2D, DENSE, LINEAR_RULES, Case, conv2d, linear_rules, numbers, pools
 from reference import evaluate, forward, plain_product, product, propagate, relevance
 from reference import parameters as weight_and_bias
 from relprop import graph as g

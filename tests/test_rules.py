@@ -6,6 +6,7 @@ import math
 import pickle
 
 import pytest
+
 from relprop.rules import (
     AlphaBeta,
     Epsilon,
