@@ -47,11 +47,28 @@ struct Places {
     Places &operator=(const Places &) = delete;
 };
 
+// Products summed in a row before their sum joins the others: rounding then grows with the number
+// of such runs, not of products.
+constexpr int longest_run = 128;
+
+// sums[rows][panel] += acc, which starts anew.
+template <int rows, int vectors> void collect(float *sums, Vec (&acc)[rows][vectors]) {
+    for (int m = 0; m < rows; ++m)
+        for (int v = 0; v < vectors; ++v) {
+            float *sum = sums + m * panel + v * lanes;
+            store(sum, load(sum) + acc[m][v]);
+            acc[m][v] = Vec{};
+        }
+}
+
 // rows x (vectors * lanes) sums over all sources and taps, written to sums[rows][panel].
 template <int rows, int vectors>
 void tile(const Product &p, const int64_t *offsets, int64_t channel, const float *const *weights,
           float *sums) {
     Vec acc[rows][vectors] = {};
+    for (int i = 0; i < rows * panel; ++i)
+        sums[i] = 0.0f;
+    int left = longest_run;
     for (int s = 0; s < p.sources; ++s) {
         const float *w = weights[s];
         const float *data = p.source[s].data + channel;
@@ -61,19 +78,25 @@ void tile(const Product &p, const int64_t *offsets, int64_t channel, const float
                 const int64_t offset = offsets[t * tile_rows + m];
                 a[m] = offset == outside ? p.zeros : data + offset;
             }
-            for (int k = 0; k < p.run; ++k, w += vectors * lanes) {
-                Vec b[vectors];
-                for (int v = 0; v < vectors; ++v)
-                    b[v] = load(w + v * lanes);
-                for (int m = 0; m < rows; ++m)
+            for (int k = 0; k < p.run;) {
+                const int stop = smaller(p.run, k + left);
+                left -= stop - k;
+                for (; k < stop; ++k, w += vectors * lanes) {
+                    Vec b[vectors];
                     for (int v = 0; v < vectors; ++v)
-                        acc[m][v] += a[m][k] * b[v];
+                        b[v] = load(w + v * lanes);
+                    for (int m = 0; m < rows; ++m)
+                        for (int v = 0; v < vectors; ++v)
+                            acc[m][v] += a[m][k] * b[v];
+                }
+                if (left == 0) {
+                    collect<rows, vectors>(sums, acc);
+                    left = longest_run;
+                }
             }
         }
     }
-    for (int m = 0; m < rows; ++m)
-        for (int v = 0; v < vectors; ++v)
-            store(sums + m * panel + v * lanes, acc[m][v]);
+    collect<rows, vectors>(sums, acc);
 }
 
 // The same for depthwise layers: every channel has its own input, weights are [tap][channels].
