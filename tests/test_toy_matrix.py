@@ -9,9 +9,10 @@ from relprop import UnsupportedOperatorError
 from toy_networks import LATER, TOY_NETWORKS, toy
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", [name for name in TOY_NETWORKS if name not in LATER])
-def test_relevance_sums_to_the_score(name: str) -> None:
-    module, x = toy(name)
+def test_relevance_sums_to_the_score(name: str, seed: int) -> None:
+    module, x = toy(name, seed)
     explainer = relprop.Explainer(relprop.load(module, x), "epsilon", epsilon=1e-9)
     result = explainer(x.numpy(), "argmax")
     scores = result.scores[[0, 1], result.target]

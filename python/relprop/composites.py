@@ -242,45 +242,51 @@ def describe(matcher: Matcher) -> str:
     return f"predicate {getattr(matcher, '__name__', repr(matcher))}"
 
 
-_OTHERS = (
-    Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(1e-6)),
-    Entry(MaxPool2d, WinnerTakesAll()),
-    Entry(Mul, SignalTakesAll()),
-    Entry((*_MOVES, LocalResponseNorm), Pass()),
-)
-"""What all presets share. A preset's ``epsilon`` is for layers with weights only, as in zennit:
-a large one there must not swallow what sums and average pools hand down."""
-
-
-def _composite(name: str, convolution: Rule, dense: Rule, *first: Entry) -> Composite:
-    layers = (Entry(Conv2d, convolution), Entry(Dense, dense))
-    return Composite(name, (*first, *layers, *_OTHERS))
+def _composite(
+    name: str, convolution: Rule, dense: Rule, *first: Entry, epsilon: float = 1e-6
+) -> Composite:
+    # A preset's epsilon is for layers with weights: a large one must not swallow what sums and
+    # average pools hand down, which is theirs at zennit's 1e-6. A smaller one is a wish for
+    # exactness, and that is theirs as well.
+    return Composite(
+        name,
+        (
+            *first,
+            Entry(Conv2d, convolution),
+            Entry(Dense, dense),
+            Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(min(epsilon, 1e-6))),
+            Entry(MaxPool2d, WinnerTakesAll()),
+            Entry(Mul, SignalTakesAll()),
+            Entry((*_MOVES, LocalResponseNorm), Pass()),
+        ),
+    )
 
 
 def _epsilon_plus(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    return _composite("epsilon_plus", ZPlus(bias), Epsilon(epsilon, bias))
+    dense = Epsilon(epsilon, bias)
+    return _composite("epsilon_plus", ZPlus(bias), dense, epsilon=epsilon)
 
 
 def _epsilon_plus_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    first = Entry(First(), Flat())
-    return _composite("epsilon_plus_flat", ZPlus(bias), Epsilon(epsilon, bias), first)
+    first, dense = Entry(First(), Flat()), Epsilon(epsilon, bias)
+    return _composite("epsilon_plus_flat", ZPlus(bias), dense, first, epsilon=epsilon)
 
 
 def _epsilon_alpha2_beta1(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    return _composite("epsilon_alpha2_beta1", AlphaBeta(2.0, 1.0, bias), Epsilon(epsilon, bias))
+    rule, dense = AlphaBeta(2.0, 1.0, bias), Epsilon(epsilon, bias)
+    return _composite("epsilon_alpha2_beta1", rule, dense, epsilon=epsilon)
 
 
 def _epsilon_alpha2_beta1_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    first = Entry(First(), Flat())
-    rule = AlphaBeta(2.0, 1.0, bias)
-    return _composite("epsilon_alpha2_beta1_flat", rule, Epsilon(epsilon, bias), first)
+    first, rule, dense = Entry(First(), Flat()), AlphaBeta(2.0, 1.0, bias), Epsilon(epsilon, bias)
+    return _composite("epsilon_alpha2_beta1_flat", rule, dense, first, epsilon=epsilon)
 
 
 def _epsilon_gamma_box(
     low: Bound, high: Bound, epsilon: float = 1e-6, gamma: float = 0.25, bias: Bias = "absorb"
 ) -> Composite:
-    first = Entry(First((Conv2d,)), ZBox(low, high))
-    return _composite("epsilon_gamma_box", Gamma(gamma, bias), Epsilon(epsilon, bias), first)
+    first, dense = Entry(First((Conv2d,)), ZBox(low, high)), Epsilon(epsilon, bias)
+    return _composite("epsilon_gamma_box", Gamma(gamma, bias), dense, first, epsilon=epsilon)
 
 
 def _excitation_backprop(bias: Bias = "absorb") -> Composite:
@@ -297,7 +303,8 @@ def _alpha2_beta1(bias: Bias = "absorb") -> Composite:
 
 
 def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
-    return _composite("epsilon", Epsilon(epsilon, bias), Epsilon(epsilon, bias))
+    rule = Epsilon(epsilon, bias)
+    return _composite("epsilon", rule, rule, epsilon=epsilon)
 
 
 PRESETS: dict[str, Callable[..., Composite]] = {
