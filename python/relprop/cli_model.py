@@ -1,0 +1,137 @@
+"""The options that say which model a command is about, and how photos become its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relprop.model import Model
+from relprop.preprocessing import Preprocessing
+
+_OWN_MODEL = "For a model given as package.module:callable"
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make a check of an option's value."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
+        return value
+
+    return check
+
+
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A built-in name (efficientnet-lite0), or package.module:callable that returns "
+        "a torch module.",
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="H,W", help="Height and width of the input.", rich_help_panel=_OWN_MODEL),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B",
+        help="What is subtracted from pixels (0 to 255), in the network's channel order.",
+        rich_help_panel=_OWN_MODEL,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R,G,B", help="What they are divided by then.", rich_help_panel=_OWN_MODEL
+    ),
+]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Scale the short side to this and cut out the centre, instead of scaling the "
+        "whole photo to the input's size.",
+        rich_help_panel=_OWN_MODEL,
+    ),
+]
+Interpolation = Annotated[
+    str,
+    typer.Option(
+        metavar="bilinear|bicubic",
+        callback=one_of("bilinear", "bicubic"),
+        help="How photos are scaled.",
+        rich_help_panel=_OWN_MODEL,
+    ),
+]
+ChannelOrder = Annotated[
+    str,
+    typer.Option(
+        metavar="rgb|bgr|grey",
+        callback=one_of("rgb", "bgr", "grey"),
+        help="The network's channels.",
+        rich_help_panel=_OWN_MODEL,
+    ),
+]
+Classes = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Class names, one a line.", rich_help_panel=_OWN_MODEL),
+]
+
+
+def load_model(name: str, preprocessing: Preprocessing | None, classes: Path | None) -> Model:
+    """Load the model; whatever a callable of the user's raises is said in words."""
+    from relprop.loading import load
+
+    names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else ()
+    try:
+        return load(name, preprocessing=preprocessing, classes=names)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+        if preprocessing is None and str(error).startswith("example is needed"):
+            raise ValueError(f"{name}: give --size, --mean and --std, as it was trained.") from None
+        raise
+    except Exception as error:  # a callable of the user's may raise anything
+        raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
+
+
+def read_preprocessing(
+    size: str | None,
+    mean: str | None,
+    std: str | None,
+    resize: int | None,
+    interpolation: Any,  # checked with the options
+    channel_order: Any,
+) -> Preprocessing | None:
+    """Make the preprocessing that the options describe, None where they say nothing."""
+    given = {"--size": size, "--mean": mean, "--std": std}
+    if not any(given.values()) and resize is None:
+        return None
+    missing = [option for option, text in given.items() if text is None]
+    if missing:
+        raise typer.BadParameter(f"needs {', '.join(missing)} as well.", param_hint="preprocessing")
+    height, width = (int(v) for v in _numbers("--size", size, count=2))
+    channels = 1 if channel_order == "grey" else 3
+    return Preprocessing(
+        size=(height, width),
+        mean=_numbers("--mean", mean, count=channels),
+        std=_numbers("--std", std, count=channels),
+        resize=resize,
+        interpolation=interpolation,
+        channel_order=channel_order,
+    )
+
+
+def _numbers(option: str, text: str | None, count: int) -> tuple[float, ...]:
+    """Read numbers between commas; a single one stands for all."""
+    try:
+        values = tuple(float(part) for part in (text or "").split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, count):
+        raise typer.BadParameter(f"{text!r} is not {count} numbers.", param_hint=option)
+    return values * count if len(values) == 1 else values

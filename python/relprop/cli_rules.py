@@ -1,0 +1,90 @@
+"""The options that give nodes their rules: preset, its parameters, rules of single nodes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, get_args
+
+import typer
+
+from relprop import rules
+from relprop.composites import PRESETS, Matcher, parameters
+from relprop.graph import Graph
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        "-p",
+        metavar="KEY=VALUE",
+        help="Parameter of the preset, such as epsilon=1e-9 or low=-2.1,-2.0,-1.8.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        "-r",
+        metavar="NODE=RULE",
+        help="Rule for a node's name, an operator type or a layer's position, before the "
+        "preset's: 0=Flat() or Conv2d=Gamma(0.5).",
+    ),
+]
+
+
+def preset_parameters(presets: Sequence[str], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Hand every KEY=VALUE to the presets that know the key."""
+    for preset in presets:
+        if preset not in PRESETS:
+            close = get_close_matches(preset, PRESETS, n=3) or list(PRESETS)
+            raise typer.BadParameter(
+                f"there is no preset {preset!r}; did you mean {', '.join(close)}?",
+                param_hint="--composite",
+            )
+    values: dict[str, dict[str, Any]] = {preset: {} for preset in presets}
+    for text in texts:
+        key, _, value = text.partition("=")
+        takers = [preset for preset in presets if key in parameters(preset)]
+        if not takers:
+            known = sorted({key for preset in presets for key in parameters(preset)})
+            raise typer.BadParameter(
+                f"{text!r} is not KEY=VALUE with one of {', '.join(known)}.", param_hint="--param"
+            )
+        for preset in takers:
+            values[preset][key] = _value(value)
+    return values
+
+
+def _value(text: str) -> float | tuple[float, ...] | str:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def overrides(texts: Sequence[str], graph: Graph) -> dict[Matcher, rules.Rule]:
+    """Read every NODE=RULE."""
+    return dict(_override(text, graph) for text in texts)
+
+
+def _override(text: str, graph: Graph) -> tuple[Matcher, rules.Rule]:
+    """Read NODE=RULE, the rule written as it is printed."""
+    node, _, source = text.partition("=")
+    kinds = {kind.__name__: kind for kind in get_args(rules.Rule)} | {"ZPlus": rules.ZPlus}
+    try:
+        call = ast.parse(source, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError(f"{source!r} is not a rule such as Gamma(0.25)")
+        if call.func.id not in kinds:
+            raise ValueError(f"{call.func.id!r} is not one of the rules {', '.join(kinds)}")
+        values = [ast.literal_eval(value) for value in call.args]
+        named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        rule = kinds[call.func.id](*values, **named)
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--rule") from None
+    if node not in graph.nodes and node.lstrip("-").isdigit():
+        return int(node), rule
+    return node, rule
