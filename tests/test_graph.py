@@ -89,6 +89,20 @@ WEIGHT = np.zeros((4, 3, 3, 3), np.float32)
         (g.Dense(WEIGHT[0, 0]), [(4,)], "weight (3, 3) does not fit an input of shape (4,)"),
         (g.Dense(WEIGHT), [(3,)], "weight must have 2 axes, not 4"),
         (g.MaxPool2d((9, 1), (1, 1)), [(3, 8, 8)], "a window of 9 does not fit an axis of 8"),
+        (g.MaxPool2d((0, 1), (1, 1)), [(3, 8, 8)], "kernel=0, stride=1 and dilation=1 must be"),
+        (g.Conv2d(WEIGHT, stride=(1, 0)), [(3, 8, 8)], "kernel=3, stride=0 and dilation=1 must be"),
+        (
+            g.Conv2d(WEIGHT, padding=(0, 0, -1, 3)),
+            [(3, 8, 8)],
+            "padding (-1, 3) at least 0",
+        ),
+        (
+            g.AvgPool2d((2, 2), (1, 1), divisor=0),
+            [(3, 8, 8)],
+            "divisor must be at least 1, not 0",
+        ),
+        (g.LocalResponseNorm(0), [(3, 8, 8)], "size must be at least 1, not 0"),
+        (g.Softmax(1), [(3,)], "axis 1 does not fit an input of shape (3,)"),
         (g.Mean((1,)), [(3,)], "axes (1,) do not fit an input of shape (3,)"),
         (g.Mean((0, 0)), [(3,)], "axes (0, 0) do not fit"),
         (
@@ -126,6 +140,8 @@ def test_names_and_arity() -> None:
         graph.add("y", g.Add(), ["x"])
     with pytest.raises(ValueError, match=r"node 'y' \(Mul\) cannot take 3 inputs"):
         graph.add("y", g.Mul(), ["x", "x", "x"])
+    with pytest.raises(ValueError, match=r"node 'y' has \d+ values; a node has at most 2147483647"):
+        graph.add("y", g.Input((2**16, 2**15)))
     with pytest.raises(ValueError, match="a graph has one input, not 0"):
         _ = g.Graph().input
 

@@ -21,6 +21,9 @@ Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
 """Top, bottom, left, right."""
 
+MOST_VALUES = 2**31 - 1
+"""Of one node and sample: the core counts them in 32 bits."""
+
 Function = Literal[
     "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"
 ]
@@ -33,6 +36,11 @@ def _require(condition: bool, text: str) -> None:
 
 def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_mode: bool) -> int:
     """Number of window positions along one axis, as torch and Caffe count them."""
+    _require(
+        min(kernel, stride, dilation) >= 1 and min(pads) >= 0,
+        f"kernel={kernel}, stride={stride} and dilation={dilation} must be at least 1 and "
+        f"padding {pads} at least 0.",
+    )
     span = size + sum(pads) - dilation * (kernel - 1) - 1
     if span < 0:
         raise ValueError(
@@ -177,6 +185,10 @@ class AvgPool2d:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         channels, height, width = _image("AvgPool2d", inputs[0])
+        _require(
+            self.divisor is None or self.divisor >= 1,
+            f"divisor must be at least 1, not {self.divisor}.",
+        )
         top, bottom, left, right = self.padding
         return (
             channels,
@@ -241,6 +253,7 @@ class LocalResponseNorm:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         _image("LocalResponseNorm", inputs[0])
+        _require(self.size >= 1, f"size must be at least 1, not {self.size}.")
         return inputs[0]
 
 
@@ -262,6 +275,10 @@ class Softmax:
     axis: int
 
     def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            0 <= self.axis < len(inputs[0]),
+            f"axis {self.axis} does not fit an input of shape {inputs[0]}.",
+        )
         return inputs[0]
 
 
@@ -451,6 +468,10 @@ class Graph:
         except ValueError as error:
             raise ValueError(f"node {name!r} ({type(operator).__name__}): {error}") from None
         _require(all(n > 0 for n in shape), f"node {name!r} has an empty shape {shape}.")
+        _require(
+            math.prod(shape) <= MOST_VALUES,
+            f"node {name!r} has {math.prod(shape)} values; a node has at most {MOST_VALUES}.",
+        )
         self.nodes[name] = Node(name, operator, tuple(inputs), shape)
         self.output = name
         return name
