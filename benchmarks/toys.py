@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import relprop
 import torch
 from torch import Tensor, nn
+
+import relprop
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import toy_networks

@@ -7,7 +7,7 @@
 
 namespace relprop::cuda {
 
-// ---- kernels -------------------------------------------------------------------------------------
+// ---- kernels
 
 namespace {
 
@@ -94,15 +94,11 @@ __global__ void average_pool_relevance_kernel(Pool p, int64_t count) {
     p.result[thread_index()] = sum;
 }
 
-// ---- launchers -----------------------------------------------------------------------------------
+// ---- launchers
 
-int64_t input_values(const Pool &p) {
-    return p.n * p.y.size * p.x.size * p.channels;
-}
+int64_t input_values(const Pool &p) { return p.n * p.y.size * p.x.size * p.channels; }
 
-int64_t output_values(const Pool &p) {
-    return p.n * p.y.outputs * p.x.outputs * p.channels;
-}
+int64_t output_values(const Pool &p) { return p.n * p.y.outputs * p.x.outputs * p.channels; }
 
 } // namespace
 
