@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool2d,
@@ -42,12 +43,6 @@ from relprop.graph import (
     Softmax,
 )
 
-BATCH_AXIS = "it touches the batch axis; samples must be independent"
-
-
-class Unsupported(Exception):
-    """Why one traced operator cannot be represented."""
-
 
 def is_data(value: Any) -> bool:
     """Whether a value comes from the input: it is the name of a node then, or a list of such."""
@@ -70,15 +65,6 @@ def module_of(node: fx.Node) -> tuple[str, str]:
             kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
             return path.split("@")[0], kind  # "relu@1" is the second call of "relu"
     return "", ""
-
-
-def unique(graph: Graph, name: str) -> str:
-    """The name itself, or with "#2", "#3" and so on where it is taken."""
-    count, free = 1, name
-    while free in graph.nodes:
-        count += 1
-        free = f"{name}#{count}"
-    return free
 
 
 def to_array(name: str, tensor: torch.Tensor) -> Array:

@@ -20,16 +20,8 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends.aten import (
-    BATCH_AXIS,
-    TABLE,
-    Call,
-    Unsupported,
-    bind,
-    is_data,
-    module_of,
-    operator_name,
-)
+from relprop.frontends.aten import TABLE, Call, bind, is_data, module_of, operator_name
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, refusal
 from relprop.graph import Graph, Input
 
 _MODE_DEPENDENT = (
@@ -167,10 +159,7 @@ class _Conversion:
             if node.op == "call_function":
                 self.values[node] = self._evaluate(node)
         if self.problems:
-            raise UnsupportedOperatorError(
-                "the model holds operators that relprop cannot represent:\n  "
-                + "\n  ".join(self.problems)
-            )
+            raise refusal(self.problems)
         # The last result is the module's own; an input changed in place comes before it.
         output = self.values[next(n for n in traced.nodes if n.op == "output").args[0][-1]]
         if not is_data(output):

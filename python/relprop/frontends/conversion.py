@@ -1,0 +1,30 @@
+"""What every front end needs: free names, a way to give up on one operator, one error for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relprop.errors import UnsupportedOperatorError
+from relprop.graph import Graph
+
+BATCH_AXIS = "it touches the batch axis; samples must be independent"
+
+
+class Unsupported(Exception):
+    """Why one operator of a model cannot be represented."""
+
+
+def unique(graph: Graph, name: str) -> str:
+    """The name itself, or with "#2", "#3" and so on where it is taken."""
+    count, free = 1, name
+    while free in graph.nodes:
+        count += 1
+        free = f"{name}#{count}"
+    return free
+
+
+def refusal(problems: Iterable[str]) -> UnsupportedOperatorError:
+    """The error that lists every operator that was given up on."""
+    return UnsupportedOperatorError(
+        "the model holds operators that relprop cannot represent:\n  " + "\n  ".join(problems)
+    )
