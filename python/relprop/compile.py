@@ -347,7 +347,9 @@ class _Lowering:
             len(shape) == len(node.shape) or extent_of(shape)[:2] == (1, 1)
         )
         same = alike and np.array_equal(_stored(index), np.arange(index.size))
-        if same and not self.blocks(node):
+        # Shared by other readers, the tensor's relevance is the sum of theirs, not this node's.
+        alone = len(self.readers[node.inputs[0]]) == 1
+        if same and alone and not self.blocks(node):
             return source
         return self.move(source, index, 0.0, node.shape, self.blocks(node))
 
