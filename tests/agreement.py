@@ -83,11 +83,61 @@ def assert_agrees(
         )
 
 
+def assert_every_node_agrees(explainer: Explainer, x: g.Array, target: object) -> None:
+    """Each node's relevance follows from the core's own values, and the relevance behind it.
+
+    Unlike a comparison from end to end, no rounding of one node is judged at another.
+    """
+    graph = explainer.graph
+    wanted = {graph.output}
+    for node in reversed(list(graph)):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    alive = [node for node in graph if node.name in wanted]
+    names = [node.name for node in alive if node.name != graph.input.name]
+    result = explainer(x, target, intermediate=names)
+    values = {**result.activations, graph.input.name: x}
+    found = {**result.intermediate, graph.input.name: result.relevance}
+    expected = {node.name: np.zeros((len(x), *node.shape)) for node in alive}
+    reach = {node.name: np.zeros((len(x), *node.shape)) for node in alive}
+    live = reference.input_dependent(graph)
+    for node in alive:
+        if not node.inputs:
+            continue
+        # Where a ReLU is fused there is no value before it, and its rule needs none.
+        inputs = [
+            np.asarray(values.get(source, np.zeros((len(x), *graph[source].shape))), np.float64)
+            for source in node.inputs
+        ]
+        r = found[node.name].astype(np.float64)
+        rule = explainer.rules[node.name]
+        shares, _ = reference.propagate(
+            node.operator,
+            rule,
+            inputs,
+            r,
+            form="products",
+            gate=reference.gate_of(graph, node),
+            constant=tuple(source not in live for source in node.inputs),
+        )
+        sizes, _ = bounds(node.operator, rule, inputs, r, shares)
+        for source, share, size in zip(node.inputs, shares, sizes, strict=True):
+            expected[source] = expected[source] + share
+            reach[source] = reach[source] + size
+    for node in alive:
+        if node.name != graph.output:
+            error = np.linalg.norm(found[node.name] - expected[node.name])
+            limit = TOLERANCE * np.linalg.norm(reach[node.name]) + 1e-30
+            assert error <= limit, (node.name, error, limit)
+
+
 def bounds(
     operator: g.Operator, rule: rules.Rule, inputs: list[Values], r: Values, expected: list[Values]
 ) -> tuple[list[Values], Values]:
     """Per input the size that errors are measured by, and per sample that of the ledger."""
-    if isinstance(operator, reference.LINEAR) and not isinstance(rule, (rules.Pass, rules.Zero)):
+    if isinstance(rule, rules.Zero):
+        return [np.zeros_like(x) for x in inputs], reference.per_sample(np.abs(r))
+    if isinstance(operator, reference.LINEAR) and not isinstance(rule, rules.Pass):
         return linear_bounds(operator, rule, inputs[0], r)
     if isinstance(operator, g.Add):
         branches = reference.aligned(inputs)

@@ -16,7 +16,7 @@ from torch import nn
 
 import reference
 import relprop
-from agreement import bounds
+from agreement import assert_every_node_agrees
 from networks import NETWORKS, initialise
 from relprop import Explainer, Graph
 from relprop.composites import assign, preset
@@ -97,34 +97,7 @@ def relative_errors(found: np.ndarray, truth: np.ndarray) -> list[float]:
 def test_every_node_is_exact_given_what_it_read(name: str, composite: str) -> None:
     """Each node's relevance from the core's own float32 values and relevance behind it."""
     graph, x = network(name)
-    explainer = Explainer(graph, composite, **box(composite))
-    names = [node.name for node in graph if node.name != graph.input.name]
-    result = explainer(x[:1], "argmax", intermediate=names)
-    values = {**result.activations, graph.input.name: x[:1]}
-    found = {**result.intermediate, graph.input.name: result.relevance}
-    expected = {node.name: np.zeros((1, *node.shape)) for node in graph}
-    reach = {node.name: np.zeros((1, *node.shape)) for node in graph}
-    for node in graph:
-        if not node.inputs:
-            continue
-        # A ReLU that is fused leaves no value before it, and needs none.
-        inputs = [
-            np.asarray(values.get(source, np.zeros((1, *graph[source].shape))), np.float64)
-            for source in node.inputs
-        ]
-        r = found[node.name].astype(np.float64)
-        rule = explainer.rules[node.name]
-        shares, _ = reference.propagate(
-            node.operator, rule, inputs, r, form="products", gate=reference.gate_of(graph, node)
-        )
-        sizes, _ = bounds(node.operator, rule, inputs, r, shares)
-        for source, share, size in zip(node.inputs, shares, sizes):
-            expected[source] = expected[source] + share
-            reach[source] = reach[source] + size
-    for node in graph:
-        if node.name != graph.output:
-            error = np.linalg.norm(found[node.name] - expected[node.name])
-            assert error <= 1e-5 * np.linalg.norm(reach[node.name]), (node.name, error)
+    assert_every_node_agrees(Explainer(graph, composite, **box(composite)), x[:1], "argmax")
 
 
 def check_ledger(found: Ledger, expected, booked, composite: str) -> None:
