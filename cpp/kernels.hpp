@@ -55,24 +55,30 @@ struct ProductSource {
     const float *weights = nullptr; // packed by Kernels::pack
 };
 
-// Both products of every linear layer: for each pixel of a grid, the sum over sources and taps of
-// source[tap] @ weights[tap]. Forward convolution, the backward product of each stride phase, and
-// dense layers (1 x 1 images) are all this, with other taps.
-struct Product {
-    ProductSource source[2];
-    int sources = 1;
-    int64_t n = 0;
+// Which pixels of the source feed which pixels of the destination: each pixel of a grid reads some
+// taps and writes one pixel. A convolution is one such grid, its adjoint one for each phase of the
+// stride; a dense layer is a convolution of 1 x 1 images.
+struct TapGrid {
     Image from; // the source images
     Image to;   // the destination images
     int groups = 1;
-    int run = 0;                  // floats read per tap and group
-    const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     const Tap *taps = nullptr;
     int tap_count = 0;
-    int grid_height = 0, grid_width = 0;
-    int step_y = 1, step_x = 1;         // grid pixel (y, x) reads from (y step_y, x step_x) + tap
+    int height = 0, width = 0;
+    int step_y = 1, step_x = 1;         // pixel (y, x) reads from (y step_y, x step_x) + tap
     int out_step_y = 1, out_step_x = 1; // and writes (y out_step_y + out_y, x out_step_x + out_x)
     int out_y = 0, out_x = 0;
+};
+
+// Both products of every linear layer: for each pixel of the grid, the sum over sources and taps of
+// source[tap] @ weights[tap].
+struct Product {
+    TapGrid grid;
+    int64_t n = 0;
+    ProductSource source[2];
+    int sources = 0;
+    int run = 0;                  // floats read per tap and group
+    const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     Epilogue epilogue;
 };
 
@@ -98,16 +104,13 @@ struct Prepare {
     float *out;         // [n, top + height + bottom, left + width + right, channels]
 };
 
-// out = sum over windows and the channels of the group of share: flat and bias="distribute".
+// out = sum over the taps of the grid and the channels of the group of share: what flat and
+// bias="distribute" hand down, the same to every real input.
 struct Spread {
+    TapGrid grid;
     int64_t n;
-    Image from; // of share: the layer's output
-    Image to;   // of out: the layer's input
-    int groups;
-    int kernel_y, kernel_x, stride_y, stride_x, dilation_y, dilation_x, top, left;
-    const float *share; // [n, from]
-    float *sums;        // [n, from.height, from.width, groups]  scratch
-    float *out;         // [n, to]
+    const float *sums; // [n, from.height, from.width, groups]  by group_sums
+    float *out;        // [n, to]
     bool add;
 };
 
@@ -180,6 +183,9 @@ struct Kernels {
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
     void (*prepare)(const Prepare &, Stream);
+    // per row and group the sum of share [rows, channels]
+    void (*group_sums)(const float *share, int64_t rows, int channels, int groups, float *sums,
+                       Stream);
     void (*spread)(const Spread &, Stream);
     int (*chunks)(int groups, int out); // that product and message cut a row into
     void (*message)(const Message &, int64_t rows, int channels, Stream);

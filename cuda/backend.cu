@@ -25,6 +25,7 @@ const Kernels backend = {
     .product = not_yet,
     .depthwise = not_yet,
     .prepare = not_yet,
+    .group_sums = not_yet,
     .spread = not_yet,
     .chunks = not_yet,
     .message = not_yet,

@@ -13,6 +13,7 @@ const Kernels backend = {
     .product = product,
     .depthwise = depthwise,
     .prepare = prepare,
+    .group_sums = group_sums,
     .spread = spread,
     .chunks = chunks,
     .message = message,

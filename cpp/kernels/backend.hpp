@@ -10,6 +10,7 @@ int64_t pack(const Packing &, const float *weights, float *packed);
 void product(const Product &, Stream);
 void depthwise(const Product &, Stream);
 void prepare(const Prepare &, Stream);
+void group_sums(const float *share, int64_t rows, int channels, int groups, float *sums, Stream);
 void spread(const Spread &, Stream);
 int chunks(int groups, int out);
 void message(const Message &, int64_t rows, int channels, Stream);

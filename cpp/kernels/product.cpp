@@ -22,23 +22,25 @@ struct Places {
     int64_t *taps;
     int64_t row[block_rows];
 
-    Places(const Product &p, int64_t first, int rows) {
+    Places(const TapGrid &grid, int64_t first, int rows) {
         const int tiles = ceil_div(rows, tile_rows);
-        taps = new int64_t[static_cast<int64_t>(tiles) * p.tap_count * tile_rows];
+        taps = new int64_t[static_cast<int64_t>(tiles) * grid.tap_count * tile_rows];
         for (int i = 0; i < tiles * tile_rows; ++i) {
             // pixels beyond the last repeat it; their results are not stored
             const int64_t pixel = first + smaller(i, rows - 1);
-            const int x = static_cast<int>(pixel % p.grid_width);
-            const int y = static_cast<int>(pixel / p.grid_width % p.grid_height);
-            const int64_t n = pixel / p.grid_width / p.grid_height;
-            row[i] = (n * p.to.height + y * p.out_step_y + p.out_y) * p.to.width +
-                     x * p.out_step_x + p.out_x;
-            int64_t *out = taps + (i / tile_rows) * p.tap_count * tile_rows + i % tile_rows;
-            for (int t = 0; t < p.tap_count; ++t, out += tile_rows) {
-                const int sy = y * p.step_y + p.taps[t].y, sx = x * p.step_x + p.taps[t].x;
-                const bool inside = sy >= 0 && sy < p.from.height && sx >= 0 && sx < p.from.width;
-                *out = inside ? ((n * p.from.height + sy) * p.from.width + sx) * p.from.channels
-                              : outside;
+            const int x = static_cast<int>(pixel % grid.width);
+            const int y = static_cast<int>(pixel / grid.width % grid.height);
+            const int64_t n = pixel / grid.width / grid.height;
+            row[i] = (n * grid.to.height + y * grid.out_step_y + grid.out_y) * grid.to.width +
+                     x * grid.out_step_x + grid.out_x;
+            int64_t *out = taps + (i / tile_rows) * grid.tap_count * tile_rows + i % tile_rows;
+            for (int t = 0; t < grid.tap_count; ++t, out += tile_rows) {
+                const int sy = y * grid.step_y + grid.taps[t].y;
+                const int sx = x * grid.step_x + grid.taps[t].x;
+                const bool inside =
+                    sy >= 0 && sy < grid.from.height && sx >= 0 && sx < grid.from.width;
+                const int64_t from = (n * grid.from.height + sy) * grid.from.width + sx;
+                *out = inside ? from * grid.from.channels : outside;
             }
         }
     }
@@ -72,7 +74,7 @@ void tile(const Product &p, const int64_t *offsets, int64_t channel, const float
     for (int s = 0; s < p.sources; ++s) {
         const float *w = weights[s];
         const float *data = p.source[s].data + channel;
-        for (int t = 0; t < p.tap_count; ++t) {
+        for (int t = 0; t < p.grid.tap_count; ++t) {
             const float *a[rows];
             for (int m = 0; m < rows; ++m) {
                 const int64_t offset = offsets[t * tile_rows + m];
@@ -104,11 +106,11 @@ template <int rows, int vectors>
 void depthwise_tile(const Product &p, const int64_t *offsets, int64_t channel,
                     const float *const *weights, float *sums) {
     Vec acc[rows][vectors] = {};
-    const int64_t stride = static_cast<int64_t>(ceil_div(p.to.channels, panel)) * panel;
+    const int64_t stride = static_cast<int64_t>(ceil_div(p.grid.to.channels, panel)) * panel;
     for (int s = 0; s < p.sources; ++s) {
         const float *w = weights[s];
         const float *data = p.source[s].data + channel;
-        for (int t = 0; t < p.tap_count; ++t, w += stride) {
+        for (int t = 0; t < p.grid.tap_count; ++t, w += stride) {
             for (int m = 0; m < rows; ++m) {
                 const int64_t offset = offsets[t * tile_rows + m];
                 const float *a = offset == outside ? p.zeros : data + offset;
@@ -144,14 +146,14 @@ Tile pick_tile(int rows, bool depthwise, bool wide) {
 }
 
 void run_product(const Product &p, bool depthwise) {
-    const int groups = depthwise ? 1 : p.groups;
-    const int out = p.to.channels / groups;
+    const int groups = depthwise ? 1 : p.grid.groups;
+    const int out = p.grid.to.channels / groups;
     const int panels = panels_of(out);
-    const int64_t pixels = p.n * p.grid_height * p.grid_width;
+    const int64_t pixels = p.n * p.grid.height * p.grid.width;
     const int64_t blocks = (pixels + block_rows - 1) / block_rows;
     const int panel_blocks = ceil_div(panels, block_panels);
-    const int64_t per_panel = static_cast<int64_t>(p.tap_count) * p.run * panel;
-    const int64_t per_group = static_cast<int64_t>(p.tap_count) * p.run *
+    const int64_t per_panel = static_cast<int64_t>(p.grid.tap_count) * p.run * panel;
+    const int64_t per_group = static_cast<int64_t>(p.grid.tap_count) * p.run *
                               ((panels - 1) * panel + width_of(out, panels - 1));
 
     parallel_for(blocks * groups * panel_blocks, [&](int64_t task) {
@@ -160,7 +162,7 @@ void run_product(const Product &p, bool depthwise) {
         const int64_t first = task / panel_blocks / groups * block_rows;
         const int rows =
             static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
-        const Places places(p, first, rows);
+        const Places places(p.grid, first, rows);
         alignas(64) float sums[tile_rows * panel];
         const int last_panel = smaller((panel_block + 1) * block_panels, panels);
         for (int q = panel_block * block_panels; q < last_panel; ++q) {
@@ -174,14 +176,14 @@ void run_product(const Product &p, bool depthwise) {
             if (depthwise)
                 channel = q * panel;
             else
-                channel = static_cast<int64_t>(group) * (p.from.channels / groups);
+                channel = static_cast<int64_t>(group) * (p.grid.from.channels / groups);
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
                 pick_tile(held, depthwise,
-                          wide)(p, places.taps + static_cast<int64_t>(row) * p.tap_count, channel,
-                                weights, sums);
+                          wide)(p, places.taps + static_cast<int64_t>(row) * p.grid.tap_count,
+                                channel, weights, sums);
                 for (int m = 0; m < held; ++m)
-                    epilogue_row(p.epilogue, places.row[row + m], p.to.channels,
+                    epilogue_row(p.epilogue, places.row[row + m], p.grid.to.channels,
                                  group * out + q * panel, count, sums + m * panel,
                                  static_cast<int64_t>(group) * panels + q);
             }

@@ -1,46 +1,49 @@
 // The same share for every real input of a neuron (flat; bias="distribute"): sums over the
-// channels of a group first, so what remains is a box sum over one channel per group.
+// channels of a group first, so what remains is a sum over taps of one channel per group.
 #include "backend.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
 
-void spread(const Spread &p, Stream) {
-    const int per_group = p.from.channels / p.groups;
-    parallel_for(p.n * p.from.height, [&](int64_t task) {
-        for (int64_t i = task * p.from.width; i < (task + 1) * p.from.width; ++i)
-            for (int g = 0; g < p.groups; ++g) {
-                const float *share = p.share + i * p.from.channels + g * per_group;
-                double sum = 0.0;
-                for (int c = 0; c < per_group; ++c)
-                    sum += share[c];
-                p.sums[i * p.groups + g] = static_cast<float>(sum);
-            }
+void group_sums(const float *share, int64_t rows, int channels, int groups, float *sums, Stream) {
+    const int per_group = channels / groups;
+    const int64_t block = slab / channels > 0 ? slab / channels : 1;
+    parallel_for((rows + block - 1) / block, [&](int64_t task) {
+        const int64_t last = (task + 1) * block < rows ? (task + 1) * block : rows;
+        for (int64_t i = task * block * groups; i < last * groups; ++i) {
+            double sum = 0.0;
+            for (int c = 0; c < per_group; ++c)
+                sum += share[i * per_group + c];
+            sums[i] = static_cast<float>(sum);
+        }
     });
-    const int channels = p.to.channels / p.groups;
-    parallel_for(p.n * p.to.height, [&](int64_t task) {
-        const int64_t n = task / p.to.height;
-        const int y = static_cast<int>(task % p.to.height);
-        for (int x = 0; x < p.to.width; ++x)
-            for (int g = 0; g < p.groups; ++g) {
+}
+
+void spread(const Spread &p, Stream) {
+    const TapGrid &grid = p.grid;
+    const int channels = grid.to.channels / grid.groups;
+    parallel_for(p.n * grid.height, [&](int64_t task) {
+        const int64_t n = task / grid.height;
+        const int y = static_cast<int>(task % grid.height);
+        for (int x = 0; x < grid.width; ++x) {
+            const int64_t row =
+                (n * grid.to.height + y * grid.out_step_y + grid.out_y) * grid.to.width +
+                x * grid.out_step_x + grid.out_x;
+            for (int g = 0; g < grid.groups; ++g) {
                 float sum = 0.0f;
-                for (int ky = 0; ky < p.kernel_y; ++ky) {
-                    const int oy = y + p.top - ky * p.dilation_y;
-                    if (oy < 0 || oy % p.stride_y != 0 || oy / p.stride_y >= p.from.height)
-                        continue;
-                    for (int kx = 0; kx < p.kernel_x; ++kx) {
-                        const int ox = x + p.left - kx * p.dilation_x;
-                        if (ox < 0 || ox % p.stride_x != 0 || ox / p.stride_x >= p.from.width)
-                            continue;
-                        const int64_t at =
-                            (n * p.from.height + oy / p.stride_y) * p.from.width + ox / p.stride_x;
-                        sum += p.sums[at * p.groups + g];
-                    }
+                for (int t = 0; t < grid.tap_count; ++t) {
+                    const int sy = y * grid.step_y + grid.taps[t].y;
+                    const int sx = x * grid.step_x + grid.taps[t].x;
+                    if (sy >= 0 && sy < grid.from.height && sx >= 0 && sx < grid.from.width)
+                        sum += p.sums[((n * grid.from.height + sy) * grid.from.width + sx) *
+                                          grid.groups +
+                                      g];
                 }
-                float *out = p.out + (task * p.to.width + x) * p.to.channels + g * channels;
+                float *out = p.out + row * grid.to.channels + g * channels;
                 for (int c = 0; c < channels; ++c)
                     out[c] = p.add ? out[c] + sum : sum;
             }
+        }
     });
 }
 

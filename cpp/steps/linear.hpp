@@ -1,22 +1,14 @@
-// Convolution and dense layers under every rule: two products and an epilogue (docs/rules.md).
+// Convolutions, transposed convolutions and dense layers under every rule: two products and an
+// epilogue (docs/rules.md).
 #pragma once
 
 #include <initializer_list>
 #include <vector>
 
 #include "plan.hpp"
+#include "steps/tap_grids.hpp"
 
 namespace relprop {
-
-// Geometry of a convolution; a dense layer is one on 1 x 1 images.
-struct Conv2d {
-    Image from, to;
-    int kernel_y = 1, kernel_x = 1;
-    int stride_y = 1, stride_x = 1;
-    int top = 0, bottom = 0, left = 0, right = 0;
-    int dilation_y = 1, dilation_x = 1;
-    int groups = 1;
-};
 
 // What is known of the layer's place in the network (python/relprop/signs.py works it out).
 struct Surroundings {
@@ -27,11 +19,13 @@ struct Surroundings {
 
 class Linear final : public Step {
   public:
-    // weights [out][in / groups][kernel_y][kernel_x]; bias [out] or empty; low, high [in]: z_box.
-    // Throws std::invalid_argument where sizes disagree.
-    Linear(const Kernels &kernels, const Conv2d &conv, const std::vector<float> &weights,
-           std::vector<float> bias, const Rule &rule, const Surroundings &around,
-           std::vector<float> low, std::vector<float> high);
+    // weights [conv.to.channels][conv.from.channels / groups][kernel_y][kernel_x]; bias: one for
+    // each output channel, or empty; low, high: one for each input channel under z_box. A
+    // transposed layer is the adjoint of conv: its input is conv.to. Throws std::invalid_argument
+    // where sizes disagree.
+    Linear(const Kernels &kernels, const Conv2d &conv, bool transposed,
+           const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
+           const Surroundings &around, std::vector<float> low, std::vector<float> high);
 
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
@@ -46,15 +40,11 @@ class Linear final : public Step {
     enum class Version { plain, positive, negative, gamma, square };
     static constexpr int versions = 5;
 
-    // The taps of one product with the weights packed for them, in the versions that are needed.
+    // A phase with the weights packed for it, in the versions that are needed.
     struct Packed {
-        std::vector<Tap> taps;
+        Phase phase;
+        int run; // floats read per tap and group
         std::vector<float> weights[versions];
-    };
-    // The outputs that a stride phase of the input feeds.
-    struct Phase {
-        Packed packed;
-        int y, x; // of the first input pixel
     };
     // One term of a product: a source and the version of the weights it meets.
     struct Term {
@@ -63,7 +53,11 @@ class Linear final : public Step {
     };
 
     float version_of(Version version, float w) const;
-    void pack(const Kernels &kernels, const std::vector<float> &weights);
+    Packed pack(const Kernels &kernels, const std::vector<float> &weights, const Phase &phase,
+                bool of_adjoint, const std::vector<Version> &needed) const;
+    void merge(Packed &packed) const;
+    std::vector<Version> forward_versions() const;
+    std::vector<Version> backward_versions() const;
     void plan_scratch();
     std::vector<float> square_sums(const Kernels &kernels) const;
 
@@ -72,7 +66,8 @@ class Linear final : public Step {
     const float *padded(const Run &run, const float *x, int64_t scratch_at) const;
     const float *transformed(const Run &run, Transform transform, const std::vector<float> &minus,
                              int64_t scratch_at) const;
-    Product forward_geometry(int64_t n) const;
+    Product product_of(const Packed &packed, int64_t n) const;
+    void run_product(const Kernels &kernels, const Product &product, Stream stream) const;
     void forward_product(const Run &run, std::initializer_list<Term> terms,
                          const Epilogue &epilogue, int64_t padded_at) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
@@ -85,6 +80,8 @@ class Linear final : public Step {
     void relevance_z_box(const Run &run) const;
 
     Conv2d conv_;
+    bool transposed_;
+    Image in_, out_;
     std::vector<float> bias_;
     Rule rule_;
     Surroundings around_;
@@ -93,10 +90,9 @@ class Linear final : public Step {
     bool merged_ = false; // a kernel row is one run of the zero-padded image
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
-    Packed forward_;
-    std::vector<Phase> backward_;
-    std::vector<float> fan_in_;       // [to.height * to.width] real inputs of each neuron
-    std::vector<float> square_sums_;  // [to] w_square's denominators
+    std::vector<Packed> forward_, backward_;
+    std::vector<float> fan_in_;       // [out.height * out.width] real inputs of each neuron
+    std::vector<float> square_sums_;  // [out] w_square's denominators
     std::vector<float> message_bias_; // the bias, or its square for w_square
 
     // scratch of the relevance pass, in floats per sample

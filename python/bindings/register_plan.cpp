@@ -69,9 +69,10 @@ int windows(int size, int kernel, int stride, int before, int after, int dilatio
     return count;
 }
 
+// A convolution from `from` to `to`, or where `transposed` its adjoint, which reads `to`.
 int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, const py::array &weight,
                const py::object &bias, const Pair &stride, const Sides &padding,
-               const Pair &dilation, int groups, const Rule &rule, bool blocks,
+               const Pair &dilation, int groups, const Rule &rule, bool transposed, bool blocks,
                bool input_nonnegative, bool supported,
                std::optional<std::tuple<float, float>> clamp, const py::object &low,
                const py::object &high, bool channels_first) {
@@ -88,24 +89,23 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
     std::tie(conv.top, conv.bottom, conv.left, conv.right) = padding;
     std::tie(conv.dilation_y, conv.dilation_x) = dilation;
     conv.groups = groups;
-    check_input(plan, input, conv.from.size());
     if (conv.to.height != windows(conv.from.height, conv.kernel_y, conv.stride_y, conv.top,
                                   conv.bottom, conv.dilation_y, false) ||
         conv.to.width != windows(conv.from.width, conv.kernel_x, conv.stride_x, conv.left,
                                  conv.right, conv.dilation_x, false))
-        throw std::invalid_argument(
-            "the output's image does not follow from the input's and the geometry.");
+        throw std::invalid_argument("to_image does not follow from from_image and the geometry.");
+    const Image in = transposed ? conv.to : conv.from, out = transposed ? conv.from : conv.to;
+    check_input(plan, input, in.size());
     Surroundings around;
     around.input_nonnegative = input_nonnegative;
     around.supported = supported;
     if (clamp)
         std::tie(around.low, around.high) = *clamp;
-    const Shape per_channel = {conv.from.channels};
-    auto step =
-        std::make_unique<Linear>(plan.kernels(), conv, copy(weight, "weight", shape_of(weight)),
-                                 copy(bias, "bias", {conv.to.channels}), rule, around,
-                                 copy(low, "low", per_channel), copy(high, "high", per_channel));
-    return plan.add_step(std::move(step), {input}, {conv.to, channels_first}, blocks);
+    auto step = std::make_unique<Linear>(
+        plan.kernels(), conv, transposed, copy(weight, "weight", shape_of(weight)),
+        copy(bias, "bias", {out.channels}), rule, around, copy(low, "low", {in.channels}),
+        copy(high, "high", {in.channels}));
+    return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
 PoolAxis axis_of(int size, int outputs, int kernel, int stride, int before, int after, int dilation,
@@ -317,8 +317,9 @@ void register_plan(py::module_ &module) {
         .def(py::init([] { return std::make_unique<Plan>(cpu_kernels()); }))
         .def("input", add_input, "image"_a, "channels_first"_a)
         .def("linear", add_linear, "input"_a, "from_image"_a, "to_image"_a, "weight"_a, "bias"_a,
-             "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "rule"_a, py::kw_only(), "blocks"_a,
-             "input_nonnegative"_a, "supported"_a, "clamp"_a, "low"_a, "high"_a, "channels_first"_a)
+             "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "rule"_a, py::kw_only(),
+             "transposed"_a, "blocks"_a, "input_nonnegative"_a, "supported"_a, "clamp"_a, "low"_a,
+             "high"_a, "channels_first"_a)
         .def("pool", add_pool, "kind"_a, "input"_a, "from_image"_a, "to_image"_a, py::kw_only(),
              "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "ceil_mode"_a, "adaptive"_a,
              "count_include_pad"_a, "divisor"_a, "epsilon"_a, "blocks"_a)

@@ -47,6 +47,7 @@ class Plan:
         groups: int,
         rule: Rule,
         *,
+        transposed: bool,
         blocks: bool,
         input_nonnegative: bool,
         supported: bool,

@@ -252,6 +252,7 @@ class _Lowering:
             dilation,
             groups,
             _core_rule(rule),
+            transposed=False,
             blocks=self.blocks(node),
             input_nonnegative=source.name in self.nonnegative,
             supported=node.name in self.supported,
