@@ -110,6 +110,8 @@ def test_all_in_order():
 def test_only_a_final_softmax_is_cut():
     dense = g.Dense(numbers(4, 4))
     assert types(cut_final_softmax(chain((4,), dense, g.Softmax(0)))) == ["Dense"]
+    flattened = chain((4, 1, 1), g.Pad(((0, 0),) * 3), g.Softmax(0), g.Reshape((4,)))
+    assert types(cut_final_softmax(flattened)) == ["Pad", "Reshape"]
     inside = chain((4,), g.Softmax(0), dense)
     assert types(cut_final_softmax(inside)) == ["Softmax", "Dense"]
 

@@ -42,8 +42,10 @@ def canonize(graph: Graph) -> Graph:
 
 
 def cut_final_softmax(graph: Graph) -> Graph:
-    """Explain the logits: drop a softmax or log-softmax that ends the model."""
+    """Explain the logits: drop a softmax or log-softmax that ends the model, flattened or not."""
     last = graph[graph.output]
+    while isinstance(last.operator, (Reshape, Identity)):
+        last = graph[last.inputs[0]]
     if not isinstance(last.operator, Softmax):
         return graph
     return _rewrite(graph, {}, {last.name: last.inputs[0]})
