@@ -132,7 +132,7 @@ def test_paths_and_unknown_names(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no such file"):
         load("net.onnx")
     (tmp_path / "net.onnx").touch()
-    with pytest.raises(ValueError, match="cannot be read yet"):
+    with pytest.raises(ValueError, match="cannot be read"):
         load(tmp_path / "net.onnx")
     with pytest.raises(ValueError, match="efficientnet-lite0"):
         load("efficientnet")

@@ -8,6 +8,7 @@ Parameters are float32 numpy arrays.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -491,6 +492,12 @@ class Graph:
         inputs = [node for node in self if isinstance(node.operator, Input)]
         _require(len(inputs) == 1, f"a graph has one input, not {len(inputs)}.")
         return inputs[0]
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the graph to a file, as :meth:`relprop.Model.save` does."""
+        from relprop.model import Model
+
+        Model(self).save(path, overwrite=overwrite)
 
     def consumers(self) -> dict[str, list[Node]]:
         """For each node the nodes that read it, once per reading."""

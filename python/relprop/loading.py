@@ -1,4 +1,4 @@
-"""From whatever holds a model (a torch module, a name, "package.module:callable") to a Model."""
+"""From whatever holds a model (a module, a file, a name, "package.module:callable") to a Model."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def load(
     Parameters
     ----------
     source
-        A torch module in eval mode, the name of a built-in model, or
-        ``"package.module:callable"``, where the callable returns a torch module or a Model.
-        Packages are also looked for in the working directory.
+        A torch module in eval mode; a file that :meth:`Model.save` wrote (``"net.relprop"``);
+        the name of a built-in model; or ``"package.module:callable"``, where the callable
+        returns a torch module or a Model. Packages are also looked for in the working directory.
     example
         What a torch module takes: an input with its batch axis, or a shape without it such as
         ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape.
@@ -64,6 +64,12 @@ def load(
             if example is not None:
                 raise ValueError(f"example must be left out for the built-in model {text!r}.")
             model = BUILT_IN[text]()
+        elif Path(text).suffix == ".relprop":
+            if example is not None:
+                raise ValueError(f"example must be left out for the saved model {text!r}.")
+            from relprop.format import load as read_file
+
+            model = read_file(text)
         elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
             model = _called(text, example, preprocessing)
         else:
@@ -74,7 +80,7 @@ def load(
         model = replace(model, preprocessing=preprocessing)
     if classes:
         model = replace(model, classes=tuple(classes))
-    _check(model)
+    model.check()
     return model
 
 
@@ -190,7 +196,7 @@ def _unreadable(text: str) -> Exception:
     known = ", ".join(BUILT_IN)
     if Path(text).exists():
         return ValueError(
-            f"source {text!r}: model files cannot be read yet; give a torch module, "
+            f"source {text!r}: such files cannot be read; give a .relprop file, a torch module, "
             f'"package.module:callable" or a name ({known}).'
         )
     if Path(text).suffix or Path(text).name != text:
@@ -198,15 +204,3 @@ def _unreadable(text: str) -> Exception:
     return ValueError(
         f'source {text!r} is no known model ({known}), no "package.module:callable" and no file.'
     )
-
-
-def _check(model: Model) -> None:
-    shape, outputs = model.graph.input.shape, model.graph[model.graph.output].shape
-    known = model.preprocessing
-    if known is not None and (len(known.mean), *known.size) != shape:
-        raise ValueError(
-            f"preprocessing makes inputs of shape {(len(known.mean), *known.size)}, "
-            f"the model takes {shape}."
-        )
-    if model.classes and (len(model.classes),) != outputs:
-        raise ValueError(f"classes has {len(model.classes)} names for outputs of shape {outputs}.")

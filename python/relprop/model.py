@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -21,6 +22,46 @@ class Model:
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] = ()
     name: str = "model"
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write everything to one file that :func:`relprop.load` reads, without any framework.
+
+        The file appears whole or not at all.
+
+        Parameters
+        ----------
+        path
+            A name that ends in ``.relprop``.
+        overwrite
+            Whether a file of that name is replaced.
+
+        Raises
+        ------
+        FileExistsError
+            If there is such a file already.
+        OSError
+            If the file cannot be written.
+        ValueError
+            If the name ends otherwise, or the graph holds what a file cannot, such as weights
+            that are not float32.
+        """
+        from relprop.format import save
+
+        save(self, path, overwrite=overwrite)
+
+    def check(self) -> None:
+        """Raise a ValueError where preprocessing or class names do not fit the graph."""
+        shape, outputs = self.graph.input.shape, self.graph[self.graph.output].shape
+        known = self.preprocessing
+        if known is not None and (len(known.mean), *known.size) != shape:
+            raise ValueError(
+                f"preprocessing makes inputs of shape {(len(known.mean), *known.size)}, "
+                f"the model takes {shape}."
+            )
+        if self.classes and (len(self.classes),) != outputs:
+            raise ValueError(
+                f"classes has {len(self.classes)} names for outputs of shape {outputs}."
+            )
 
     def class_name(self, index: int) -> str:
         """Return the first name of an output, or its number where the model has no names."""
