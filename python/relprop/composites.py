@@ -138,34 +138,47 @@ def assign(
     ValueError
         If a name or a position selects no node.
     """
-    own = tuple(Entry(matcher, rule) for matcher, rule in (overrides or {}).items())
-    entries = own + composite.entries
-    selected = [(_select(entry.matcher, graph), entry.rule) for entry in entries]
-    rules: dict[str, Rule] = {}
-    problems = []
-    for node in graph:
-        if isinstance(node.operator, _WITHOUT_RULE):
-            continue
-        rule = next((rule for names, rule in selected if node.name in names), None)
-        problem = _problem(node, rule)
-        if problem:
-            problems.append(problem)
-        elif rule is not None:
-            rules[node.name] = rule
+    rules, problems = match(composite, graph, overrides)
     if problems:
         raise UnmatchedLayerError(
             "\n".join(
                 [
                     f"composite {composite.name!r} does not serve every node:",
-                    *(f"  {problem}" for problem in problems),
+                    *(f"  {problem}" for problem in problems.values()),
                     "its entries, the first match wins:",
-                    *(f"  {entry}" for entry in entries),
+                    *(f"  {entry}" for entry in _entries(composite, overrides)),
                     "give a node its rule by name, such as rules={'name': Pass()}, "
                     "or stop its relevance with Zero().",
                 ]
             )
         )
     return rules
+
+
+def match(
+    composite: Composite, graph: Graph, overrides: Mapping[Matcher, Rule] | None = None
+) -> tuple[dict[str, Rule], dict[str, str]]:
+    """Find rules as :func:`assign` does, and say of every node that has none why."""
+    selected = [
+        (_select(entry.matcher, graph), entry.rule) for entry in _entries(composite, overrides)
+    ]
+    rules: dict[str, Rule] = {}
+    problems: dict[str, str] = {}
+    for node in graph:
+        if isinstance(node.operator, _WITHOUT_RULE):
+            continue
+        rule = next((rule for names, rule in selected if node.name in names), None)
+        problem = _problem(node, rule)
+        if problem:
+            problems[node.name] = problem
+        elif rule is not None:
+            rules[node.name] = rule
+    return rules, problems
+
+
+def _entries(composite: Composite, overrides: Mapping[Matcher, Rule] | None) -> tuple[Entry, ...]:
+    own = tuple(Entry(matcher, rule) for matcher, rule in (overrides or {}).items())
+    return own + composite.entries
 
 
 def _problem(node: Node, rule: Rule | None) -> str:

@@ -95,7 +95,7 @@ class Explainer:
         _check_device(device)
         self.model = model
         self.graph = model.graph
-        self.composite = _composite(composite, model, parameters)
+        self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, self.graph, rules)
         self.ledger = ledger
         self._compiled = compile_plan(self.graph, self.rules)
@@ -331,7 +331,10 @@ def _check_device(device: str) -> None:
     raise RuntimeError(f'device must be "cpu": the CUDA side of this build {built}.')
 
 
-def _composite(composite: str | Composite, model: Model, values: Mapping[str, object]) -> Composite:
+def composite_for(
+    model: Model, composite: str | Composite, values: Mapping[str, object]
+) -> Composite:
+    """Make a preset for a model, whose preprocessing tells the bounds of its input."""
     if isinstance(composite, Composite):
         if values:
             raise TypeError(
