@@ -71,6 +71,26 @@ def conv(
     return build
 
 
+def conv_transpose(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    *,
+    bias: bool = True,
+    padding: int = 0,
+    groups: int = 1,
+    **geometry: g.Pair,
+) -> Callable[[Generator], g.ConvTranspose2d]:
+    """A transposed convolution."""
+
+    def build(rng: Generator) -> g.ConvTranspose2d:
+        weight = numbers(rng, (inputs, outputs // groups, kernel, kernel)) * np.float32(0.3)
+        shift = numbers(rng, (outputs,)) * np.float32(0.1) if bias else None
+        return g.ConvTranspose2d(weight, shift, padding=(padding,) * 4, groups=groups, **geometry)
+
+    return build
+
+
 def dense(inputs: int, outputs: int, *, bias: bool = True) -> Callable[[Generator], g.Dense]:
     """A dense layer with weights of He's scale."""
 
@@ -113,6 +133,21 @@ CONV2D = [
     Case("conv on one pixel", (31, 1, 1), conv(31, 37, 1)),
     Case("conv 3x3 on one pixel", (4, 1, 1), conv(4, 3, 3, padding=1)),
     Case("conv wide", (64, 4, 4), conv(64, 80, 3, padding=1)),
+]
+CONV_TRANSPOSE2D = [
+    Case("transposed 2x2 strided", (8, 5, 4), conv_transpose(8, 6, 2, stride=(2, 2))),
+    Case("transposed 3x3", (5, 4, 6), conv_transpose(5, 7, 3, padding=1)),
+    Case(
+        "transposed output padding",
+        (6, 3, 3),
+        conv_transpose(6, 4, 3, stride=(2, 3), padding=1, output_padding=(1, 2)),
+    ),
+    Case("transposed to few channels", (20, 6, 6), conv_transpose(20, 3, 4, stride=(2, 2))),
+    Case("transposed from few channels", (2, 6, 6), conv_transpose(2, 17, 3, stride=(2, 1))),
+    Case("transposed grouped", (6, 5, 5), conv_transpose(6, 9, 3, groups=3, stride=(2, 2))),
+    Case("transposed depthwise", (17, 5, 5), conv_transpose(17, 17, 4, groups=17, stride=(2, 2))),
+    Case("transposed dilated", (4, 5, 5), conv_transpose(4, 5, 3, dilation=(2, 1), bias=False)),
+    Case("transposed sparse stride", (4, 3, 3), conv_transpose(4, 5, 2, stride=(3, 3))),
 ]
 DENSE = [
     Case("dense", (40,), dense(40, 30)),
@@ -226,6 +261,23 @@ def conv2d(draw: st.DrawFn) -> tuple[g.Conv2d, g.Shape]:
     weight = sign * numbers(rng, (outputs, per_group, *kernel), kind)
     operator = g.Conv2d(weight, shift, stride, padding, dilation, groups)
     return operator, (groups * per_group, *sizes)
+
+
+@st.composite
+def conv_transpose2d(draw: st.DrawFn) -> tuple[g.ConvTranspose2d, g.Shape]:
+    """A transposed convolution whose adjoint is drawn by :func:`conv2d`."""
+    conv, shape = draw(conv2d())
+    back = conv.infer_shape(shape)
+    rest = [
+        (n + sum(conv.padding[2 * a : 2 * a + 2]) - conv.dilation[a] * (k - 1) - 1) % conv.stride[a]
+        for a, (n, k) in enumerate(zip(shape[1:], conv.weight.shape[2:]))
+    ]
+    rng = np.random.default_rng(draw(SEEDS))
+    bias = numbers(rng, (shape[0],)) if draw(st.booleans()) else None
+    operator = g.ConvTranspose2d(
+        conv.weight, bias, conv.stride, conv.padding, (rest[0], rest[1]), conv.dilation, conv.groups
+    )
+    return operator, back
 
 
 @st.composite

@@ -29,7 +29,7 @@ Ledger = dict[str, Values]
 STABILIZER = 1e-6
 MOVES = (g.Concat, g.Slice, g.Pad, g.Reshape, g.Permute, g.Identity)
 POOLS = (g.AvgPool2d, g.AdaptiveAvgPool2d)
-LINEAR = (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)
+LINEAR = (g.Conv2d, g.ConvTranspose2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)
 
 
 def stabilize(z: Values, epsilon: float = STABILIZER) -> Values:
@@ -62,7 +62,7 @@ def forward(
 def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None = None) -> Values:
     """One operator's output; ``decided`` replays a float32 run (see :func:`_decided`)."""
     x = inputs[0]
-    if isinstance(operator, (g.Conv2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)):
+    if isinstance(operator, LINEAR):
         weight, bias = parameters(operator, x.ndim - 1)
         return product(operator, x, weight) + bias
     if isinstance(operator, g.MaxPool2d):
@@ -231,6 +231,10 @@ def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
     if isinstance(operator, g.Conv2d):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
+    if isinstance(operator, g.ConvTranspose2d):
+        outputs = operator.weight.shape[1] * operator.groups
+        bias = np.zeros(outputs) if operator.bias is None else operator.bias
+        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
     if isinstance(operator, g.Dense):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64)
@@ -254,6 +258,18 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
             groups=operator.groups,
         )
         return out.numpy()
+    if isinstance(operator, g.ConvTranspose2d):
+        _, height, width = operator.infer_shape(x.shape[1:])
+        top, _, left, _ = operator.padding
+        whole = torch.nn.functional.conv_transpose2d(
+            torch.from_numpy(x),
+            torch.from_numpy(weight),
+            stride=operator.stride,
+            output_padding=operator.output_padding,
+            dilation=operator.dilation,
+            groups=operator.groups,
+        )
+        return whole.numpy()[:, :, top : top + height, left : left + width]
     if isinstance(operator, g.Dense):
         return x @ weight.T
     if isinstance(operator, g.BatchNorm):
@@ -281,6 +297,16 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
             groups=operator.groups,
         )
         return back.numpy()[:, :, top : top + height, left : left + width]
+    if isinstance(operator, g.ConvTranspose2d):
+        top, bottom, left, right = operator.padding
+        out = torch.nn.functional.conv2d(
+            torch.from_numpy(np.pad(s, ((0, 0), (0, 0), (top, bottom), (left, right)))),
+            torch.from_numpy(weight),
+            stride=operator.stride,
+            dilation=operator.dilation,
+            groups=operator.groups,
+        )
+        return out.numpy()
     if isinstance(operator, g.Dense):
         return s @ weight
     if isinstance(operator, g.BatchNorm):
@@ -309,7 +335,9 @@ def as_matrix(operator: g.Operator, shape: g.Shape) -> tuple[Values, Values]:
 
 
 def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
-    """As :func:`product`; convolution one output position after the other."""
+    """As :func:`product`; convolutions one position after the other."""
+    if isinstance(operator, g.ConvTranspose2d):
+        return plain_transposed(operator, x, weight)
     if not isinstance(operator, g.Conv2d):
         return product(operator, x, weight)
     out_channels, per_group, kh, kw = weight.shape
@@ -327,6 +355,23 @@ def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
                 window = padded[:, channels][:, :, y][:, :, :, x0]
                 out[:, j, row, column] = (window * weight[j]).sum(axis=(1, 2, 3))
     return out
+
+
+def plain_transposed(operator: g.ConvTranspose2d, x: Values, weight: Values) -> Values:
+    """Every input pixel adds its kernel to the result, which is then cut."""
+    inputs, per_group, kh, kw = weight.shape
+    out_channels, rows, columns = operator.infer_shape(x.shape[1:])
+    top, bottom, left, right = operator.padding
+    whole = np.zeros((len(x), out_channels, rows + top + bottom, columns + left + right))
+    for i in range(inputs):
+        group = i // (inputs // operator.groups)
+        channels = slice(group * per_group, (group + 1) * per_group)
+        for row, column in np.ndindex(x.shape[2:]):
+            for ky, kx in np.ndindex(kh, kw):
+                y = row * operator.stride[0] + ky * operator.dilation[0]
+                x0 = column * operator.stride[1] + kx * operator.dilation[1]
+                whole[:, channels, y, x0] += x[:, i, row, column, None] * weight[i, :, ky, kx]
+    return whole[:, :, top : top + rows, left : left + columns]
 
 
 # --- Rules of linear operators -----------------------------------------------------------------

@@ -207,7 +207,6 @@ TOY_NETWORKS: dict[str, tuple[Factory, tuple[int, ...]]] = {
 LATER = frozenset(
     {
         "bilinear upsampling",
-        "transposed conv",
         "multi-head attention",
         "layer norm",
         "lstm",

@@ -26,6 +26,7 @@ from relprop.graph import (
     Concat,
     Constant,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Graph,
     Identity,
@@ -205,17 +206,32 @@ class _Lowering:
         assert isinstance(conv, Conv2d)
         return self.linear(node, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
 
+    def conv_transpose2d(self, node: Node) -> int:
+        conv = node.operator
+        assert isinstance(conv, ConvTranspose2d)
+        return self.linear(
+            node,
+            conv.weight,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            transposed=True,
+        )
+
     def dense(self, node: Node) -> int:
         assert isinstance(node.operator, Dense)
+        weight = node.operator.weight[:, :, None, None]
         if len(node.shape) != 3:
-            return self.linear(node, node.operator.weight[:, :, None, None])
+            return self.linear(node, weight)
         # A dense layer works on the last axis, which for images is not the innermost.
         shape = self.graph[node.inputs[0]].shape
-        rows = self.move(self.inputs(node)[0], _places(shape).reshape(-1, shape[-1]), 0.0,
-                         (math.prod(shape[:-1]), shape[-1]))  # fmt: skip
-        out = (math.prod(node.shape[:-1]), node.shape[-1])
-        made = self.linear(node, node.operator.weight[:, :, None, None], rows=rows, out=out)
-        return self.move(made, _places(out).reshape(node.shape), 0.0, node.shape)
+        rows = math.prod(shape[:-1])
+        places = _places(shape).reshape(rows, shape[-1])
+        source = self.move(self.inputs(node)[0], places, 0.0, places.shape)
+        result = (rows, node.shape[-1])
+        made = self.linear(node, weight, source=source, shapes=(places.shape, result))
+        return self.move(made, _places(result).reshape(node.shape), 0.0, node.shape)
 
     def linear(
         self,
@@ -225,43 +241,42 @@ class _Lowering:
         padding: tuple[int, int, int, int] = (0, 0, 0, 0),
         dilation: tuple[int, int] = (1, 1),
         groups: int = 1,
-        rows: int | None = None,
-        out: Shape | None = None,
+        *,
+        transposed: bool = False,
+        source: int | None = None,
+        shapes: tuple[Shape, Shape] | None = None,
     ) -> int:
-        assert isinstance(node.operator, Conv2d | Dense)
-        rule = self.rules[node.name]
-        source = self.graph[node.inputs[0]]
-        from_image = extent_of(
-            source.shape if rows is None else (out or ())[:1] + weight.shape[1:2]
-        )
-        channels = from_image[2]
+        """A layer with weights; ``source`` and ``shapes`` where it reads not what its node does."""
+        assert isinstance(node.operator, Conv2d | ConvTranspose2d | Dense)
+        rule, bias = self.rules[node.name], node.operator.bias
+        clamp = None
+        if source is None:
+            source = self.inputs(node)[0]
+            clamp = self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
+        shape_in, shape_out = shapes or (self.graph[node.inputs[0]].shape, node.shape)
+        image_in, image_out = extent_of(shape_in), extent_of(shape_out)
         low = high = None
         if isinstance(rule, r.ZBox):
-            low, high = (_bound(bound, channels, node.name) for bound in (rule.low, rule.high))
-        fusable = rows is None
+            low, high = (_bound(b, image_in[2], node.name) for b in (rule.low, rule.high))
         return self.plan.linear(
-            self.inputs(node)[0] if rows is None else rows,
-            from_image,
-            extent_of(node.shape if out is None else out),
+            source,
+            image_out if transposed else image_in,
+            image_in if transposed else image_out,
             np.ascontiguousarray(weight, np.float32),
-            None
-            if node.operator.bias is None
-            else np.ascontiguousarray(node.operator.bias, np.float32),
+            None if bias is None else np.ascontiguousarray(bias, np.float32),
             stride,
             padding,
             dilation,
             groups,
             _core_rule(rule),
-            transposed=False,
+            transposed=transposed,
             blocks=self.blocks(node),
-            input_nonnegative=source.name in self.nonnegative,
+            input_nonnegative=node.inputs[0] in self.nonnegative,
             supported=node.name in self.supported,
-            clamp=self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
-            if fusable
-            else None,
+            clamp=clamp,
             low=low,
             high=high,
-            channels_first=len(node.shape if out is None else out) == 3,
+            channels_first=len(shape_out) == 3,
         )
 
     def pool(
@@ -468,6 +483,7 @@ class _Lowering:
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Constant: _Lowering.constant,
     Conv2d: _Lowering.conv2d,
+    ConvTranspose2d: _Lowering.conv_transpose2d,
     Dense: _Lowering.dense,
     MaxPool2d: _Lowering.max_pool,
     AvgPool2d: _Lowering.average_pool,

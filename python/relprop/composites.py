@@ -22,6 +22,7 @@ from relprop.graph import (
     Concat,
     Constant,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Graph,
     Identity,
@@ -58,7 +59,8 @@ from relprop.rules import (
     ZPlus,
 )
 
-_LAYERS = (Conv2d, Dense)
+_CONVOLUTIONS = (Conv2d, ConvTranspose2d)
+_LAYERS = (*_CONVOLUTIONS, Dense)
 """The layers with weights: what "first linear layer" and integer positions count."""
 
 _CONSTANT_WEIGHTS = (AvgPool2d, AdaptiveAvgPool2d, Mean, Add)
@@ -210,7 +212,7 @@ def _select(matcher: Matcher, graph: Graph) -> set[str]:
         if not -len(layers) <= matcher < len(layers):
             raise ValueError(
                 f"position {matcher} selects nothing: the graph has {len(layers)} layers with "
-                "weights (Conv2d, Dense), counted from 0."
+                "weights (convolutions and Dense), counted from 0."
             )
         return {layers[matcher]}
     return {node.name for node in graph if matcher(node)}
@@ -265,7 +267,7 @@ def _composite(
         name,
         (
             *first,
-            Entry(Conv2d, convolution),
+            Entry(_CONVOLUTIONS, convolution),
             Entry(Dense, dense),
             Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(min(epsilon, 1e-6))),
             Entry(MaxPool2d, WinnerTakesAll()),
@@ -298,7 +300,7 @@ def _epsilon_alpha2_beta1_flat(epsilon: float = 1e-6, bias: Bias = "absorb") -> 
 def _epsilon_gamma_box(
     low: Bound, high: Bound, epsilon: float = 1e-6, gamma: float = 0.25, bias: Bias = "absorb"
 ) -> Composite:
-    first, dense = Entry(First((Conv2d,)), ZBox(low, high)), Epsilon(epsilon, bias)
+    first, dense = Entry(First(_CONVOLUTIONS), ZBox(low, high)), Epsilon(epsilon, bias)
     return _composite("epsilon_gamma_box", Gamma(gamma, bias), dense, first, epsilon=epsilon)
 
 

@@ -115,6 +115,47 @@ class Conv2d:
 
 
 @dataclass(frozen=True, eq=False)
+class ConvTranspose2d:
+    """The adjoint of a convolution; ``weight`` is (in, out / groups, height, width).
+
+    ``padding`` is cut off the result; ``output_padding`` adds rows and columns at its end.
+    """
+
+    weight: Array
+    bias: Array | None = None
+    stride: Pair = (1, 1)
+    padding: Padding = (0, 0, 0, 0)
+    output_padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels, height, width = _image("ConvTranspose2d", inputs[0])
+        _require(self.weight.ndim == 4, f"weight must have 4 axes, not {self.weight.ndim}.")
+        into, per_group, kh, kw = self.weight.shape
+        out = per_group * self.groups
+        _require(
+            channels == into and into % self.groups == 0,
+            f"weight {self.weight.shape} with groups={self.groups} does not fit "
+            f"{channels} channels.",
+        )
+        _require(
+            self.bias is None or self.bias.shape == (out,),
+            f"bias must have shape ({out},).",
+        )
+        _require(
+            all(0 <= extra < stride for extra, stride in zip(self.output_padding, self.stride)),
+            f"output_padding must be smaller than stride {self.stride}, not {self.output_padding}.",
+        )
+        top, bottom, left, right = self.padding
+        size = (
+            (height - 1) * self.stride[0] - top - bottom + self.dilation[0] * (kh - 1) + 1,
+            (width - 1) * self.stride[1] - left - right + self.dilation[1] * (kw - 1) + 1,
+        )
+        return (out, size[0] + self.output_padding[0], size[1] + self.output_padding[1])
+
+
+@dataclass(frozen=True, eq=False)
 class Dense:
     """Fully connected layer on the last axis; ``weight`` is (out, in)."""
 
@@ -391,6 +432,7 @@ Operator = (
     Input
     | Constant
     | Conv2d
+    | ConvTranspose2d
     | Dense
     | MaxPool2d
     | AvgPool2d

@@ -25,6 +25,7 @@ from relprop.graph import (
     Concat,
     Constant,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Function,
     Graph,
@@ -248,6 +249,23 @@ def _conv2d(call: Call) -> str:
     stride = _pair(call["stride"])
     return call.emit(
         Conv2d(weight, call.optional_parameter("bias"), stride, padding, dilation, call["groups"])
+    )
+
+
+@_converts("conv_transpose2d")
+def _conv_transpose2d(call: Call) -> str:
+    weight = call.parameter("weight", axes=4)
+    call.require_image()
+    return call.emit(
+        ConvTranspose2d(
+            weight,
+            call.optional_parameter("bias"),
+            _pair(call["stride"]),
+            _padding(call["padding"]),
+            _pair(call["output_padding"]),
+            _pair(call["dilation"]),
+            call["groups"],
+        )
     )
 
 

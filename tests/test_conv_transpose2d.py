@@ -1,0 +1,75 @@
+"""Transposed convolution in the core: every geometry, rule and bias mode against the matrix form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import relprop
+from agreement import assert_agrees, away_from_the_sign_test
+from cases import (
+    BATCHES,
+    CONV_TRANSPOSE2D,
+    KINDS,
+    LINEAR_RULES,
+    SEEDS,
+    Case,
+    conv_transpose2d,
+    linear_rules,
+    numbers,
+)
+from relprop import graph as g
+from relprop import rules
+
+
+@pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
+@pytest.mark.parametrize("case", CONV_TRANSPOSE2D, ids=str)
+def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
+    rng = np.random.default_rng(len(case.name))
+    operator = case.layer(rng)
+    x = numbers(rng, (2, *case.shape))
+    r = numbers(rng, (2, *operator.infer_shape(case.shape)))
+    for rule in LINEAR_RULES:
+        if after_relu and isinstance(rule, rules.ZBox):
+            continue  # a box belongs to the network's input
+        held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
+        assert_agrees(operator, [x], rule, held, after_relu=after_relu, form="products")
+
+
+@given(layer=conv_transpose2d(), data=st.data(), n=BATCHES, seed=SEEDS, after_relu=st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_any_transposed_convolution(layer, data, n, seed, after_relu) -> None:
+    operator, shape = layer
+    rule = data.draw(linear_rules(shape[0]))
+    rng = np.random.default_rng(seed)
+    x = numbers(rng, (n, *shape), data.draw(KINDS))
+    r = numbers(rng, (n, *operator.infer_shape(shape)), data.draw(KINDS))
+    after_relu = after_relu and not isinstance(rule, rules.ZBox)
+    held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
+    assert_agrees(operator, [x], rule, held, after_relu=after_relu)
+
+
+def test_same_as_torch() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.ConvTranspose2d(
+        6, 8, (3, 4), (2, 3), (1, 0), (1, 2), groups=2, dilation=(2, 1)
+    ).eval()
+    x = torch.randn(2, 6, 5, 4)
+    model = relprop.load(torch.nn.Sequential(module, torch.nn.Flatten()).eval(), x)
+    with torch.no_grad():
+        expected = module(x).flatten(1)
+    scores = relprop.Explainer(model, "epsilon").forward(x)
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_shapes_that_do_not_fit() -> None:
+    weight = np.ones((4, 3, 3, 3), np.float32)
+    with pytest.raises(ValueError, match="does not fit 5 channels"):
+        g.ConvTranspose2d(weight).infer_shape((5, 4, 4))
+    with pytest.raises(ValueError, match="output_padding must be smaller than stride"):
+        g.ConvTranspose2d(weight, output_padding=(1, 0)).infer_shape((4, 4, 4))
+    with pytest.raises(ValueError, match=r"bias must have shape \(3,\)"):
+        g.ConvTranspose2d(weight, np.ones(4, np.float32)).infer_shape((4, 4, 4))
