@@ -13,6 +13,7 @@ import torch
 from skimage import data
 from torch import nn
 
+from caffe_files import write_weights
 from networks import ResNet20, initialise
 from reference import forward
 from relprop.errors import UnsupportedOperatorError
@@ -136,6 +137,34 @@ def test_paths_and_unknown_names(tmp_path: Path):
         load(tmp_path / "net.onnx")
     with pytest.raises(ValueError, match="efficientnet-lite0"):
         load("efficientnet")
+
+
+# --- Caffe -------------------------------------------------------------------------------------
+
+INNER = """
+layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
+  inner_product_param { num_output: 2 bias_term: false } }"""
+
+
+def test_caffe_networks_are_two_files(tmp_path: Path):
+    prototxt, caffemodel = tmp_path / "net.prototxt", tmp_path / "net.caffemodel"
+    prototxt.write_text('input: "data" input_dim: 1 input_dim: 3 input_dim: 1 input_dim: 1' + INNER)
+    write_weights(caffemodel, {"fc": [np.ones((2, 3))]})
+    model = load((prototxt, str(caffemodel)), classes=["cat", "dog"])
+    assert model.name == "net"
+    assert model.graph.input.shape == (3, 1, 1)
+    assert load((prototxt, caffemodel), np.zeros((4, 3, 1, 1))).classes == ()
+    with pytest.raises(ValueError, match=r"has shape \(3, 1, 1\), not \(3, 6, 8\)"):
+        load((prototxt, caffemodel), preprocessing=SMALL)
+    for alone in (prototxt, caffemodel):
+        with pytest.raises(ValueError, match="a Caffe network is two files"):
+            load(alone)
+    with pytest.raises(TypeError, match="two paths"):
+        load((prototxt, caffemodel, "mean.binaryproto"))
+    prototxt.write_text('layer { name: "data" type: "Data" top: "data" }' + INNER)
+    write_weights(caffemodel, {"fc": [np.ones((2, 3 * 6 * 8))]})
+    assert load((prototxt, caffemodel), preprocessing=SMALL).graph.input.shape == (3, 6, 8)
+    assert load((prototxt, caffemodel), (144,)).graph.input.shape == (144,)
 
 
 # --- Real weights ------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ Example = Union["torch.Tensor", NDArray[Any], Sequence[int]]
 
 
 def load(
-    source: torch.nn.Module | str | os.PathLike[str],
+    source: torch.nn.Module | str | os.PathLike[str] | tuple[str | os.PathLike[str], ...],
     example: Example | None = None,
     *,
     preprocessing: Preprocessing | None = None,
@@ -41,6 +41,7 @@ def load(
         A torch module in eval mode; a file that :meth:`Model.save` wrote (``"net.relprop"``);
         the name of a built-in model; or ``"package.module:callable"``, where the callable
         returns a torch module or a Model. Packages are also looked for in the working directory.
+        A Caffe network is two files, ``("net.prototxt", "net.caffemodel")``.
     example
         What a torch module takes: an input with its batch axis, or a shape without it such as
         ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape.
@@ -58,7 +59,9 @@ def load(
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, tuple):
+        model = _from_caffe(source, example, preprocessing)
+    elif isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if text in BUILT_IN:
             if example is not None:
@@ -153,6 +156,29 @@ def _converted(
     return Model(canonize(convert(module, example)), preprocessing, name=name)
 
 
+def _from_caffe(
+    source: tuple[Any, ...], example: Example | None, preprocessing: Preprocessing | None
+) -> Model:
+    """A Model from a prototxt and a caffemodel."""
+    if len(source) != 2 or not all(isinstance(path, (str, os.PathLike)) for path in source):
+        raise TypeError(f"source must be (prototxt, caffemodel), two paths, not {source!r}.")
+    try:
+        from relprop.frontends.caffe import convert
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("google"):
+            raise
+        raise ImportError(
+            "loading a Caffe network needs protobuf: pip install 'relprop[caffe]'"
+        ) from error
+    shape = None
+    if example is not None:
+        shape = tuple(getattr(example, "shape", ()))[1:] or _shape(example)
+    elif preprocessing is not None:
+        shape = (len(preprocessing.mean), *preprocessing.size)
+    graph = canonize(convert(*source, shape))
+    return Model(graph, preprocessing, name=Path(source[0]).stem)
+
+
 def _shape(example: Any) -> tuple[int, ...]:
     if (
         not isinstance(example, Sequence)
@@ -194,6 +220,10 @@ def _called(text: str, example: Example | None, preprocessing: Preprocessing | N
 def _unreadable(text: str) -> Exception:
     """Why a string names no model."""
     known = ", ".join(BUILT_IN)
+    if Path(text).suffix in (".prototxt", ".caffemodel"):
+        return ValueError(
+            f"source {text!r}: a Caffe network is two files, give (prototxt, caffemodel)."
+        )
     if Path(text).exists():
         return ValueError(
             f"source {text!r}: such files cannot be read; give a .relprop file, a torch module, "

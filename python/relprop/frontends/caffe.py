@@ -145,7 +145,7 @@ class _Conversion:
             )
         shape = tuple(given or ()) if dims is None else dims[1:]
         if given is not None and tuple(given) != shape:
-            raise ValueError(f"its input has shape {shape}, example says {tuple(given)}.")
+            raise ValueError(f"its input has shape {shape}, not {tuple(given)}.")
         if not shape or min(dims or shape) < 1 or math.prod(shape) > LARGEST:
             raise ValueError(
                 f"its input {name!r} must have a batch axis and others, all positive, with at most "
