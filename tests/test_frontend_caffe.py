@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from caffe_files import CAFFENET, caffenet, write_caffenet, write_weights
 from networks import initialise
@@ -21,6 +24,7 @@ from reference import forward
 from relprop import Explainer
 from relprop import graph as g
 from relprop.canonizers import canonize
+from relprop.cli import main
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends.caffe import convert
 
@@ -562,3 +566,44 @@ def test_damaged_caffemodel(intact, tmp_path: Path, data: st.DataObject):
     (tmp_path / "net.caffemodel").write_bytes(data.draw(damaged(intact[1].read_bytes())))
     with np.errstate(all="ignore"):
         attempt(intact[0], tmp_path / "net.caffemodel")
+
+
+# --- The command line --------------------------------------------------------------------------
+
+
+def relprop(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["relprop", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return int(stopped.value.code or 0)
+
+
+OPTIONS = ("--channel-order", "bgr", "--mean", "104,117,123", "--std", 1, "--resize", 256)
+
+
+def test_explain_a_caffe_network(intact, tmp_path: Path, monkeypatch, capsys):
+    text = intact[0].read_text().replace("dim: 2", "dim: 3", 1)
+    (tmp_path / "net.prototxt").write_text(text)
+    blobs = {**BLOBS, "conv": [numbers(3, 3, 3, 3), numbers(3)]}
+    weights = write_weights(tmp_path / "net.caffemodel", blobs)
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)).save(photo)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("explain", "net.prototxt", photo, *OPTIONS, "--size", 6, "--json")
+    assert relprop(monkeypatch, *arguments, "--weights", weights) == 0
+    (explanation,) = json.loads(capsys.readouterr().out)["images"][0]["explanations"]
+    assert explanation["closure_error"] < 1e-6
+    assert relprop(monkeypatch, *arguments) == 3
+    assert "a Caffe network is two files" in capsys.readouterr().err
+    assert relprop(monkeypatch, *arguments, "--weights", "none.caffemodel") == 3
+    assert "none.caffemodel" in capsys.readouterr().err
+
+
+def test_explain_caffenet(caffenet_weights, tmp_path: Path, monkeypatch):
+    _, weights = caffenet_weights
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((300, 400, 3), 90, np.uint8)).save(photo)
+    out = tmp_path / "out"
+    arguments = ("--weights", weights, *OPTIONS, "--size", 227, "-c", "alpha2_beta1", "-o", out)
+    assert relprop(monkeypatch, "explain", CAFFENET, photo, *arguments) == 0
+    assert {path.suffix for path in out.iterdir()} == {".png", ".npz"}

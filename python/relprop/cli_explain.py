@@ -19,6 +19,7 @@ from relprop.cli_model import (
     Resize,
     Size,
     Std,
+    Weights,
     load_model,
     one_of,
     read_preprocessing,
@@ -91,6 +92,7 @@ def explain(
             rich_help_panel=_PICTURES,
         ),
     ] = "image",
+    weights: Weights = None,
     size: Size = None,
     mean: Mean = None,
     std: Std = None,
@@ -113,12 +115,15 @@ def explain(
     relprop explain efficientnet-lite0 photo.jpg
 
     relprop explain efficientnet-lite0 *.jpg -t "motor scooter" -c alpha2_beta1 -c epsilon -o out
+
+    relprop explain net.prototxt photo.jpg --weights net.caffemodel --size 224 --resize 256
+    --channel-order bgr --mean 104,117,123 --std 1
     """
     presets = list(dict.fromkeys(composite or ["epsilon_plus_flat"]))
     values = preset_parameters(presets, param or [])
     names = result_names(images)
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
-    loaded = load_model(model, preprocessing, classes)
+    loaded = load_model(model, preprocessing, classes, weights)
     if loaded.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"

@@ -11,7 +11,7 @@ import typer
 from relprop.model import Model
 from relprop.preprocessing import Preprocessing
 
-_OWN_MODEL = "For a model given as package.module:callable"
+_OWN_MODEL = "For a Caffe network, or a model given as package.module:callable"
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -29,8 +29,16 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A built-in name (efficientnet-lite0), or package.module:callable that returns "
-        "a torch module.",
+        help="A built-in name (efficientnet-lite0), a Caffe network (net.prototxt), or "
+        "package.module:callable that returns a torch module.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The caffemodel that belongs to a MODEL given as a prototxt.",
+        rich_help_panel=_OWN_MODEL,
     ),
 ]
 Size = Annotated[
@@ -84,13 +92,19 @@ Classes = Annotated[
 ]
 
 
-def load_model(name: str, preprocessing: Preprocessing | None, classes: Path | None) -> Model:
+def load_model(
+    name: str,
+    preprocessing: Preprocessing | None,
+    classes: Path | None,
+    weights: Path | None = None,
+) -> Model:
     """Load the model; whatever a callable of the user's raises is said in words."""
     from relprop.loading import load
 
     names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else ()
+    source = name if weights is None else (name, weights)
     try:
-        return load(name, preprocessing=preprocessing, classes=names)
+        return load(source, preprocessing=preprocessing, classes=names)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if preprocessing is None and str(error).startswith("example is needed"):
             raise ValueError(f"{name}: give --size, --mean and --std, as it was trained.") from None

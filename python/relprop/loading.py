@@ -222,7 +222,8 @@ def _unreadable(text: str) -> Exception:
     known = ", ".join(BUILT_IN)
     if Path(text).suffix in (".prototxt", ".caffemodel"):
         return ValueError(
-            f"source {text!r}: a Caffe network is two files, give (prototxt, caffemodel)."
+            f"source {text!r}: a Caffe network is two files, give (prototxt, caffemodel); "
+            "the command line takes the second as --weights."
         )
     if Path(text).exists():
         return ValueError(
