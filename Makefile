@@ -68,7 +68,7 @@ $(MADE)/environment: constraints.txt
 # build/ keeps the objects, so that a second build compiles only what has changed.
 $(MADE)/package: $(MADE)/environment $(PACKAGE_SOURCES)
 	$(INSTALL) --no-build-isolation --config-settings=cmake.define.RELPROP_WERROR=ON \
-	  --config-settings=cmake.define.RELPROP_GPU_CHECKS=ON '.[caffe,torch]'
+	  --config-settings=cmake.define.RELPROP_GPU_CHECKS=ON '.[caffe,onnx,torch]'
 	touch $@
 
 $(MADE)/demo: $(MADE)/environment
@@ -77,7 +77,8 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) hypothesis opencv-python-headless pytest
+	$(INSTALL) flatbuffers hypothesis onnxscript opencv-python-headless pytest
+	$(INSTALL) --no-deps onnxruntime
 	touch $@
 
 $(MADE)/check: $(MADE)/test

@@ -15,6 +15,7 @@ from torch import nn
 
 from caffe_files import write_weights
 from networks import ResNet20, initialise
+from onnx_models import build, random, write
 from reference import forward
 from relprop.errors import UnsupportedOperatorError
 from relprop.loading import BUILT_IN, imagenet_classes, load
@@ -133,8 +134,11 @@ def test_paths_and_unknown_names(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no such file"):
         load("net.onnx")
     (tmp_path / "net.onnx").touch()
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="no ONNX file"):
         load(tmp_path / "net.onnx")
+    (tmp_path / "net.h5").touch()
+    with pytest.raises(ValueError, match="cannot be read"):
+        load(tmp_path / "net.h5")
     with pytest.raises(ValueError, match="efficientnet-lite0"):
         load("efficientnet")
 
@@ -223,3 +227,20 @@ def test_resnet20_with_its_cifar_weights():
     graph = load(module, x).graph
     result = forward(graph, x.numpy())[graph.output]
     np.testing.assert_allclose(result, module(x).detach().numpy(), rtol=0, atol=1e-4)
+
+
+def test_onnx_file(tmp_path):
+    path = write(build("c = Conv(x, w)", "y = Flatten(c)", w=random(2, 3, 3, 3)), tmp_path)
+    model = load(path, classes=[str(i) for i in range(72)])
+    assert [node.type for node in model.graph] == ["Input", "Conv2d", "Reshape"]
+    assert model.name == "model"
+    assert load(str(path), (3, 8, 8)).graph.input.shape == (3, 8, 8)
+    with pytest.raises(ValueError, match=r"takes samples of shape \[3, 8, 8\], not \[3, 6, 8\]"):
+        load(path, preprocessing=SMALL)
+    path = write(build("y = Relu(x)", shape=("N", 3, "h", "w")), tmp_path)
+    assert load(path, preprocessing=SMALL).graph.input.shape == (3, 6, 8)
+    assert load(path, np.zeros((5, 3, 2, 4))).graph.input.shape == (3, 2, 4)
+    with pytest.raises(ValueError, match=r"^example is needed.*model\.onnx"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load(tmp_path / "missing.onnx")

@@ -38,13 +38,15 @@ def load(
     Parameters
     ----------
     source
-        A torch module in eval mode; a file that :meth:`Model.save` wrote (``"net.relprop"``);
+        A torch module in eval mode; an ONNX file (``"net.onnx"``); a file that
+        :meth:`Model.save` wrote (``"net.relprop"``);
         the name of a built-in model; or ``"package.module:callable"``, where the callable
         returns a torch module or a Model. Packages are also looked for in the working directory.
         A Caffe network is two files, ``("net.prototxt", "net.caffemodel")``.
     example
         What a torch module takes: an input with its batch axis, or a shape without it such as
-        ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape.
+        ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape, or an ONNX
+        file does.
     preprocessing
         How photos become inputs; needed only to explain photos. Built-in models bring theirs.
     classes
@@ -73,6 +75,8 @@ def load(
             from relprop.format import load as read_file
 
             model = read_file(text)
+        elif Path(text).suffix == ".onnx" and Path(text).is_file():
+            model = _from_onnx(Path(text), example, preprocessing)
         elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", text):
             model = _called(text, example, preprocessing)
         else:
@@ -156,6 +160,22 @@ def _converted(
     return Model(canonize(convert(module, example)), preprocessing, name=name)
 
 
+def _from_onnx(path: Path, example: Example | None, preprocessing: Preprocessing | None) -> Model:
+    """A Model from an ONNX file."""
+    try:
+        from relprop.frontends.onnx import convert
+    except ModuleNotFoundError as error:
+        if error.name != "onnx":
+            raise
+        raise ImportError("loading an ONNX file needs onnx: pip install 'relprop[onnx]'") from error
+    shape = None
+    if example is not None:
+        shape = tuple(getattr(example, "shape", ()))[1:] or _shape(example)
+    elif preprocessing is not None:
+        shape = (len(preprocessing.mean), *preprocessing.size)
+    return Model(canonize(convert(path, shape)), preprocessing, name=path.stem)
+
+
 def _from_caffe(
     source: tuple[Any, ...], example: Example | None, preprocessing: Preprocessing | None
 ) -> Model:
@@ -227,8 +247,8 @@ def _unreadable(text: str) -> Exception:
         )
     if Path(text).exists():
         return ValueError(
-            f"source {text!r}: such files cannot be read; give a .relprop file, a torch module, "
-            f'"package.module:callable" or a name ({known}).'
+            f"source {text!r}: such files cannot be read; give an .onnx or .relprop file, a torch "
+            f'module, "package.module:callable" or a name ({known}).'
         )
     if Path(text).suffix or Path(text).name != text:
         return FileNotFoundError(f"source {text!r}: there is no such file.")

@@ -1,0 +1,289 @@
+"""ONNX files to Graph.
+
+The model's nodes are walked in their order. Each operator that reads the input has one small
+function in ``onnx_operators.py``; arithmetic on shapes and on constants is done on the way by
+``onnx_constants.py``; ``onnx_patterns.py`` puts operators together again that exporters split.
+A batch axis of any size is tried with two sizes: what comes out must not depend on which.
+What cannot be represented is collected and raised in one error, as far as the output needs it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from relprop.errors import UnsupportedOperatorError
+from relprop.frontends import onnx_constants, onnx_operators
+from relprop.frontends.conversion import Unsupported, refusal
+from relprop.frontends.onnx_operators import Call, Known
+from relprop.frontends.onnx_patterns import whole_operator
+from relprop.frontends.onnx_steps import LARGEST, Step
+from relprop.frontends.onnx_tensors import FLOATS, Storage, Tensor, type_name
+from relprop.graph import Graph, Input, Shape
+
+FIRST_OPSET = 9
+LARGEST_FILE = 2**31 - 1
+"""What protobuf can hold; larger models keep their tensors in files of their own."""
+
+_ANY_BATCH = (1009, 2003)
+"""Two sizes, unlike any that a model would be made for."""
+
+
+def convert(path: Path, shape: Shape | None = None) -> Graph:
+    """Turn an ONNX file into a Graph.
+
+    Parameters
+    ----------
+    path
+        The model, with one input whose first axis is the batch (of any size, or of 1) and one
+        output. Files of external data must lie in its folder.
+    shape
+        The shape of one sample without the batch axis; needed where the model leaves it open.
+
+    Raises
+    ------
+    UnsupportedOperatorError
+        If the Graph cannot represent some operators, or they do not fit what they are given; the
+        message lists all of them.
+    ValueError
+        If the file is no sound ONNX model, or has several inputs or outputs.
+    OSError
+        If it, or a file of external data, cannot be read.
+    """
+    try:
+        return _Conversion(_read(path), Storage(path)).run(shape)
+    except _ShapeOpen as error:
+        text = f"example is needed: {path.name} leaves the shape of a sample open{error}."
+        raise ValueError(text) from None
+    except UnsupportedOperatorError as error:
+        raise UnsupportedOperatorError(f"{path.name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+class _ShapeOpen(ValueError):
+    """The model does not tell the shape of a sample."""
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    size = path.stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"an ONNX file has at most {LARGEST_FILE} bytes, not {size}.")
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"this is no ONNX file, or not all of it: {error}.") from None
+    if not model.HasField("graph") or not model.graph.node:
+        raise ValueError("this is no ONNX file, or it holds no graph.")
+    return model
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """Stands for a value that could not be made; ``problems`` are numbers of those that matter."""
+
+    problems: frozenset[int]
+
+
+class _Conversion:
+    """Walks an ONNX model and fills a Graph.
+
+    ``values`` holds for each ONNX value what became of it: a Graph node's name, known arrays (see
+    ``onnx_operators.Known``) or that it is unknown.
+    """
+
+    def __init__(self, model: onnx.ModelProto, storage: Storage) -> None:
+        self.model = model.graph
+        self.opset = _opset(model)
+        self.storage = storage
+        self.graph = Graph()
+        self.batches: tuple[int, ...] = _ANY_BATCH
+        self.values: dict[str, str | Known | _Unknown] = {}
+        self.makers: dict[str, Step] = {}
+        self.problems: list[str] = []
+        self.tensors = {str(tensor.name): tensor for tensor in self.model.initializer}
+
+    def run(self, shape: Shape | None) -> Graph:
+        names = [str(output.name) for output in self.model.output]
+        if len(names) != 1:
+            raise ValueError(f"the model must have one output, not {len(names)}: {names}.")
+        self.readers = Counter(_read_by(self.model.node))
+        self.readers[names[0]] += 0
+        self._read_input(shape)
+        self._walk(self.model.node)
+        output = self._value(names[0], ())
+        if isinstance(output, _Unknown):
+            raise refusal(self.problems[number] for number in sorted(output.problems))
+        if not isinstance(output, str):
+            raise ValueError("the model's output does not depend on its input.")
+        return _needed(self.graph, output)
+
+    # --- The input ---
+
+    def _read_input(self, given: Shape | None) -> None:
+        inputs = [value for value in self.model.input if value.name not in self.tensors]
+        if len(inputs) != 1:
+            names = [str(value.name) for value in inputs]
+            raise ValueError(f"the model must have one input, not {len(inputs)}: {names}.")
+        kind = inputs[0].type.tensor_type
+        if kind.elem_type not in FLOATS:
+            raise ValueError(f"the input must be of a float type, not {type_name(kind.elem_type)}.")
+        dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
+        if not kind.HasField("shape"):
+            if given is None:
+                raise _ShapeOpen
+            dims = [None] * (1 + len(given))
+        if len(dims) < 2:
+            raise ValueError(f"the input must have the shape (batch, ...), not {dims}.")
+        batch, *sample = dims
+        if batch not in (None, 1):
+            raise ValueError(
+                f"the model is made for batches of {batch}; export it for any size, or for 1."
+            )
+        self.batches = _ANY_BATCH if batch is None else (1,)
+        known = [size for size in sample if size is not None]
+        if given is None and len(known) < len(sample):
+            raise _ShapeOpen(f", {sample}")
+        wanted = tuple(known) if given is None else given
+        fits = len(wanted) == len(sample) and all(
+            size in (None, own) for own, size in zip(wanted, sample)
+        )
+        if not fits:
+            raise ValueError(f"the model takes samples of shape {sample}, not {list(wanted)}.")
+        if np.prod(wanted, dtype=float) > LARGEST:
+            raise ValueError(f"a sample of shape {list(wanted)} is too large.")
+        name = str(inputs[0].name)
+        self.values[name] = self.graph.add(name or "input", Input(wanted))
+
+    # --- The walk ---
+
+    def _walk(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        made = Counter(str(name) for node in nodes for name in node.output if name)
+        twice = [
+            n for n, count in made.items() if count > 1 or n in self.values or n in self.tensors
+        ]
+        if twice:
+            raise ValueError(f"the same value is made several times: {', '.join(twice)}.")
+        for node in nodes:
+            step = Step(node, self.opset, self.storage)
+            for name in step.inputs:
+                if name:
+                    self._value(name, made)
+            self.makers.update(dict.fromkeys(step.outputs, step))
+            results = self._results(step)
+            for name in step.outputs[len(results) :]:
+                self.values[name] = self._give_up(step, f"it has {len(results)} results")
+            self.values.update(zip(step.outputs, results))
+
+    def _value(self, name: str, made: Iterable[str]) -> str | Known | _Unknown:
+        """What an ONNX value became; initialisers are read when they are asked for."""
+        if name not in self.values:
+            if name not in self.tensors:
+                reason = (
+                    "is read before it is made: the nodes are out of order, or form a cycle"
+                    if name in made
+                    else "is read and never made"
+                )
+                raise ValueError(f"value {name!r} {reason}.")
+            try:
+                self.values[name] = (self.storage.read(self.tensors[name]),)
+            except ValueError as error:
+                raise ValueError(f"{error}.") from error
+        return self.values[name]
+
+    def _results(self, step: Step) -> Sequence[str | Known | _Unknown]:
+        inputs = [self.values[name] for name in step.inputs if name]
+        try:
+            if step.type == "If" and not step.domain:
+                return self._chosen_branch(step)
+            call = Call(step, self.graph, self.batches, self.values, self.makers, self.readers)
+            if any(not isinstance(value, tuple) for value in inputs):
+                whole = None if step.domain else whole_operator(call)
+                if whole is not None:
+                    return [whole]
+            unknown = [value for value in inputs if isinstance(value, _Unknown)]
+            data = bool(unknown) or any(isinstance(value, str) for value in inputs)
+            table: Any = onnx_operators.TABLE if data else onnx_constants.TABLE
+            if step.domain or step.type not in table:
+                return [self._give_up(step, "" if data else "on constants", unknown)]
+            if unknown:
+                return [_Unknown(frozenset().union(*(value.problems for value in unknown)))]
+            if not data:
+                return [self._evaluated(step)]
+            result = onnx_operators.TABLE[step.type](call)
+            return result if isinstance(result, list) else [result]
+        except (Unsupported, ValueError) as error:
+            return [self._give_up(step, str(error))]
+
+    def _give_up(self, step: Step, reason: str, others: Iterable[_Unknown] = ()) -> _Unknown:
+        self.problems.append(f"{step}{reason and ': '}{reason}")
+        own = frozenset({len(self.problems) - 1})
+        return _Unknown(own.union(*(value.problems for value in others)))
+
+    def _evaluated(self, step: Step) -> Known:
+        """An operator on known values, for each batch size where that enters."""
+        known: list[Any] = [self.values[name] if name else None for name in step.inputs]
+        count = max((len(value) for value in known if value is not None), default=1)
+        results: list[Tensor] = []
+        for version in range(count):
+            inputs = [None if v is None else v[version if len(v) > 1 else 0] for v in known]
+            if count > 1 and step.type in ("Expand", "ConstantOfShape"):
+                inputs[-1] = self._for_one_sample(inputs[-1], version)
+            results.append(onnx_constants.evaluate(step, inputs))
+        same = all(np.array_equal(results[0], other) for other in results[1:])
+        return (results[0],) if same else tuple(results)
+
+    def _for_one_sample(self, shape: Any, version: int) -> Any:
+        """A shape that begins with the batch axis, for a batch of one that broadcasts."""
+        if shape is not None and shape.size and shape.flat[0] == self.batches[version]:
+            shape = shape.copy()
+            shape.flat[0] = 1
+        return shape
+
+    def _chosen_branch(self, step: Step) -> Sequence[str | Known | _Unknown]:
+        """The results of an If whose condition is known: its branch runs in its place."""
+        condition = self.values.get(step.inputs[0]) if step.inputs else None
+        if not isinstance(condition, tuple) or len(condition) != 1 or condition[0].size != 1:
+            raise Unsupported("its condition depends on the input")
+        branch = step.branch("then_branch" if condition[0].all() else "else_branch")
+        names = [str(output.name) for output in branch.output]
+        for tensor in branch.initializer:
+            self.tensors[str(tensor.name)] = tensor
+        self._walk(branch.node)
+        return [self._value(name, ()) for name in names]
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """The version of the standard operators that the model is written for."""
+    versions = [int(o.version) for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    newest = onnx.defs.onnx_opset_version()
+    if len(versions) != 1 or not FIRST_OPSET <= versions[0] <= newest:
+        raise ValueError(
+            f"the model must be of one opset between {FIRST_OPSET} and {newest}, not {versions}."
+        )
+    return versions[0]
+
+
+def _read_by(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
+    """The names that nodes read, once per reading, in branches too."""
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from _read_by(attribute.g.node)
+            yield from (output.name for output in attribute.g.output)
+
+
+def _needed(graph: Graph, output: str) -> Graph:
+    """The graph without the nodes that its output does not need."""
+    needed = {output, graph.input.name}
+    for node in reversed(list(graph)):
+        if node.name in needed:
+            needed.update(node.inputs)
+    return Graph({name: node for name, node in graph.nodes.items() if name in needed}, output)

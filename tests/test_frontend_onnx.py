@@ -1,0 +1,665 @@
+"""Converted ONNX models compute what ONNX Runtime computes; bad ones are refused in words."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from onnx_models import build, integers, random, write
+from reference import forward
+from relprop.canonizers import canonize
+from relprop.errors import UnsupportedOperatorError
+from relprop.frontends.onnx import convert
+from relprop.graph import Graph
+
+W = random(4, 3, 3, 3)
+B = random(4, seed=1)
+VECTOR = ("N", 6)
+SEQUENCE = ("N", 5, 6)
+
+
+def run(path: Path, x: np.ndarray) -> np.ndarray:
+    """What ONNX Runtime makes of two samples, one by one where the model takes only one."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    parts = np.split(x, len(x)) if source.shape[0] == 1 else [x]
+    return np.concatenate([session.run(None, {source.name: part})[0] for part in parts])
+
+
+def assert_same(
+    model: onnx.ModelProto, folder: Path, sample: tuple[int, ...] | None = None
+) -> Graph:
+    path = write(model, folder)
+    graph = convert(path, sample)
+    x = random(2, *graph.input.shape, seed=7)
+    expected = run(path, x)
+    for version in (graph, canonize(graph)):
+        if version.output in version.nodes and len(version) == len(graph):
+            result = forward(version, x)[version.output]
+            assert result.shape == expected.shape
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+    return graph
+
+
+def types(graph: Graph) -> list[str]:
+    return [node.type for node in graph if node.type not in ("Input", "Constant")]
+
+
+# --- Operators ---------------------------------------------------------------------------------
+
+POOL = {"shape": ("N", 3, 9, 8)}
+OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "conv": (("y = Conv<pads=[1,0,2,1], strides=[2,1]>(x, w, b)",), {"w": W, "b": B}),
+    "conv without bias": (("y = Conv<dilations=[2,1], kernel_shape=[3,3]>(x, w)",), {"w": W}),
+    "grouped conv": (("y = Conv<group=3>(x, w)",), {"w": random(6, 1, 3, 3)}),
+    "conv same upper": (('y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w)',), {"w": W}),
+    "conv same lower": (('y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w)',), {"w": W}),
+    "conv valid": (('y = Conv<auto_pad="VALID">(x, w)',), {"w": W}),
+    "gemm": (("y = Gemm(x, w, b)",), {"w": random(6, 4), "b": B, "shape": VECTOR}),
+    "gemm scaled": (
+        ("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)",),
+        {"w": random(4, 6), "b": random(1, 4), "shape": VECTOR},
+    ),
+    "gemm, one bias": (
+        ("y = Gemm(x, w, b)",), {"w": random(6, 4), "b": random(1), "shape": VECTOR},
+    ),
+    "matmul": (("y = MatMul(x, w)",), {"w": random(6, 4), "shape": SEQUENCE}),
+    "matmul, bias": (
+        ("t = MatMul(x, w)", "y = Add(b, t)"), {"w": random(6, 4), "b": B, "shape": SEQUENCE},
+    ),
+    "max pool": (
+        ("y = MaxPool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1], ceil_mode=1>(x)",), POOL,
+    ),
+    "average pool": (
+        ("y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x)",), POOL,
+    ),
+    "average pool, padding counts": (
+        ("y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)",), POOL,
+    ),
+    "average pool same": (
+        ('y = AveragePool<kernel_shape=[2,2], auto_pad="SAME_UPPER", strides=[2,2]>(x)',), POOL,
+    ),
+    "global average pool": (("y = GlobalAveragePool(x)",), {}),
+    "global max pool": (("y = GlobalMaxPool(x)",), {}),
+    "batch norm": (
+        ("y = BatchNormalization<epsilon=0.01>(x, s, b, m, v)",),
+        {"s": random(3), "b": random(3), "m": random(3), "v": random(3) ** 2 + 0.1},
+    ),
+    "lrn": (("y = LRN<size=3, alpha=0.3, beta=0.6, bias=2.0>(x)",), {}),
+    "relu": (("y = Relu(x)",), {}),
+    "sigmoid": (("y = Sigmoid(x)",), {}),
+    "tanh": (("y = Tanh(x)",), {}),
+    "leaky relu": (("y = LeakyRelu<alpha=0.2>(x)",), {}),
+    "elu": (("y = Elu<alpha=0.7>(x)",), {}),
+    "softmax": (("y = Softmax<axis=1>(x)",), {"shape": VECTOR}),
+    "add": (("t = Relu(x)", "y = Add(t, x)"), {}),
+    "add a constant": (("y = Add(x, c)",), {"c": random(3, 1, 1)}),
+    "sum": (("t = Relu(x)", "y = Sum(t, x, c)"), {"c": random(1, 3, 8, 8)}),
+    "sub": (("t = Relu(x)", "y = Sub(t, x)"), {}),
+    "sub a constant": (("y = Sub(x, c)",), {"c": np.float32(2)}),
+    "sub from a constant": (("y = Sub(c, x)",), {"c": random(8)}),
+    "mul": (("t = Relu(x)", "y = Mul(t, x)"), {}),
+    "mul by a constant": (("y = Mul(c, x)",), {"c": random(1, 3, 1, 1)}),
+    "div by a constant": (("y = Div(x, c)",), {"c": np.float32([3])}),
+    "neg": (("y = Neg(x)",), {}),
+    "concat": (
+        ("t = Relu(x)", "y = Concat<axis=-3>(t, c, x)"),
+        {"c": random(1, 2, 8, 8), "shape": (1, 3, 8, 8)},
+    ),
+    "flatten": (("y = Flatten(x)",), {}),
+    "reshape": (("y = Reshape(x, s)",), {"s": integers(0, -1, 4)}),
+    "transpose": (("y = Transpose<perm=[0,3,1,2]>(x)",), {}),
+    "identity": (("t = Identity(x)", "y = Relu(t)"), {}),
+    "dropout": (("t = Dropout(x)", "y = Relu(t)"), {}),
+    "cast": (("t = Cast<to=11>(x)", "u = Cast<to=1>(t)", "y = Relu(u)"), {}),
+    "gather": (("y = Gather<axis=2>(x, i)",), {"i": np.int64(-2)}),
+    "gather neighbours": (("y = Gather<axis=1>(x, i)",), {"i": np.array([[1, 2]])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("opset", [9, 13, 20])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(name, opset, tmp_path):
+    nodes, settings = OPERATORS[name]
+    if opset < 11 and "ceil_mode" in nodes[0]:
+        opset = 10
+    assert_same(build(*nodes, opset=opset, **settings), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("opset", "node", "tensors"),
+    [
+        (9, "y = Clip<min=0.0, max=6.0>(x)", {}),
+        (11, "y = Clip(x, low, high)", {"low": np.float32(0), "high": np.float32(6)}),
+        (13, "y = Clip(x, low)", {"low": np.float32(0)}),
+        (9, "y = Slice<axes=[1,3], starts=[1,-7], ends=[9,-1]>(x)", {}),
+        (
+            11,
+            "y = Slice(x, s, e, a, by)",
+            {
+                "s": integers(0, 1),
+                "e": integers(2**63 - 1, 7),
+                "a": integers(0, -1),
+                "by": integers(1, 3),
+            },
+        ),
+        (9, "y = Pad<pads=[0,1,0,2,0,0,1,-1], value=0.5>(x)", {}),
+        (11, "y = Pad(x, p, v)", {"p": integers(0, 1, 0, 2, 0, 0, 1, -1), "v": np.float32(0.5)}),
+        (18, "y = Pad(x, p, , a)", {"p": integers(1, 2), "a": integers(-1)}),
+        (9, "y = ReduceMean<axes=[2,3]>(x)", {}),
+        (13, "y = ReduceMean<axes=[-1], keepdims=0>(x)", {}),
+        (18, "y = ReduceMean(x, a)", {"a": integers(1, 3)}),
+        (9, "y = Unsqueeze<axes=[1,5]>(x)", {}),
+        (13, "y = Unsqueeze(x, a)", {"a": integers(-1)}),
+        (20, "y = Gelu(x)", {}),
+        (20, 'y = Gelu<approximate="tanh">(x)', {}),
+    ],
+)  # fmt: skip
+def test_settings_by_opset(opset, node, tensors, tmp_path):
+    assert_same(build(node, opset=opset, **tensors), tmp_path)
+
+
+@pytest.mark.parametrize(("opset", "axes"), [(9, "<axes=[2,3]>(t)"), (13, "(t, a)"), (13, "(t)")])
+def test_squeeze(opset, axes, tmp_path):
+    tensors = {"a": integers(2, -1)} if "a)" in axes else {}
+    assert_same(
+        build("t = GlobalAveragePool(x)", f"y = Squeeze{axes}", opset=opset, **tensors), tmp_path
+    )
+
+
+@pytest.mark.parametrize(
+    ("opset", "split", "tensors"),
+    [
+        (9, "<axis=1, split=[1,3,2]>(x)", {}),
+        (13, "<axis=-3>(x, s)", {"s": integers(1, 3, 2)}),
+        (11, "<axis=1>(x)", {}),
+        (18, "<axis=2, num_outputs=3>(x)", {}),
+    ],
+)
+def test_split(opset, split, tensors, tmp_path):
+    nodes = [f"a, b, c = Split{split}", "t = Relu(a)", "y = Concat<axis=1>(c, t)"]
+    assert_same(build(*nodes, opset=opset, shape=("N", 6, 6, 8), **tensors), tmp_path)
+
+
+def test_softmax_of_several_axes_before_opset_13(tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match="several axes"):
+        convert(write(build("y = Softmax<axis=1>(x)", opset=12), tmp_path))
+
+
+def test_bias_and_matmul_are_one_layer_only_where_nothing_else_reads_the_product(tmp_path):
+    nodes = ["t = MatMul(x, w)", "u = Add(t, b)", "y = Mul(u, t)"]
+    graph = assert_same(build(*nodes, w=random(6, 4), b=B, shape=VECTOR), tmp_path)
+    assert types(graph) == ["Dense", "Add", "Mul"]
+    graph = assert_same(
+        build(*nodes[:2], "y = Relu(u)", w=random(6, 4), b=B, shape=VECTOR), tmp_path
+    )
+    assert types(graph) == ["Dense", "Activation"]
+
+
+PATTERNS = {
+    "silu": ["s = Sigmoid(x)", "y = Mul(x, s)"],
+    "gelu": [
+        "a = Div(x, root2)", "e = Erf(a)", "g = Add(e, one)", "m = Mul(x, g)", "y = Mul(m, half)",
+    ],
+    "gelu, halved first": [
+        "h = Mul(half, x)", "a = Mul(x, rsqrt2)", "e = Erf(a)", "g = Add(one, e)", "y = Mul(h, g)",
+    ],
+    "gelu_tanh": [
+        "c = Pow(x, three)", "w = Mul(c, cubic)", "s = Add(x, w)", "a = Mul(s, scale)",
+        "t = Tanh(a)", "g = Add(t, one)", "h = Mul(x, half)", "y = Mul(h, g)",
+    ],
+}  # fmt: skip
+NUMBERS = {
+    "root2": 2**0.5, "rsqrt2": 0.5**0.5, "one": 1, "half": 0.5, "three": 3, "cubic": 0.044715,
+    "scale": (2 / np.pi) ** 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_activation_in_pieces(name, tmp_path):
+    model = build(*PATTERNS[name], **{k: np.float32(v) for k, v in NUMBERS.items()})
+    graph = assert_same(model, tmp_path)
+    (node,) = (node for node in graph if node.type != "Input")
+    assert node.operator.function == name.partition(",")[0]
+
+
+def test_a_gate_of_something_else_stays_a_product(tmp_path):
+    graph = assert_same(build("t = Relu(x)", "s = Sigmoid(t)", "y = Mul(x, s)"), tmp_path)
+    assert types(graph) == ["Activation", "Activation", "Mul"]
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_local_response_norm_in_pieces(size, tmp_path):
+    graph = assert_same(
+        build(
+            "q = Mul(x, x)",
+            "v = Unsqueeze(q, axis)",
+            "p = Pad(v, pads)",
+            f"m = AveragePool<kernel_shape=[{size},1,1]>(p)",
+            "s = Squeeze(m, axis)",
+            "a = Mul(s, alpha)",
+            "b = Add(a, k)",
+            "c = Pow(b, beta)",
+            "y = Div(x, c)",
+            axis=integers(1),
+            pads=integers(0, 0, size // 2, 0, 0, 0, 0, (size - 1) // 2, 0, 0),
+            alpha=np.float32(0.3),
+            k=np.float32(2),
+            beta=np.float32(0.75),
+        ),
+        tmp_path,
+    )
+    assert types(graph) == ["LocalResponseNorm"]
+
+
+# --- Shapes, constants, the batch --------------------------------------------------------------
+
+RESHAPED = [
+    "s = Shape(x)", "n = Gather<axis=0>(s, zero)", "u = Unsqueeze(n, axis)",
+    "t = Concat<axis=0>(u, rest)", "y = Reshape(x, t)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_shape_arithmetic(batch, tmp_path):
+    model = build(
+        *RESHAPED, shape=(batch, 3, 8, 8), zero=np.int64(0), axis=integers(0), rest=integers(-1, 16)
+    )
+    graph = assert_same(model, tmp_path)
+    assert types(graph) == ["Reshape"]
+    assert graph[graph.output].shape == (12, 16)
+
+
+def test_constants_are_folded(tmp_path):
+    nodes = [
+        "two = Constant<value_float=2.0>()",
+        "t = Transpose<perm=[1,0]>(w)",
+        "v = Mul(t, two)",
+        "one = Constant<value_ints=[1,1]>()",
+        "e = ConstantOfShape(one)",
+        "u = Add(v, e)",
+        "y = Gemm(x, u)",
+    ]
+    graph = assert_same(build(*nodes, w=random(4, 6), shape=VECTOR), tmp_path)
+    assert types(graph) == ["Dense"]
+
+
+def test_a_constant_for_each_sample(tmp_path):
+    nodes = [
+        "s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",
+        "e = Expand(c, t)", "y = Concat<axis=1>(e, x)",
+    ]  # fmt: skip
+    model = build(
+        *nodes,
+        shape=SEQUENCE,
+        zero=integers(0),
+        one=integers(1),
+        rest=integers(1, 6),
+        c=random(1, 6),
+    )
+    graph = assert_same(model, tmp_path)
+    assert graph[graph.output].shape == (6, 6)
+
+
+def test_if_of_a_known_condition(tmp_path):
+    model = build("t = GlobalAveragePool(x)", "s = Shape(t)", "l = Gather(s, three)",
+                  "c = Equal(l, one)", three=np.int64(3), one=np.int64(1))  # fmt: skip
+    branches = {
+        name: build(*nodes, outputs=(name[0] + "y",), inputs=()).graph
+        for name, nodes in (
+            ("then_branch", ["ty = Squeeze<axes=[2,3]>(t)"]),
+            ("else_branch", ["ey = Identity(t)"]),
+        )
+    }
+    model.graph.node.append(helper.make_node("If", ["c"], ["y"], "choice", **branches))
+    model.opset_import[0].version = 11
+    graph = convert(write(model, tmp_path))
+    assert graph[graph.output].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tensors"),
+    [
+        (["y = Reshape(x, s)"], {"s": integers(1, -1)}),
+        (["y = Reshape(x, s)"], {"s": integers(-1, 8)}),
+        (["y = Flatten<axis=2>(x)"], {}),
+        (["y = Transpose<perm=[1,0,2,3]>(x)"], {}),
+        (["y = ReduceMean<axes=[0]>(x)"], {}),
+        (["y = ReduceMean(x)"], {}),
+        (["y = Concat<axis=0>(x, x)"], {}),
+        (["y = Slice(x, s, e)"], {"s": integers(0), "e": integers(1)}),
+        (["y = Squeeze(x, a)"], {"a": integers(0)}),
+        (["t = GlobalAveragePool(x)", "u = Flatten(t)", "y = Add(x, u)"], {}),
+        (["y = Pad(x, p)"], {"p": integers(1, 0, 0, 0, 0, 0, 0, 0)}),
+        (["s = Shape(x)", "f = Cast<to=1>(s)", "m = ReduceMean(f)", "y = Mul(x, m)"], {}),
+    ],
+)
+def test_the_batch_axis_is_left_alone(nodes, tensors, tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match="batch"):
+        convert(write(build(*nodes, **tensors), tmp_path))
+
+
+def test_the_shape_of_a_sample(tmp_path):
+    path = write(build("y = Relu(x)", shape=("N", 3, "height", "width")), tmp_path)
+    assert convert(path, (3, 5, 7)).input.shape == (3, 5, 7)
+    with pytest.raises(ValueError, match="example is needed"):
+        convert(path)
+    for wrong in ((1, 5, 7), (3, 5)):
+        with pytest.raises(ValueError, match="takes samples of shape"):
+            convert(path, wrong)
+    assert convert(write(build("y = Relu(x)", shape=None), tmp_path), (4,)).input.shape == (4,)
+
+
+# --- What is refused ---------------------------------------------------------------------------
+
+
+def test_all_that_is_unsupported_is_listed(tmp_path):
+    model = build(
+        "a = Conv(x, w)", "unused = Cos(x)", "b = ThresholdedRelu(a)", "c = Sin(b)",
+        "d = Add(c, x)", "y = Relu(d)", w=random(2, 3, 1, 1, 1),
+    )  # fmt: skip
+    model.graph.node[2].name = "early"
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(write(model, tmp_path))
+    text = str(caught.value)
+    assert text.startswith("model.onnx: ")
+    assert "Conv at node 'a': convolution over 3 axes" in text
+    assert "ThresholdedRelu at node 'early'" in text
+    assert "Sin at node 'c'" in text
+    assert "Cos" not in text  # the output does not need it
+
+
+def test_other_domains(tmp_path):
+    model = build("y = Relu(x)")
+    model.graph.node[0].domain = "com.microsoft"
+    with pytest.raises(UnsupportedOperatorError, match=r"com\.microsoft\.Relu at node 'y'"):
+        convert(write(model, tmp_path))
+
+
+BIG = 2**40
+REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
+    "nothing": (b"", "no ONNX file"),
+    "text": (b"layer { name: 'conv' }", "no ONNX file"),
+    "several inputs": (build("y = Add(a, b)", inputs=("a", "b")), "one input, not 2"),
+    "several outputs": (
+        build("y = Relu(x)", "z = Tanh(x)", outputs=("y", "z")), "one output, not 2",
+    ),
+    "no input": (build("y = Relu(x)", inputs=(), x=W), "one input, not 0"),
+    "constant output": (build("y = Relu(w)", "z = Relu(x)", w=W), "on constants"),
+    "fixed batch": (build("y = Relu(x)", shape=(8, 3, 8, 8)), "batches of 8"),
+    "integers": (build("y = Relu(x)", kind=onnx.TensorProto.INT64), "float type, not INT64"),
+    "old": (build("y = Relu(x)", opset=8), "one opset between 9 and"),
+    "new": (build("y = Relu(x)", opset=9999), "one opset between 9 and"),
+    "cycle": (build("a = Add(x, b)", "b = Relu(a)", "y = Relu(b)"), "'b' is read before"),
+    "undefined": (build("y = Add(x, b)"), "'b' is read and never made"),
+    "output not made": (build("z = Relu(x)"), "'y' is read and never made"),
+    "made twice": (build("y = Relu(x)", "y = Tanh(x)"), "several times: y"),
+    "wrong weight": (build("y = Conv(x, w)", w=random(4, 2, 3, 3)), "does not fit 3 channels"),
+    "NaN": (build("y = Conv(x, w)", w=W * np.float32("nan")), "NaN"),
+    "wrong type of attribute": (build("y = Conv<strides=1.5>(x, w)", w=W), "wrong type"),
+    "no stride": (build("y = Conv<strides=[0,1]>(x, w)", w=W), "strides must be 2 integers"),
+    "no groups": (build("y = Conv<group=0>(x, w)", w=W), "group must be"),
+    "no window": (build("y = MaxPool(x)"), "no kernel_shape"),
+    "gigantic input": (build("y = Relu(x)", shape=("N", BIG, BIG)), "too large"),
+    "gigantic padding": (
+        build("y = Pad(x, p)", p=integers(0, 0, 0, BIG, 0, 0, 0, BIG)), "a node has at most",
+    ),
+    "gigantic constant": (
+        build("c = ConstantOfShape(s)", "y = Add(x, c)", s=integers(1, BIG)), "too large",
+    ),
+    "growing constant": (
+        build(
+            *(f"c{i + 1} = Concat<axis=0>(c{i}, c{i})" for i in range(40)), "y = Add(x, c40)", c0=W
+        ),
+        "too large",
+    ),
+    "too many constants": (
+        build(
+            "d0 = Expand(c, s)",
+            *(f"d{i + 1} = Neg(d{i})" for i in range(40)),
+            "y = Add(x, d40)", s=integers(2**22), c=np.float32(1),
+        ),
+        "far more memory",
+    ),
+    "random": (build("r = RandomNormal<shape=[8]>()", "y = Add(x, r)"), "on constants"),
+    "training": (build("y = Dropout(x, r, t)", r=np.float32(0.5), t=np.bool_(True)), "training"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, tmp_path):
+    model, text = REFUSED[name]
+    with pytest.raises(ValueError, match=text) as caught:
+        convert(write(model, tmp_path))
+    assert "model.onnx" in str(caught.value)
+
+
+def tensor(**settings: Any) -> onnx.TensorProto:
+    """The weight W, with some fields changed."""
+    made = numpy_helper.from_array(W, "w")
+    for name, value in settings.items():
+        made.ClearField(name)
+        if isinstance(value, list):
+            getattr(made, name).extend(value)
+        else:
+            setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("weight", "text"),
+    [
+        (tensor(dims=[4, 3, 3, BIG]), "needs .* bytes, there are 432"),
+        (tensor(dims=[4, -3, 3, 3]), r"shape \(4, -3, 3, 3\)"),
+        (tensor(raw_data=b"abc"), "needs 432 bytes, there are 3"),
+        (tensor(data_type=onnx.TensorProto.STRING), "type STRING"),
+        (tensor(data_type=77), "type 77"),
+    ],
+)
+def test_tensors_are_checked(weight, text, tmp_path):
+    model = build("y = Conv(x, w)")
+    model.graph.initializer.append(weight)
+    with pytest.raises(ValueError, match=text):
+        convert(write(model, tmp_path))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, "bfloat16"])
+def test_tensors_of_other_types(dtype, tmp_path):
+    weight = W.astype(np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        weight = (W.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        bits = (weight.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        stored = helper.make_tensor("w", onnx.TensorProto.BFLOAT16, W.shape, bits, raw=True)
+    else:
+        stored = numpy_helper.from_array(weight.astype(dtype), "w")
+    model = build("y = Conv(x, w)")
+    model.graph.initializer.append(stored)
+    graph = convert(write(model, tmp_path))
+    np.testing.assert_array_equal(graph[graph.output].operator.weight, weight)
+
+
+def test_values_in_fields_of_their_own(tmp_path):
+    model = build("y = Conv(x, w)")
+    model.graph.initializer.append(
+        helper.make_tensor("w", onnx.TensorProto.FLOAT, W.shape, W.ravel().tolist())
+    )
+    graph = convert(write(model, tmp_path))
+    np.testing.assert_array_equal(graph[graph.output].operator.weight, W)
+
+
+# --- External data -----------------------------------------------------------------------------
+
+
+def external(location: str, **entries: Any) -> onnx.ModelProto:
+    """A convolution whose weight lies in a file."""
+    weight = tensor(data_location=onnx.TensorProto.EXTERNAL)
+    weight.ClearField("raw_data")
+    for key, value in {"location": location, **entries}.items():
+        weight.external_data.add(key=key, value=str(value))
+    model = build("y = Conv(x, w)")
+    model.graph.initializer.append(weight)
+    return model
+
+
+def test_external_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "w.bin").write_bytes(bytes(16) + W.tobytes())
+    model = external("data/w.bin", offset=16, length=W.nbytes)
+    graph = assert_same(model, tmp_path)
+    np.testing.assert_array_equal(graph[graph.output].operator.weight, W)
+
+
+def test_external_data_stays_in_the_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(W.tobytes())
+    (folder / "link.bin").symlink_to(secret)
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "circle").symlink_to("circle")
+    for location in (
+        str(secret),
+        "../secret.bin",
+        "link.bin",
+        "up/secret.bin",
+        "a/../../secret.bin",
+    ):
+        with pytest.raises(ValueError, match="outside the model's folder"):
+            convert(write(external(location), folder))
+    for location in ("", "a\0b"):
+        with pytest.raises(ValueError, match="no file's name"):
+            convert(write(external(location), folder))
+    for location in ("missing.bin", "circle"):
+        with pytest.raises(OSError, match=location):
+            convert(write(external(location), folder))
+
+
+def test_external_data_is_an_ordinary_file_of_the_right_size(tmp_path):
+    (tmp_path / "w.bin").write_bytes(W.tobytes()[:-4])
+    os.mkfifo(tmp_path / "pipe")
+    for model, text in (
+        (external("w.bin"), "which has 428"),
+        (external("w.bin", offset=-8), "needs bytes -8"),
+        (external("w.bin", offset="many"), "no number"),
+        (external("w.bin", length=8), "there are 8"),
+        (external("pipe"), "no ordinary file"),
+        (external("."), "no ordinary file"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            convert(write(model, tmp_path))
+
+
+def test_external_data_read_again_and_again(tmp_path):
+    weight = np.zeros((4, 3, 1, 2**20), np.float32)
+    (tmp_path / "w.bin").write_bytes(weight.tobytes())
+    model = external("w.bin")
+    model.graph.initializer[0].dims[:] = weight.shape
+    nodes = []
+    for i in range(60):
+        copy = model.graph.initializer.add()
+        copy.CopyFrom(model.graph.initializer[0])
+        copy.name = f"w{i}"
+        nodes.append(helper.make_node("Concat", [copy.name], [f"c{i}"], axis=0))
+    model.graph.node.extend(nodes)
+    with pytest.raises(ValueError, match="far more memory"):
+        convert(write(model, tmp_path))
+
+
+# --- Any bytes ---------------------------------------------------------------------------------
+
+SOUND = build(
+    "s = Shape(x)", "n = Gather<axis=0>(s, zero)", "u = Unsqueeze(n, axis)",
+    "t = Concat<axis=0>(u, rest)", "c = Conv<pads=[1,1,1,1], group=1>(x, w, b)", "r = Relu(c)",
+    "p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r)", "f = Reshape(p, t)",
+    "h, k = Split<axis=1>(f, parts)", "d = Concat<axis=1>(k, h)", "g = Gemm<transB=1>(d, v)",
+    "y = Softmax(g)", zero=np.int64(0), axis=integers(0), rest=integers(64), parts=integers(30, 34),
+    w=W, b=B, v=random(3, 64),
+).SerializeToString()  # fmt: skip
+
+
+def test_the_sound_model(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(SOUND)
+    assert convert(path)[convert(path).output].shape == (3,)
+
+
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_mutated_bytes(data, tmp_path):
+    mutated = bytearray(SOUND)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(mutated) - 1))
+        kind = data.draw(st.sampled_from(["set", "cut", "insert", "remove"]))
+        if kind == "set":
+            mutated[at] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            mutated = mutated[: max(at, 1)]
+        elif kind == "insert":
+            mutated[at:at] = data.draw(st.binary(min_size=1, max_size=12))
+        else:
+            mutated[at : at + data.draw(st.integers(1, 12))] = b""
+        mutated = mutated or bytearray(b"\0")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(mutated)
+    with suppress(ValueError, OSError):
+        convert(path)
+
+
+@given(
+    nodes=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["Conv", "Gemm", "MatMul", "Add", "Mul", "Div", "Sub", "Concat", "Slice", "Split",
+                 "Pad", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Gather", "If",
+                 "Expand", "Range", "Where", "Cast", "Shape", "ReduceMean", "ReduceSum", "Clip",
+                 "Softmax", "ConstantOfShape", "BatchNormalization", "LRN", "MaxPool", "Sigmoid",
+                 "Erf", "Pow"]
+            ),
+            st.lists(st.integers(0, 12), min_size=0, max_size=5),
+            st.dictionaries(
+                st.sampled_from(["axis", "axes", "pads", "strides", "kernel_shape", "perm", "to",
+                                 "size", "group", "split", "starts", "ends", "value", "alpha"]),
+                st.integers(-3, 3) | st.lists(st.integers(-3, 9), min_size=1, max_size=8)
+                | st.floats(allow_nan=True) | st.integers(-(2**62), 2**62),
+                max_size=3,
+            ),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    opset=st.sampled_from([9, 11, 13, 18, 20]),
+    batch=st.sampled_from(["N", 1]),
+)  # fmt: skip
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_senseless_models(nodes, opset, batch, tmp_path):
+    names = ["x", "w", "i", "v", "z"]
+    model = build(
+        "q = Relu(x)", opset=opset, shape=(batch, 3, 8, 8),
+        w=W, i=integers(1, 2), v=B, z=np.int64(0),
+    )  # fmt: skip
+    for position, (kind, inputs, attributes) in enumerate(nodes):
+        sources = [names[i % len(names)] for i in inputs]
+        names.append(f"n{position}")
+        model.graph.node.append(helper.make_node(kind, sources, names[-1:], **attributes))
+    model.graph.output[0].name = names[-1]
+    try:
+        graph = convert(write(model, tmp_path))
+    except (ValueError, OSError):
+        return
+    assert graph.output in graph.nodes
