@@ -186,13 +186,14 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     """Values of an operator's field, from its annotation alone."""
     inner, origin = get_args(kind), get_origin(kind)
     if kind == g.Array:
-        return st.lists(st.floats(width=32), max_size=3).map(lambda v: np.array(v, np.float32))
+        shapes = st.lists(st.integers(0, 3), max_size=4)
+        return st.builds(lambda s, v: np.full(s, v, np.float32), shapes, st.floats(width=32))
     if origin is UnionType:
-        return st.one_of(*map(values_of, inner))
+        return st.one_of(values_of(one) for one in inner)
     if origin is tuple and inner[-1] is Ellipsis:
         return st.lists(values_of(inner[0]), max_size=3).map(tuple)
     if origin is tuple:
-        return st.tuples(*map(values_of, inner))
+        return st.tuples(*(values_of(one) for one in inner))
     if origin is Literal:
         return st.sampled_from(inner)
     plain = {

@@ -29,8 +29,16 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A built-in name (efficientnet-lite0), a Caffe network (net.prototxt), or "
-        "package.module:callable that returns a torch module.",
+        help="A built-in name (efficientnet-lite0), a saved model (net.relprop), a Caffe network "
+        "(net.prototxt), or package.module:callable that returns a torch module.",
+    ),
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="C,H,W",
+        help="Shape of one input, without the batch axis, where the model does not tell.",
+        rich_help_panel=_OWN_MODEL,
     ),
 ]
 Weights = Annotated[
@@ -94,20 +102,26 @@ Classes = Annotated[
 
 def load_model(
     name: str,
-    preprocessing: Preprocessing | None,
-    classes: Path | None,
+    preprocessing: Preprocessing | None = None,
+    classes: Path | None = None,
     weights: Path | None = None,
+    *,
+    shape: tuple[int, ...] | None = None,
+    wanted: str = "--size, --mean and --std, as it was trained",
 ) -> Model:
-    """Load the model; whatever a callable of the user's raises is said in words."""
+    """Load the model; whatever a callable of the user's raises is said in words.
+
+    ``wanted`` names the options that tell the input's shape.
+    """
     from relprop.loading import load
 
     names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else ()
     source = name if weights is None else (name, weights)
     try:
-        return load(source, preprocessing=preprocessing, classes=names)
+        return load(source, shape, preprocessing=preprocessing, classes=names)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if preprocessing is None and str(error).startswith("example is needed"):
-            raise ValueError(f"{name}: give --size, --mean and --std, as it was trained.") from None
+            raise ValueError(f"{name}: give {wanted}.") from None
         raise
     except Exception as error:  # a callable of the user's may raise anything
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
@@ -138,6 +152,16 @@ def read_preprocessing(
         interpolation=interpolation,
         channel_order=channel_order,
     )
+
+
+def read_shape(text: str | None) -> tuple[int, ...] | None:
+    """Read the shape of one input."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is no shape such as 3,224,224.", param_hint="--shape")
+    return tuple(map(int, parts))
 
 
 def _numbers(option: str, text: str | None, count: int) -> tuple[float, ...]:

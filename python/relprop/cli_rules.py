@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args
@@ -63,6 +64,20 @@ def _value(text: str) -> float | tuple[float, ...] | str:
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def rule_text(rule: rules.Rule) -> str:
+    """A rule as ``--rule`` takes it, short: numbers first, then what is not as usual."""
+    shown = []
+    for field in dataclasses.fields(rule):
+        value = getattr(rule, field.name)
+        if isinstance(value, (int, float)):
+            shown.append(f"{value:g}")
+        elif isinstance(value, tuple):
+            shown.append(f"({', '.join(f'{part:g}' for part in value)})")
+        elif value != field.default:
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(rule).__name__}({', '.join(shown)})"
 
 
 def overrides(texts: Sequence[str], graph: Graph) -> dict[Matcher, rules.Rule]:

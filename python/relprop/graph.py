@@ -135,7 +135,7 @@ class ConvTranspose2d:
         into, per_group, kh, kw = self.weight.shape
         out = per_group * self.groups
         _require(
-            channels == into and into % self.groups == 0,
+            channels == into and self.groups >= 1 and into % self.groups == 0,
             f"weight {self.weight.shape} with groups={self.groups} does not fit "
             f"{channels} channels.",
         )
@@ -146,6 +146,11 @@ class ConvTranspose2d:
         _require(
             all(0 <= extra < stride for extra, stride in zip(self.output_padding, self.stride)),
             f"output_padding must be smaller than stride {self.stride}, not {self.output_padding}.",
+        )
+        _require(
+            min(kh, kw, *self.dilation) >= 1 and min(self.padding) >= 0,
+            f"kernel={kh, kw} and dilation={self.dilation} must be at least 1 and "
+            f"padding={self.padding} at least 0.",
         )
         top, bottom, left, right = self.padding
         size = (

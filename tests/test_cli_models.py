@@ -1,0 +1,132 @@
+"""``relprop save`` and ``relprop inspect``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import OWN, Run
+
+pytest.importorskip("torch")
+
+RECURRENT = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return torch.fft.rfft(torch.cumsum(x, 1)).abs()
+
+def make():
+    return Net().eval()
+"""
+
+
+def test_a_saved_model_is_explained_like_its_origin(run: Run) -> None:
+    arguments = ("tiny_network:make", "-o", "tiny.relprop", *OWN, "--classes", "names.txt")
+    code, out, _ = run("save", *arguments)
+    assert (code, out.split(":")[0]) == (0, "tiny.relprop")
+    assert "parameters" in out
+    run("explain", "tiny_network:make", "left.png", "-t", "1", *OWN, "-o", "origin")
+    code, _, _ = run("explain", "tiny.relprop", "left.png", "-t", "dog", "-o", "saved")
+    assert code == 0
+    name = "left.epsilon_plus_flat.npz"
+    with np.load(f"origin/{name}") as origin, np.load(f"saved/{name}") as saved:
+        assert all(np.array_equal(origin[key], saved[key]) for key in origin.files)
+
+
+def test_saving_keeps_what_exists(run: Run) -> None:
+    arguments = ("save", "tiny_network:make", "-o", "tiny.relprop", "--shape", "3,16,16")
+    assert run(*arguments)[0] == 0
+    code, _, err = run(*arguments)
+    assert code == 3
+    assert "tiny.relprop exists already; --force overwrites" in err
+    assert run(*arguments, "--force")[0] == 0
+    code, _, err = run("explain", "tiny.relprop", "left.png")
+    assert code == 2
+    assert "give --size, --mean and --std" in err
+    code, _, err = run("save", "tiny_network:make", "-o", "tiny.npz", "--shape", "3,16,16")
+    assert code == 3
+    assert "must end in .relprop" in err
+    code, _, err = run("save", "tiny_network:make", "-o", "x.relprop")
+    assert code == 3
+    assert "give --size, --mean and --std, as it was trained, or --shape" in err
+
+
+def test_inspect(run: Run) -> None:
+    code, out, err = run("inspect", "tiny_network:make", "--shape", "3,16,16")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    # 4 filters of 3 x 3 x 3 and their biases, each used at 16 x 16 places
+    assert ["0", "Conv2d", "4x16x16", "Flat()", "112", "27,648"] in lines
+    assert ["1", "Activation", "4x16x16", "Pass()"] in lines
+    assert ["4", "Dense", "3", "Epsilon(1e-06)", "195", "192"] in lines
+    assert out.splitlines()[-1].endswith(
+        "3x16x16 in, 4 out, 6 nodes, 307 parameters, 27,840 multiply-adds"
+    )
+
+
+def test_inspect_as_json(run: Run) -> None:
+    arguments = ("inspect", "tiny_network:make", "--shape", "3,16,16", "--json")
+    code, out, _ = run(*arguments, "-c", "epsilon_gamma_box", "-p", "low=-1", "-p", "high=1")
+    content = json.loads(out)
+    assert code == 0
+    assert (content["input"], content["output"], content["problems"]) == ([3, 16, 16], "4", [])
+    assert (content["parameters"], content["multiply_adds"]) == (307, 27_840)
+    assert content["nodes"][1] == {
+        "name": "0",
+        "operator": "Conv2d",
+        "inputs": ["input"],
+        "shape": [4, 16, 16],
+        "rule": "ZBox(-1, 1)",
+        "parameters": 112,
+        "multiply_adds": 27_648,
+    }
+    assert content["nodes"][0]["rule"] is None
+    code, out, _ = run(*arguments, "--rule", "0=Zero()", "--rule", "4=Gamma(0.5, 'exclude')")
+    rules = [node["rule"] for node in json.loads(out)["nodes"]]
+    assert (rules[1], rules[-1]) == ("Zero()", "Gamma(0.5, bias='exclude')")
+
+
+def test_inspect_lists_all_that_is_unsupported(run: Run) -> None:
+    Path("recurrent.py").write_text(RECURRENT)
+    arguments = ("inspect", "recurrent:make", "--shape", "8")
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert "cumsum" in err and "fft" in err
+    code, out, _ = run(*arguments, "--json")
+    problems = json.loads(out)["problems"]
+    assert code == 1
+    assert "cumsum" in problems[0] and "fft" in problems[1]
+
+
+def test_inspect_lists_nodes_without_a_rule(run: Run) -> None:
+    arguments = ("inspect", "tiny_network:make", "--shape", "3,16,16")
+    arguments += ("-r", "1=Epsilon()", "-r", "2=Flat()")
+    code, out, _ = run(*arguments)
+    assert code == 1
+    assert "cannot be explained with epsilon_plus_flat" in out
+    assert "1 (Activation): Epsilon(epsilon=1e-06, bias='absorb') does not apply" in out
+    code, out, _ = run(*arguments, "--json")
+    content = json.loads(out)
+    assert code == 1
+    assert len(content["problems"]) == 2
+    assert [node["rule"] for node in content["nodes"]].count(None) == 3
+
+
+def test_models_that_cannot_be_inspected(run: Run) -> None:
+    code, _, err = run("inspect", "tiny_network:make")
+    assert code == 3
+    assert "give --shape, such as 3,224,224" in err
+    code, _, err = run("inspect", "tiny_network:make", "--shape", "3,-1")
+    assert code == 2
+    assert "'3,-1' is no shape" in err
+    code, _, err = run("inspect", "tiny_network:make", "--shape", "3,16,16", "-c", "deep_taylor")
+    assert code == 3
+    assert "needs low and high" in err
+    Path("bad.relprop").write_bytes(b"x" * 99)
+    code, _, err = run("inspect", "bad.relprop")
+    assert code == 3
+    assert "bad.relprop: damaged, or no relprop file" in err

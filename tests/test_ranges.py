@@ -1,0 +1,44 @@
+"""Any number in any field of an operator: it runs, or it is refused in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cases import CASES, Case
+from relprop import graph as g
+from relprop.explain import Explainer
+
+EXTREMES = (-1, 0, 2, 7, 1000, 2**30, 2**31 - 1)
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """The same value with another number in it."""
+    if isinstance(value, tuple):
+        for i, part in enumerate(value):
+            yield from ((*value[:i], one, *value[i + 1 :]) for one in changed(part))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield from EXTREMES
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_extreme_numbers_run_or_are_refused(case: Case) -> None:
+    operator = case.layer(np.random.default_rng(0))
+    x = np.ones((1, *case.shape), np.float32)
+    for field in dataclasses.fields(operator):
+        for value in changed(getattr(operator, field.name)):
+            graph = g.Graph()
+            graph.add("x", g.Input(case.shape))
+            try:
+                graph.add("layer", dataclasses.replace(operator, **{field.name: value}), ["x"])
+                shape = graph["layer"].shape
+                if math.prod(shape) < 10**6:
+                    relevance = np.ones((1, *shape), np.float32)
+                    Explainer(graph, "epsilon")(x, target=relevance)
+            except ValueError:
+                continue
