@@ -76,7 +76,7 @@ class Layer:
             raise ValueError(f"its output of shape {made} has more than {LARGEST} values.")
         return name
 
-    def read_one(self) -> None:
+    def require_one_input(self) -> None:
         """Check that the layer has one input."""
         if len(self.inputs) != 1:
             raise ValueError(f"it needs one bottom, not {len(self.inputs)}.")
@@ -114,15 +114,14 @@ def _listed(shapes: Sequence[Shape]) -> str:
 
 def _sizes(settings: Any, field: str, default: int, least: int) -> Pair:
     """Height and width of a window, from one field for both or one for each."""
-    stem = field.removesuffix("_size")
-    each = (f"{stem}_h", f"{stem}_w")
-    both = getattr(settings, field, None)
-    values = (both,) if isinstance(both, int) and settings.HasField(field) else both
-    values = () if values is None or isinstance(values, int) else tuple(values)
-    if any(settings.HasField(name) for name in each if hasattr(settings, name)):
+    given = {descriptor.name: value for descriptor, value in settings.ListFields()}
+    both = given.get(field, ())
+    values = (both,) if isinstance(both, int) else tuple(both)
+    each = [f"{field.removesuffix('_size')}_{side}" for side in "hw"]
+    if any(name in given for name in each):
         if values:
             raise ValueError(f"it has {field} and {each[0]} or {each[1]} at once.")
-        values = tuple(getattr(settings, n) if settings.HasField(n) else default for n in each)
+        values = tuple(given.get(name, default) for name in each)
     if len(values) > 2:
         raise Unsupported(f"{field} has {len(values)} values: only images are supported")
     height, width = (values * 2)[:2] if values else (default, default)
@@ -132,7 +131,7 @@ def _sizes(settings: Any, field: str, default: int, least: int) -> Pair:
 
 
 def _require_image(layer: Layer) -> None:
-    layer.read_one()
+    layer.require_one_input()
     if len(layer.shape) != 3:
         raise Unsupported(f"its bottom of shape {layer.shape} is no image")
 
@@ -212,7 +211,7 @@ def _positions(
 
 
 def _inner_product(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     settings = layer.message.inner_product_param
     axis = layer.axis(settings.axis)
     kept, features, out = layer.shape[:axis], math.prod(layer.shape[axis:]), settings.num_output
@@ -231,7 +230,7 @@ def _inner_product(layer: Layer) -> str:
 
 
 def _batch_norm(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     settings = layer.message.batch_norm_param
     if settings.HasField("use_global_stats") and not settings.use_global_stats:
         raise Unsupported("it uses the statistics of the batch")
@@ -259,7 +258,7 @@ def _scale(layer: Layer) -> str:
     settings = layer.message.scale_param
     if len(layer.inputs) == 2:
         return _gate(layer)
-    layer.read_one()
+    layer.require_one_input()
     if layer.axis(settings.axis) != 0 or settings.num_axes != 1:
         raise Unsupported(f"it scales {settings.num_axes} axes from axis {settings.axis} on")
     shapes: list[Shape] = [(layer.shape[0],)] * (2 if settings.bias_term else 1)
@@ -283,7 +282,7 @@ def _gate(layer: Layer) -> str:
 
 
 def _bias(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     settings = layer.message.bias_param
     if layer.axis(settings.axis) != 0 or settings.num_axes != 1:
         raise Unsupported(f"it shifts {settings.num_axes} axes from axis {settings.axis} on")
@@ -296,32 +295,32 @@ def _bias(layer: Layer) -> str:
 
 def _activation(function: Function) -> Callable[[Layer], str]:
     def add(layer: Layer) -> str:
-        layer.read_one()
+        layer.require_one_input()
         return layer.add(Activation(function))
 
     return add
 
 
 def _relu(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     slope = _finite("negative_slope", layer.message.relu_param.negative_slope)
     return layer.add(Activation("leaky_relu", slope) if slope else Activation("relu"))
 
 
 def _elu(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     return layer.add(Activation("elu", _finite("alpha", layer.message.elu_param.alpha)))
 
 
 def _swish(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     if layer.message.swish_param.beta != 1:
         raise Unsupported(f"beta is {layer.message.swish_param.beta}")
     return layer.add(Activation("silu"))
 
 
 def _clip(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     bounds = (layer.message.clip_param.min, layer.message.clip_param.max)
     if bounds != (0, 6):
         raise Unsupported(f"it clips to {bounds}")
@@ -347,7 +346,7 @@ def _local_response_norm(layer: Layer) -> str:
 
 
 def _softmax(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     return layer.add(Softmax(layer.axis(layer.message.softmax_param.axis)))
 
 
@@ -380,7 +379,7 @@ def _eltwise(layer: Layer) -> str:
 
 
 def _flatten(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     shape, first, last = layer.shape, 0, len(layer.shape) - 1
     if hasattr(layer.message, "flatten_param"):  # V1 layers have no choice
         settings = layer.message.flatten_param
@@ -392,7 +391,7 @@ def _flatten(layer: Layer) -> str:
 
 
 def _reshape(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     settings = layer.message.reshape_param
     before: list[int | None] = [None, *layer.shape]  # None is the batch, whatever its size
     rank, dims = len(before), list(settings.shape.dim)
@@ -423,7 +422,7 @@ def _reshape(layer: Layer) -> str:
 
 
 def _slice(layer: Layer) -> list[str]:
-    layer.read_one()
+    layer.require_one_input()
     settings = layer.message.slice_param
     if settings.HasField("slice_dim") and settings.HasField("axis"):
         raise ValueError("it has axis and slice_dim at once.")
@@ -444,12 +443,12 @@ def _slice(layer: Layer) -> list[str]:
 
 
 def _split(layer: Layer) -> list[str]:
-    layer.read_one()
+    layer.require_one_input()
     return [layer.inputs[0]] * len(layer.message.top)
 
 
 def _identity(layer: Layer) -> str:
-    layer.read_one()
+    layer.require_one_input()
     return layer.add(Identity())
 
 
