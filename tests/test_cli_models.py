@@ -60,9 +60,9 @@ def test_inspect(run: Run) -> None:
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     # 4 filters of 3 x 3 x 3 and their biases, each used at 16 x 16 places
-    assert ["0", "Conv2d", "4x16x16", "Flat()", "112", "27,648"] in lines
-    assert ["1", "Activation", "4x16x16", "Pass()"] in lines
-    assert ["4", "Dense", "3", "Epsilon(1e-06)", "195", "192"] in lines
+    assert ["1", "0", "Conv2d", "4x16x16", "Flat()", "112", "27.6", "k"] in lines
+    assert ["2", "1", "Activation", "4x16x16", "Pass()"] in lines
+    assert ["5", "4", "Dense", "3", "Epsilon(1e-06)", "195", "192"] in lines
     assert out.splitlines()[-1].endswith(
         "3x16x16 in, 4 out, 6 nodes, 307 parameters, 27,840 multiply-adds"
     )

@@ -129,23 +129,25 @@ def _show(content: dict[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 1000  # files have no edge at which to break lines
     table = Table(box=None, pad_edge=False)
-    for heading in ("node", "operator", "reads", "output", "rule"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("parameters", "multiply-adds"):
+    table.add_column("", justify="right", no_wrap=True)
+    for heading in ("node", "operator", "output", "rule"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "output")
+    for heading in ("params", "mult-adds"):
         table.add_column(heading, justify="right", no_wrap=True)
-    previous = ""
-    for node in content["nodes"]:
-        reads = ", ".join(node["inputs"])
+    table.add_column("reads", overflow="fold")
+    rows = {node["name"]: row for row, node in enumerate(content["nodes"])}
+    for row, node in enumerate(content["nodes"]):
+        reads = [rows[name] for name in node["inputs"]]
         table.add_row(
+            str(row),
             node["name"],
             node["operator"],
-            "" if reads == previous else reads,  # a chain needs no names
             _extent(node["shape"]),
             node["rule"],
             _count(node["parameters"]),
             _count(node["multiply_adds"]),
+            "" if reads == [row - 1] else ", ".join(map(str, reads)),  # else what is above
         )
-        previous = node["name"]
     console.print(table)
     totals = f"{content['parameters']:,} parameters, {content['multiply_adds']:,} multiply-adds"
     console.print(
@@ -164,4 +166,8 @@ def _extent(shape: list[int]) -> str:
 
 
 def _count(number: int) -> str:
-    return f"{number:,}" if number else ""
+    """A count in few characters, nothing for none."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number or "")
