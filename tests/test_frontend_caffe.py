@@ -169,6 +169,17 @@ def test_convolution(write: Write, text: str, bias: bool):
     )
 
 
+def test_deconvolution(write: Write):
+    weight = numbers(4, 3, 3, 2)
+    text = "num_output: 6 kernel_h: 3 kernel_w: 2 group: 2 stride: 2 pad_h: 1 pad_w: 0 dilation: 2"
+    check(
+        write(layer("Deconvolution", f"convolution_param {{ {text} }}"), one=[weight, B]),
+        lambda x: F.conv_transpose2d(
+            x, tensor(weight), tensor(B), stride=2, padding=(1, 0), groups=2, dilation=2
+        ),
+    )
+
+
 POOLINGS = {
     "kernel_size: 3 stride: 2": {"kernel_size": 3, "stride": 2},
     "kernel_size: 3 stride: 2 pad: 1": {"kernel_size": 3, "stride": 2, "padding": 1},
@@ -374,7 +385,7 @@ def test_classes_by_global_pooling_are_a_vector(write: Write):
 def test_all_unsupported_layers_are_listed(write: Write):
     text = layer("Convolution", "convolution_param { num_output: 6 kernel_size: 1 axis: 2 }")
     text += layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }", name="two")
-    text += layer("Deconvolution", "convolution_param { num_output: 1 }", "two", "three")
+    text += layer("Power", "power_param { power: 2 }", "two", "three")
     text += layer("ROIPooling", "roi_pooling_param { pooled_w: 6 }", "three", "four")
     text += layer("ReLU", bottom="one four", name="five")
     with pytest.raises(UnsupportedOperatorError) as caught:
@@ -384,7 +395,7 @@ def test_all_unsupported_layers_are_listed(write: Write):
     assert [line.strip() for line in lines[1:]] == [
         "layer 'one' (Convolution): axis 2 holds the channels",
         "layer 'two' (LRN): it works within channels",
-        "layer 'three' (Deconvolution)",
+        "layer 'three' (Power)",
         "layer 'four' (ROIPooling)",
     ]
 

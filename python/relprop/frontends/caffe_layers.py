@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +26,7 @@ from relprop.graph import (
     BatchNorm,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Function,
     Graph,
@@ -136,28 +138,31 @@ def _require_image(layer: Layer) -> None:
         raise Unsupported(f"its bottom of shape {layer.shape} is no image")
 
 
-def _convolution(layer: Layer) -> str:
+def _convolution(layer: Layer, transposed: bool = False) -> str:
+    """A convolution, or its adjoint; only the order of the weight's first two axes differs."""
     _require_image(layer)
     settings = layer.message.convolution_param
     if layer.axis(settings.axis) != 0:
         raise Unsupported(f"axis {settings.axis} holds the channels")
-    kernel = _sizes(settings, "kernel_size", 0, 1)
-    height, width = _sizes(settings, "pad", 0, 0)
     channels, out, groups = layer.shape[0], settings.num_output, settings.group
     if groups < 1 or channels % groups or out % groups or out < 1:
         raise ValueError(f"{channels} channels cannot become {out} in {groups} groups.")
-    shapes: list[Shape] = [(out, channels // groups, *kernel)]
+    kernel = _sizes(settings, "kernel_size", 0, 1)
+    planes = (channels, out // groups) if transposed else (out, channels // groups)
+    shapes: list[Shape] = [(*planes, *kernel)]
     if settings.bias_term:
         shapes.append((out,))
     weight, *bias = layer.blobs(*shapes)
+    height, width = _sizes(settings, "pad", 0, 0)
+    kind = ConvTranspose2d if transposed else Conv2d
     return layer.add(
-        Conv2d(
+        kind(
             weight,
             bias[0] if bias else None,
-            _sizes(settings, "stride", 1, 1),
-            (height, height, width, width),
-            _sizes(settings, "dilation", 1, 1),
-            groups,
+            stride=_sizes(settings, "stride", 1, 1),
+            padding=(height, height, width, width),
+            dilation=_sizes(settings, "dilation", 1, 1),
+            groups=groups,
         )
     )
 
@@ -458,6 +463,7 @@ TABLE: dict[str, Callable[[Layer], str | list[str]]] = {
     "Clip": _clip,
     "Concat": _concat,
     "Convolution": _convolution,
+    "Deconvolution": partial(_convolution, transposed=True),
     "Dropout": _identity,
     "ELU": _elu,
     "Eltwise": _eltwise,
