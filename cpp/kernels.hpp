@@ -127,6 +127,20 @@ struct Pool {
     bool add;
 };
 
+// Each output row is a weighted sum of a few input rows, the same in every channel: interpolation.
+struct Resample {
+    int64_t n;
+    int64_t from_rows, to_rows; // per sample
+    int channels;
+    int taps;
+    const int32_t *index; // [to_rows, taps]  rows of the input
+    const float *weight;  // [to_rows, taps]
+    const float *in;      // [n, from_rows, channels]
+    const float *s;       // relevance: [n, to_rows, channels]
+    float *result;        // forward: like s; relevance: like in
+    bool add;
+};
+
 // y = scale x + shift per channel; relevance: r_in = x scale s.
 struct Affine {
     int64_t rows;
@@ -195,6 +209,10 @@ struct Kernels {
     void (*max_pool_relevance)(const Pool &, Stream);
     void (*average_pool)(const Pool &, Stream);
     void (*average_pool_relevance)(const Pool &, Stream);
+
+    // interpolation; relevance: r_in = x * (adjoint of s)
+    void (*resample)(const Resample &, Stream);
+    void (*resample_relevance)(const Resample &, Stream);
 
     // merges: n floats each
     void (*add)(const float *a, const float *b, float *out, int64_t n, Stream);

@@ -27,9 +27,25 @@ Ledger = dict[str, Values]
 """Absorbed relevance by category ("bias", "stabilizer", "constants", "zero"), each (N,)."""
 
 STABILIZER = 1e-6
-MOVES = (g.Concat, g.Slice, g.Pad, g.Reshape, g.Permute, g.Identity)
+MOVES = (
+    g.Concat,
+    g.Slice,
+    g.Pad,
+    g.Reshape,
+    g.Permute,
+    g.Identity,
+    g.UpsampleNearest2d,
+)
 POOLS = (g.AvgPool2d, g.AdaptiveAvgPool2d)
-LINEAR = (g.Conv2d, g.ConvTranspose2d, g.Dense, g.BatchNorm, g.Mean, *POOLS)
+LINEAR = (
+    g.Conv2d,
+    g.ConvTranspose2d,
+    g.Dense,
+    g.BatchNorm,
+    g.Mean,
+    g.UpsampleBilinear2d,
+    *POOLS,
+)
 
 
 def stabilize(z: Values, epsilon: float = STABILIZER) -> Values:
@@ -125,6 +141,12 @@ def move(operator: g.Operator, inputs: list[Values]) -> Values:
         return np.pad(x, ((0, 0), *operator.pads), constant_values=operator.value)
     if isinstance(operator, g.Reshape):
         return x.reshape(len(x), *operator.shape)
+    if isinstance(operator, g.UpsampleNearest2d):
+        rows, columns = (
+            [min(int(o * ratio), n - 1) for o in range(size)]
+            for size, ratio, n in zip(operator.size, operator.ratio, x.shape[2:])
+        )
+        return x[:, :, rows][:, :, :, columns]
     if isinstance(operator, g.Permute):
         return x.transpose(0, *(axis + 1 for axis in operator.axes))
     assert isinstance(operator, g.Identity), operator
@@ -276,6 +298,8 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
         return x * weight
     if isinstance(operator, g.Mean):
         return weight * x.mean(axis=tuple(a + 1 for a in operator.axes), keepdims=operator.keepdims)
+    if isinstance(operator, g.UpsampleBilinear2d):
+        return weight * np.einsum("oi,pj,ncij->ncop", *interpolation(operator, x.shape), x)
     assert isinstance(operator, POOLS), operator
     table, divisor = windows(operator, *x.shape[2:])
     means = weight * gather(x, table, 0.0).sum(axis=3) / divisor
@@ -315,10 +339,27 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
         axes = tuple(a + 1 for a in operator.axes)
         kept = s if operator.keepdims else np.expand_dims(s, axes)
         return weight * np.broadcast_to(kept, shape) / np.prod([shape[a] for a in axes])
+    if isinstance(operator, g.UpsampleBilinear2d):
+        return weight * np.einsum("oi,pj,ncop->ncij", *interpolation(operator, shape), s)
     assert isinstance(operator, POOLS), operator
     table, divisor = windows(operator, *shape[2:])
     share = weight * s.reshape(*shape[:2], len(table)) / divisor
     return scatter(np.repeat(share[..., None], table.shape[1], axis=3), table, shape)
+
+
+def interpolation(operator: g.UpsampleBilinear2d, shape: tuple[int, ...]) -> list[Values]:
+    """Along each axis the matrix (outputs, inputs) of linear interpolation."""
+    matrices = []
+    for size, ratio, length in zip(operator.size, operator.ratio, shape[2:]):
+        matrix = np.zeros((size, length))
+        for o in range(size):
+            at = o * ratio if operator.align_corners else max((o + 0.5) * ratio - 0.5, 0.0)
+            before = min(int(at), length - 1)
+            part = min(at - before, 1.0)
+            matrix[o, before] += 1 - part
+            matrix[o, min(before + 1, length - 1)] += part
+        matrices.append(matrix)
+    return matrices
 
 
 # --- Linear operators as a matrix --------------------------------------------------------------

@@ -206,7 +206,6 @@ TOY_NETWORKS: dict[str, tuple[Factory, tuple[int, ...]]] = {
 
 LATER = frozenset(
     {
-        "bilinear upsampling",
         "multi-head attention",
         "layer norm",
         "lstm",

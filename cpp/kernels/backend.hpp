@@ -20,6 +20,9 @@ void max_pool_relevance(const Pool &, Stream);
 void average_pool(const Pool &, Stream);
 void average_pool_relevance(const Pool &, Stream);
 
+void resample(const Resample &, Stream);
+void resample_relevance(const Resample &, Stream);
+
 void add(const float *a, const float *b, float *out, int64_t n, Stream);
 void multiply(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
 void blocks(const Blocks &, Stream);

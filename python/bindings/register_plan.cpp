@@ -19,6 +19,7 @@
 #include "steps/norm.hpp"
 #include "steps/pointwise.hpp"
 #include "steps/pool.hpp"
+#include "steps/resample.hpp"
 
 namespace relprop {
 namespace {
@@ -160,6 +161,22 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
     else
         throw std::invalid_argument("kind must be max, max_proportional or average, not \"" + kind +
                                     "\".");
+    return plan.add_step(std::move(step), {input}, {out, true}, blocks);
+}
+
+int add_resample(Plan &plan, int input, const py::array &index, const py::array &weight,
+                 const Extent &to, float epsilon, bool blocks) {
+    const Image out = image_of(to);
+    const Image in = plan.tensor(input).image;
+    const int64_t rows = static_cast<int64_t>(out.height) * out.width;
+    const int64_t taps = index.ndim() == 2 ? index.shape(1) : 0;
+    if (in.channels != out.channels)
+        throw std::invalid_argument("resampling keeps the number of channels.");
+    const int32_t *places = read<int32_t>(index, "index", {rows, taps});
+    auto step = std::make_unique<Interpolation>(plan.kernels(), out,
+                                                static_cast<int64_t>(in.height) * in.width,
+                                                std::vector<int32_t>(places, places + rows * taps),
+                                                copy(weight, "weight", {rows, taps}), epsilon);
     return plan.add_step(std::move(step), {input}, {out, true}, blocks);
 }
 
@@ -323,6 +340,8 @@ void register_plan(py::module_ &module) {
         .def("pool", add_pool, "kind"_a, "input"_a, "from_image"_a, "to_image"_a, py::kw_only(),
              "kernel"_a, "stride"_a, "padding"_a, "dilation"_a, "ceil_mode"_a, "adaptive"_a,
              "count_include_pad"_a, "divisor"_a, "epsilon"_a, "blocks"_a)
+        .def("resample", add_resample, "input"_a, "index"_a, "weight"_a, "to_image"_a, "epsilon"_a,
+             "blocks"_a)
         .def("add", add_add, "inputs"_a, "epsilon"_a, "clamp"_a, "blocks"_a)
         .def("mul", add_mul, "a"_a, "b"_a, "first_share"_a, "second_share"_a, "blocks"_a)
         .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a,

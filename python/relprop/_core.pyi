@@ -74,6 +74,15 @@ class Plan:
         epsilon: float,
         blocks: bool,
     ) -> int: ...
+    def resample(
+        self,
+        input: int,
+        index: NDArray[np.int32],
+        weight: NDArray[np.float32],
+        to_image: tuple[int, int, int],
+        epsilon: float,
+        blocks: bool,
+    ) -> int: ...
     def add(self, inputs: Sequence[int], epsilon: float, clamp: bool, blocks: bool) -> int: ...
     def mul(self, a: int, b: int, first_share: float, second_share: float, blocks: bool) -> int: ...
     def concat(

@@ -41,6 +41,8 @@ from relprop.graph import (
     Reshape,
     Shape,
     Slice,
+    UpsampleBilinear2d,
+    UpsampleNearest2d,
 )
 from relprop.signs import nonnegative, supported
 
@@ -337,6 +339,34 @@ class _Lowering:
     def adaptive_pool(self, node: Node) -> int:
         return self.pool(node, "average", adaptive=True)
 
+    def upsample_nearest(self, node: Node) -> int:
+        up = node.operator
+        assert isinstance(up, UpsampleNearest2d)
+        places = _places(self.graph[node.inputs[0]].shape)
+        rows, columns = (
+            np.minimum(np.floor(np.arange(size) * ratio).astype(np.int64), length - 1)
+            for size, ratio, length in zip(up.size, up.ratio, places.shape[1:])
+        )
+        index = places[:, rows[:, None], columns]
+        return self.move(self.inputs(node)[0], index, 0.0, node.shape, self.blocks(node))
+
+    def upsample_bilinear(self, node: Node) -> int:
+        up = node.operator
+        assert isinstance(up, UpsampleBilinear2d)
+        _, height, width = self.graph[node.inputs[0]].shape
+        rows, by_row = _between(up.size[0], up.ratio[0], height, up.align_corners)
+        columns, by_column = _between(up.size[1], up.ratio[1], width, up.align_corners)
+        index = rows[:, None, :, None] * width + columns[None, :, None, :]
+        weight = by_row[:, None, :, None] * by_column[None, :, None, :]
+        return self.plan.resample(
+            self.inputs(node)[0],
+            index.reshape(-1, 4).astype(np.int32),
+            weight.reshape(-1, 4).astype(np.float32),
+            extent_of(node.shape),
+            self.epsilon(node),
+            self.blocks(node),
+        )
+
     def mean(self, node: Node) -> int:
         """Mean over any axes: bring them together, then one window over all of them."""
         assert isinstance(node.operator, Mean)
@@ -488,6 +518,8 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     MaxPool2d: _Lowering.max_pool,
     AvgPool2d: _Lowering.average_pool,
     AdaptiveAvgPool2d: _Lowering.adaptive_pool,
+    UpsampleNearest2d: _Lowering.upsample_nearest,
+    UpsampleBilinear2d: _Lowering.upsample_bilinear,
     Mean: _Lowering.mean,
     BatchNorm: _Lowering.batch_norm,
     LocalResponseNorm: _Lowering.local_response_norm,
@@ -501,6 +533,18 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Permute: _Lowering.permute,
     Identity: _Lowering.identity,
 }
+
+
+def _between(
+    size: int, ratio: float, length: int, align_corners: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Along one axis the two inputs on each side of every output, and their weights."""
+    at = np.arange(size, dtype=np.float64)
+    at = at * ratio if align_corners else np.maximum((at + 0.5) * ratio - 0.5, 0.0)
+    before = np.minimum(np.floor(at).astype(np.int64), length - 1)
+    behind = np.minimum(before + 1, length - 1)
+    part = np.clip(at - before, 0.0, 1.0)
+    return np.stack([before, behind], axis=1), np.stack([1 - part, part], axis=1)
 
 
 def _bound(bound: r.Bound, channels: int, name: str) -> NDArray[np.float32]:

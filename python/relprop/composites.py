@@ -38,6 +38,8 @@ from relprop.graph import (
     Reshape,
     Slice,
     Softmax,
+    UpsampleBilinear2d,
+    UpsampleNearest2d,
 )
 from relprop.rules import (
     AlphaBeta,
@@ -63,8 +65,8 @@ _CONVOLUTIONS = (Conv2d, ConvTranspose2d)
 _LAYERS = (*_CONVOLUTIONS, Dense)
 """The layers with weights: what "first linear layer" and integer positions count."""
 
-_CONSTANT_WEIGHTS = (AvgPool2d, AdaptiveAvgPool2d, Mean, Add)
-_MOVES = (Activation, Identity, Reshape, Permute, Slice, Pad, Concat)
+_CONSTANT_WEIGHTS = (AvgPool2d, AdaptiveAvgPool2d, UpsampleBilinear2d, Mean, Add)
+_MOVES = (Activation, Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
 _WITHOUT_RULE = (Input, Constant)
 
 _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_args(Operator)}

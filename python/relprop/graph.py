@@ -256,6 +256,45 @@ class AdaptiveAvgPool2d:
 
 
 @dataclass(frozen=True, eq=False)
+class UpsampleNearest2d:
+    """An image of another size: pixel o takes that of input ``floor(o * ratio)``, per axis.
+
+    ``ratio`` is input size over output size, or one over the scale that the model states.
+    """
+
+    size: Pair
+    ratio: tuple[float, float]
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return _resized("UpsampleNearest2d", inputs[0], self.size, self.ratio)
+
+
+@dataclass(frozen=True, eq=False)
+class UpsampleBilinear2d:
+    """An image of another size, interpolated between the four nearest pixels.
+
+    Output pixel o lies at ``(o + 1/2) * ratio - 1/2``, cut off at 0, or at ``o * ratio`` where
+    ``align_corners``; ``ratio`` per axis as in torch.
+    """
+
+    size: Pair
+    ratio: tuple[float, float]
+    align_corners: bool = False
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return _resized("UpsampleBilinear2d", inputs[0], self.size, self.ratio)
+
+
+def _resized(operator: str, shape: Shape, size: Pair, ratio: tuple[float, float]) -> Shape:
+    channels, _, _ = _image(operator, shape)
+    _require(
+        all(math.isfinite(r) and r >= 0 for r in ratio),
+        f"ratio must be finite and >= 0, not {ratio}.",
+    )
+    return (channels, *size)
+
+
+@dataclass(frozen=True, eq=False)
 class Mean:
     """Mean over axes."""
 
@@ -442,6 +481,8 @@ Operator = (
     | MaxPool2d
     | AvgPool2d
     | AdaptiveAvgPool2d
+    | UpsampleNearest2d
+    | UpsampleBilinear2d
     | Mean
     | BatchNorm
     | LocalResponseNorm

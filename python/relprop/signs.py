@@ -31,6 +31,8 @@ from relprop.graph import (
     Reshape,
     Slice,
     Softmax,
+    UpsampleBilinear2d,
+    UpsampleNearest2d,
 )
 from relprop.rules import (
     AlphaBeta,
@@ -47,6 +49,8 @@ _KEEP_SIGN = (
     MaxPool2d,
     AvgPool2d,
     AdaptiveAvgPool2d,
+    UpsampleNearest2d,
+    UpsampleBilinear2d,
     Mean,
     LocalResponseNorm,
     Concat,

@@ -42,6 +42,8 @@ from relprop.graph import (
     Shape,
     Slice,
     Softmax,
+    UpsampleBilinear2d,
+    UpsampleNearest2d,
 )
 
 
@@ -267,6 +269,29 @@ def _conv_transpose2d(call: Call) -> str:
             call["groups"],
         )
     )
+
+
+def _resizing(call: Call, size: Pair, align_corners: bool = False) -> tuple[float, float]:
+    """Input pixels per output pixel along each axis, as torch counts them."""
+    before = call.input_shape[1:]
+    if align_corners:
+        return tuple((n - 1) / (m - 1) if m > 1 else 0.0 for n, m in zip(before, size))  # type: ignore[return-value]
+    scales = call["scale_factors"] or (None, None)
+    return tuple(1 / s if s else n / m for n, m, s in zip(before, size, scales))  # type: ignore[return-value]
+
+
+@_converts("upsample_nearest2d")
+def _upsample_nearest2d(call: Call) -> str:
+    call.require_image()
+    size = _pair(call.shape[1:])
+    return call.emit(UpsampleNearest2d(size, _resizing(call, size)))
+
+
+@_converts("upsample_bilinear2d")
+def _upsample_bilinear2d(call: Call) -> str:
+    call.require_image()
+    size, corners = _pair(call.shape[1:]), bool(call["align_corners"])
+    return call.emit(UpsampleBilinear2d(size, _resizing(call, size, corners), corners))
 
 
 @_converts("linear")
