@@ -70,6 +70,13 @@ def vgg16_bn() -> nn.Module:
     return vgg16(batch_norm=True)
 
 
+def with_small_head(module: nn.Module) -> nn.Module:
+    """AlexNet or VGG for images of 64 or 32 pixels: its convolutions, and a head that fits."""
+    parts = [p for p in module if not isinstance(p, (nn.Linear, nn.AdaptiveAvgPool2d))]
+    width = [p for p in parts if isinstance(p, nn.Conv2d)][-1].out_channels
+    return nn.Sequential(*parts, nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
 class Inception(nn.Module):
     """Four branches of 1x1, 3x3, 5x5 and pooling, concatenated."""
 

@@ -28,7 +28,7 @@ def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
 
 
 @given(layer=conv2d(), data=st.data(), n=BATCHES, seed=SEEDS, kind=KINDS, after_relu=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_convolution(layer, data, n, seed, kind, after_relu) -> None:
     operator, shape = layer
     rule = data.draw(linear_rules(shape[0]))

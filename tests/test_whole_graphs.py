@@ -99,7 +99,7 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
 
 
 @given(drawn=graphs(), seed=SEEDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_every_node_of_any_graph(drawn, seed) -> None:
     graph, assigned = drawn
     rng = np.random.default_rng(seed)
