@@ -67,6 +67,21 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "conv same upper": (('y = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w)',), {"w": W}),
     "conv same lower": (('y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(x, w)',), {"w": W}),
     "conv valid": (('y = Conv<auto_pad="VALID">(x, w)',), {"w": W}),
+    "conv transpose": (
+        (
+            "y = ConvTranspose<strides=[3,2], pads=[1,0,0,2], output_padding=[2,1], group=3,"
+            " dilations=[1,2]>(x, w, b)",
+        ),
+        {"w": random(3, 2, 4, 3), "b": random(6)},
+    ),
+    "conv transpose same": (
+        ('y = ConvTranspose<strides=[2,2], auto_pad="SAME_UPPER">(x, w)',),
+        {"w": random(3, 2, 3, 3)},
+    ),
+    "conv transpose of a size": (
+        ("y = ConvTranspose<strides=[2,2], output_shape=[16,15]>(x, w)",),
+        {"w": random(3, 2, 3, 3)},
+    ),
     "gemm": (("y = Gemm(x, w, b)",), {"w": random(6, 4), "b": B, "shape": VECTOR}),
     "gemm scaled": (
         ("y = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)",),

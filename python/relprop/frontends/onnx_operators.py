@@ -29,6 +29,7 @@ from relprop.graph import (
     Concat,
     Constant,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     Function,
     Graph,
@@ -249,6 +250,37 @@ def _padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
 
 @_converts("Conv")
 def _conv(call: Call) -> str:
+    weight, bias, groups, stride, dilation = _kernel(call)
+    padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
+    return call.emit(Conv2d(weight, bias, stride, padding, dilation, groups))
+
+
+@_converts("ConvTranspose")
+def _conv_transpose(call: Call) -> str:
+    weight, bias, groups, stride, dilation = _kernel(call)
+    extra = _pair(call.step.window("output_padding", (0, 0), least=0))
+    mode = call.step.text("auto_pad", "NOTSET")
+    size = call.step.integers("output_shape")
+    if size is not None or mode.startswith("SAME"):
+        size = size or tuple(n * s for n, s in zip(call.shape[1:], stride))
+        if len(size) != 2:
+            raise ValueError(f"output_shape must be 2 integers, not {size}")
+        pads: list[int] = []
+        for n, wanted, k, s, d, more in zip(
+            call.shape[1:], size, weight.shape[2:], stride, dilation, extra
+        ):
+            total = (n - 1) * s + more + d * (k - 1) + 1 - wanted
+            call.require(total >= 0, f"it makes images of {size}, larger than its windows reach")
+            small, large = total // 2, total - total // 2
+            pads += (small, large) if mode == "SAME_UPPER" else (large, small)
+        padding = (pads[0], pads[1], pads[2], pads[3])
+    else:
+        padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
+    return call.emit(ConvTranspose2d(weight, bias, stride, padding, extra, dilation, groups))
+
+
+def _kernel(call: Call) -> tuple[Array, Array | None, int, Pair, Pair]:
+    """Weight, bias, groups, stride and dilation of a convolution over images."""
     rank = call.known(1).ndim
     call.require(rank == 4, f"convolution over {rank - 2} axes")
     weight = call.array(1, "weight", 4)
@@ -261,9 +293,7 @@ def _conv(call: Call) -> str:
         raise ValueError(f"group must be a positive integer, not {groups}")
     bias = call.array(2, "bias", 1) if call.given(2) else None
     stride = _pair(call.step.window("strides", (1, 1)))
-    dilation = _pair(call.step.window("dilations", (1, 1)))
-    padding = _padding(call, kernel, stride, dilation)
-    return call.emit(Conv2d(weight, bias, stride, padding, dilation, groups))
+    return weight, bias, groups, stride, _pair(call.step.window("dilations", (1, 1)))
 
 
 @_converts("Gemm")
