@@ -164,7 +164,20 @@ struct LocalResponseNorm {
     bool add;
 };
 
-enum class Function { relu, relu6, leaky_relu, elu, silu, gelu, gelu_tanh, sigmoid, tanh };
+enum class Function {
+    relu,
+    relu6,
+    leaky_relu,
+    elu,
+    silu,
+    gelu,
+    gelu_tanh,
+    sigmoid,
+    tanh,
+    hard_sigmoid,
+    hard_swish,
+    softplus
+};
 
 // Equal blocks moved between two strided places: concatenation.
 struct Blocks {

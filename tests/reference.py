@@ -119,6 +119,11 @@ def activate(operator: g.Activation, x: Values, decided: Values | None) -> Value
         return np.where(x > 0, x, p * x)
     if name == "elu":
         return np.where(x > 0, x, p * np.expm1(np.minimum(x, 0)))
+    hard = np.clip(x + 3, 0, 6) / 6
+    if name in ("hard_sigmoid", "hard_swish"):
+        return hard if name == "hard_sigmoid" else x * hard
+    if name == "softplus":
+        return np.logaddexp(0, x)
     if name == "tanh":
         return np.tanh(x)
     if name == "gelu":
@@ -801,5 +806,5 @@ def _ends_in_gate(node: g.Node, graph: g.Graph) -> bool:
     while isinstance(node.operator, MOVES) and len(node.inputs) == 1:
         node = graph[node.inputs[0]]
     if isinstance(node.operator, g.Activation):
-        return node.operator.function == "sigmoid"
+        return node.operator.function in ("sigmoid", "hard_sigmoid")
     return isinstance(node.operator, g.Softmax)

@@ -182,6 +182,9 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     "gelu tanh": (lambda: nn.GELU("tanh"), IMAGE, ["Activation"]),
     "sigmoid": (nn.Sigmoid, IMAGE, ["Activation"]),
     "tanh": (nn.Tanh, IMAGE, ["Activation"]),
+    "hard sigmoid": (nn.Hardsigmoid, IMAGE, ["Activation"]),
+    "hard swish": (nn.Hardswish, IMAGE, ["Activation"]),
+    "softplus": (nn.Softplus, IMAGE, ["Activation"]),
     "add": (
         lambda: Function(lambda x: x.relu() + x.tanh()),
         IMAGE,
@@ -424,16 +427,16 @@ def test_functional_dropout_in_train_mode_is_refused():
 
 def test_all_unsupported_operators_are_listed():
     module = nn.Sequential(
-        nn.Conv2d(4, 6, 3), nn.Hardswish(), nn.LayerNorm(2), nn.ReLU(), nn.PReLU()
+        nn.Conv2d(4, 6, 3), nn.Hardshrink(), nn.Softshrink(), nn.ReLU(), nn.PReLU()
     )  # fmt: skip
     with pytest.raises(UnsupportedOperatorError) as caught:
         convert(module.eval(), samples(*IMAGE))
     lines = str(caught.value).splitlines()[1:]
     assert [line.split()[0] for line in lines] == [
-        "aten.hardswish.default", "aten.layer_norm.default", "aten.prelu.default"
+        "aten.hardshrink.default", "aten.softshrink.default", "aten.prelu.default"
     ]  # fmt: skip
     assert "node '2'" in lines[1]
-    assert "LayerNorm" in lines[1]
+    assert "Softshrink" in lines[1]
 
 
 UNSUPPORTED = {

@@ -7,6 +7,11 @@ namespace {
 
 float sigmoid(float x) { return 1.0f / (1.0f + __builtin_expf(-x)); }
 
+float hard_sigmoid(float x) {
+    const float y = x + 3.0f;
+    return (y < 0.0f ? 0.0f : y > 6.0f ? 6.0f : y) / 6.0f;
+}
+
 template <class F> void apply(const float *x, float *y, int64_t n, const F &f) {
     parallel_for((n + slab - 1) / slab, [&](int64_t task) {
         const int64_t last = (task + 1) * slab < n ? (task + 1) * slab : n;
@@ -45,6 +50,15 @@ void activation(Function function, float parameter, const float *x, float *y, in
         return apply(x, y, n, sigmoid);
     case Function::tanh:
         return apply(x, y, n, [](float v) { return __builtin_tanhf(v); });
+    case Function::hard_sigmoid:
+        return apply(x, y, n, hard_sigmoid);
+    case Function::hard_swish:
+        return apply(x, y, n, [](float v) { return v * hard_sigmoid(v); });
+    case Function::softplus: // log(1 + exp(v)) without overflow
+        return apply(x, y, n, [](float v) {
+            const float rest = __builtin_log1pf(__builtin_expf(v < 0.0f ? v : -v));
+            return v > 0.0f ? v + rest : rest;
+        });
     }
 }
 

@@ -235,8 +235,9 @@ int add_local_response_norm(Plan &plan, int input, int size, float alpha, float 
 }
 
 Function function_of(const std::string &name) {
-    constexpr const char *names[] = {"relu", "relu6",     "leaky_relu", "elu", "silu",
-                                     "gelu", "gelu_tanh", "sigmoid",    "tanh"};
+    constexpr const char *names[] = {"relu", "relu6",        "leaky_relu", "elu",
+                                     "silu", "gelu",         "gelu_tanh",  "sigmoid",
+                                     "tanh", "hard_sigmoid", "hard_swish", "softplus"};
     for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<Function>(i);

@@ -470,7 +470,10 @@ class _Lowering:
         node = self.graph[name]
         while isinstance(node.operator, Reshape | Permute | Slice | Identity):
             node = self.graph[node.inputs[0]]
-        return isinstance(node.operator, Activation) and node.operator.function == "sigmoid"
+        return isinstance(node.operator, Activation) and node.operator.function in (
+            "sigmoid",
+            "hard_sigmoid",
+        )
 
     def concat(self, node: Node) -> int:
         assert isinstance(node.operator, Concat)

@@ -26,7 +26,18 @@ MOST_VALUES = 2**31 - 1
 """Of one node and sample: the core counts them in 32 bits."""
 
 Function = Literal[
-    "relu", "relu6", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh"
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "elu",
+    "silu",
+    "gelu",
+    "gelu_tanh",
+    "sigmoid",
+    "tanh",
+    "hard_sigmoid",
+    "hard_swish",
+    "softplus",
 ]
 
 

@@ -63,6 +63,10 @@ _KEEP_SIGN = (
 )
 
 
+_POSITIVE_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus")
+_POSITIVE = ("relu", "relu6", *_POSITIVE_AT_ZERO)
+
+
 def nonnegative(graph: Graph) -> set[str]:
     """Names of the nodes whose value is known to be >= 0."""
     known: set[str] = set()
@@ -70,7 +74,7 @@ def nonnegative(graph: Graph) -> set[str]:
         operator = node.operator
         inputs = all(source in known for source in node.inputs)
         if isinstance(operator, Activation):
-            positive = operator.function in ("relu", "relu6", "sigmoid") or inputs
+            positive = operator.function in _POSITIVE or inputs
         elif isinstance(operator, Constant):
             positive = bool((operator.value >= 0).all())
         elif isinstance(operator, Pad):
@@ -115,7 +119,7 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return rule.bias != "distribute"
     if isinstance(operator, BatchNorm):
         return False  # passes on, and its value at 0 is the shift
-    if isinstance(operator, Activation) and operator.function == "sigmoid":
-        return False  # 0 becomes 1/2
+    if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:
+        return False
     moves = isinstance(rule, Pass) or isinstance(operator, MaxPool2d | Mul)
     return moves and reader.name in silent  # a zero stays a zero

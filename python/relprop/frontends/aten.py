@@ -398,6 +398,21 @@ def _activation(call: Call) -> str:
     return call.emit(Activation(cast(Function, operator_name(call.node.target))))
 
 
+_HARD: dict[str, Function] = {"hardsigmoid": "hard_sigmoid", "hardswish": "hard_swish"}
+
+
+@_converts(*_HARD)
+def _hard(call: Call) -> str:
+    return call.emit(Activation(_HARD[operator_name(call.node.target)]))
+
+
+@_converts("softplus")
+def _softplus(call: Call) -> str:
+    # Above the threshold torch returns x itself, which differs by less than a float32 can hold.
+    call.require(call["beta"] == 1 and call["threshold"] >= 17, "only beta 1 is supported")
+    return call.emit(Activation("softplus"))
+
+
 @_converts("leaky_relu")
 def _leaky_relu(call: Call) -> str:
     return call.emit(Activation("leaky_relu", float(call["negative_slope"])))
