@@ -75,9 +75,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
-        problem = "is no file" if Path(path).exists() else "there is no such file"
-        raise FileNotFoundError(f"{path}: {problem}.")
+    with Path(path).open("rb"):
+        pass  # whether it can be read is not safetensors' to say
     try:
         with safe_open(path, framework="numpy") as file:
             content = _content(file.metadata() or {})
@@ -91,8 +90,8 @@ def load(path: str | os.PathLike[str]) -> Model:
                 return array
 
             model, used = _read(content, tensor)
-            extra = ", ".join(sorted(map(repr, names - used)))
-            _require(not extra, f"no node uses the tensors {extra}.")
+            extra = sorted(names - used)
+            _require(not extra, f"no node uses the tensors {_shown(extra)}.")
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged, or no relprop file: {error}") from None
     except ValueError as error:
