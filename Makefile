@@ -87,6 +87,6 @@ $(MADE)/check: $(MADE)/test
 
 # All of these ask for another torch, or for much that they never use here.
 $(MADE)/peers: $(MADE)/environment
-	$(INSTALL) click matplotlib requests tabulate tqdm
+	$(INSTALL) click h5py matplotlib requests tabulate tqdm
 	$(INSTALL) --no-deps autolrp captum lxt torchvision zennit
 	touch $@
