@@ -208,6 +208,53 @@ def test_split(opset, split, tensors, tmp_path):
     assert_same(build(*nodes, opset=opset, shape=("N", 6, 6, 8), **tensors), tmp_path)
 
 
+def resize(*settings: str, **tensors: Any) -> onnx.ModelProto:
+    attributes = f"<{', '.join(settings)}>" if settings else ""
+    node = f"y = Resize{attributes}(x, , {', '.join(tensors)})"
+    return build(node, opset=13, shape=("N", 2, 5, 6), **tensors)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        build("y = Upsample(x, scales)", opset=9, scales=np.float32([1, 1, 2, 3])),
+        build('y = Upsample<mode="linear">(x, s)', opset=9, s=np.float32([1, 1, 2, 1.5])),
+        build("y = Resize(x, scales)", opset=10, scales=np.float32([1, 1, 2, 2])),
+        resize(scales=np.float32([1, 1, 2, 3])),
+        resize('coordinate_transformation_mode="asymmetric"', 'nearest_mode="floor"',
+               scales=np.float32([1, 1, 0.7, 2.3])),
+        resize('mode="linear"', scales=np.float32([1, 1, 2, 3])),
+        resize('mode="linear"', 'coordinate_transformation_mode="pytorch_half_pixel"',
+               scales=np.float32([1, 1, 1.7, 2.5])),
+        build('y = Resize<mode="linear", coordinate_transformation_mode="align_corners">'
+              '(x, , , sizes)', sizes=integers(1, 3, 11, 4), shape=(1, 3, 8, 8)),
+        build('y = Resize<mode="linear", axes=[2,3]>(x, , , sizes)', opset=18,
+              sizes=integers(11, 13)),
+        build("y = Resize<axes=[-1]>(x, , s)", opset=18, s=np.float32([2])),
+    ],
+)  # fmt: skip
+def test_resize(model, tmp_path):
+    assert_same(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scales", "text"),
+    [
+        (['mode="cubic"'], [1, 1, 2, 2], "mode 'cubic'"),
+        (['nearest_mode="ceil"'], [1, 1, 2, 2], "nearest pixels by 'half_pixel' and 'ceil'"),
+        (['coordinate_transformation_mode="tf_crop_and_resize"'], [1, 1, 2, 2], "coordinates of"),
+        ([], [1, 2, 2, 2], "resizes channels"),
+        ([], [2, 1, 2, 2], "batch axis"),
+        ([], [1, 1, 0, 2], "positive"),
+        ([], [1, 1, 1e8, 1], "too long|at most"),
+        ([], [2, 2], "do not fit 4 axes"),
+    ],
+)
+def test_resize_refused(settings, scales, text, tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match=text):
+        convert(write(resize(*settings, scales=np.float32(scales)), tmp_path))
+
+
 def test_softmax_of_several_axes_before_opset_13(tmp_path):
     with pytest.raises(UnsupportedOperatorError, match="several axes"):
         convert(write(build("y = Softmax<axis=1>(x)", opset=12), tmp_path))

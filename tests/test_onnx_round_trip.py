@@ -1,0 +1,82 @@
+"""A torch module explained directly and by way of an ONNX file: the same scores and relevance."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import NETWORKS, initialise
+from onnx_models import write
+from relprop import Explainer, Graph
+from relprop.canonizers import canonize
+from relprop.frontends import onnx as onnx_frontend
+from relprop.frontends import torch as torch_frontend
+from toy_networks import LATER, TOY_NETWORKS, toy
+
+
+def exported(module: nn.Module, x: Tensor, exporter: str, folder: Path) -> Graph:
+    """The module by way of a file, made with the exporter that traces or with torch.export."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if exporter == "trace":
+            names = {"input_names": ["x"], "output_names": ["y"]}
+            axes = {"x": {0: "batch"}, "y": {0: "batch"}}
+            torch.onnx.export(module, (x,), file, dynamo=False, dynamic_axes=axes, **names)
+        else:
+            program = torch.export.export(
+                module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
+            )
+            torch.onnx.export(program, (), file, dynamo=True, verbose=False)
+    return canonize(onnx_frontend.convert(write(file.getvalue(), folder)))
+
+
+def assert_same(module: nn.Module, x: Tensor, exporter: str, folder: Path) -> None:
+    through_file = exported(module, x, exporter, folder)
+    directly = canonize(torch_frontend.convert(module, x))
+    # Reshapes in a row may come as one; everything else is the same node by node.
+    assert layers(through_file) == layers(directly)
+    a, b = (Explainer(graph, "epsilon_plus_flat")(x.numpy()) for graph in (through_file, directly))
+    for name in ("scores", "relevance"):
+        expected = getattr(b, name)
+        error = np.linalg.norm(getattr(a, name) - expected) / np.linalg.norm(expected)
+        assert error <= 1e-5, (name, error)
+
+
+def layers(graph: Graph) -> list[tuple[str, tuple[int, ...]]]:
+    return [(node.type, node.shape) for node in graph if node.type != "Reshape"]
+
+
+SIZES = {"resnet20": 32, "efficientnet_lite0": 224, "googlenet": 48, "alexnet": 64}
+
+
+# VGG-16 without batch norm and ResNet-50 hold nothing that the others do not.
+@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"vgg16", "resnet50"}))
+def test_network(name, tmp_path):
+    factory, _ = NETWORKS[name]
+    module = initialise(factory())
+    if name in ("alexnet", "vgg16_bn"):
+        # ONNX has no operator for their pools, which make larger what is small.
+        parts = list(module)
+        pool = next(i for i, p in enumerate(parts) if isinstance(p, nn.AdaptiveAvgPool2d))
+        module = nn.Sequential(*parts[:pool], nn.Flatten()).eval()
+    size = SIZES.get(name, 32)
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    # Tracing leaves local response normalisation with branches on its shapes.
+    assert_same(module, x, "export" if name == "googlenet" else "trace", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in TOY_NETWORKS if name not in LATER])
+def test_toy_network(name, tmp_path):
+    assert_same(*toy(name), "trace", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "concatenation", "squeeze-excite gate"])
+def test_toy_network_exported(name, tmp_path):
+    assert_same(*toy(name), "export", tmp_path)
