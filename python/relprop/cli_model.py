@@ -11,7 +11,7 @@ import typer
 from relprop.model import Model
 from relprop.preprocessing import Preprocessing
 
-_OWN_MODEL = "For a Caffe network, or a model given as package.module:callable"
+_OWN_MODEL = "For an ONNX or Caffe file, or package.module:callable"
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
@@ -29,8 +29,8 @@ ModelName = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A built-in name (efficientnet-lite0), a saved model (net.relprop), a Caffe network "
-        "(net.prototxt), or package.module:callable that returns a torch module.",
+        help="A built-in name (efficientnet-lite0), a file (net.relprop, net.onnx, net.prototxt), "
+        "or package.module:callable that returns a torch module.",
     ),
 ]
 Shape = Annotated[
