@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from command_line import OWN, Run
+from onnx_models import build, random, write
 
 pytest.importorskip("torch")
 
@@ -130,3 +131,20 @@ def test_models_that_cannot_be_inspected(run: Run) -> None:
     code, _, err = run("inspect", "bad.relprop")
     assert code == 3
     assert "bad.relprop: damaged, or no relprop file" in err
+
+
+def test_onnx_files(run: Run, tmp_path: Path) -> None:
+    nodes = ("c = Conv(x, w)", "r = Relu(c)", "g = GlobalAveragePool(r)", "y = Flatten(g)")
+    model = build(*nodes, shape=("N", 3, "height", "width"), w=random(3, 3, 3, 3))
+    write(model, tmp_path, "net.onnx")
+    code, out, _ = run("inspect", "net.onnx", "--shape", "3,16,16", "--json")
+    assert code == 0
+    assert [node["operator"] for node in json.loads(out)["nodes"]][:2] == ["Input", "Conv2d"]
+    code, _, err = run("inspect", "net.onnx")
+    assert code == 3
+    assert "net.onnx: give --" in err
+    assert run("explain", "net.onnx", "left.png", *OWN, "--classes", "names.txt")[0] == 0
+    write(build("s = Sin(x)", "y = Cos(s)"), tmp_path, "net.onnx")
+    code, _, err = run("inspect", "net.onnx")
+    assert code == 1
+    assert "Sin at node 's'" in err and "Cos at node 'y'" in err

@@ -114,6 +114,8 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "lrn": (("y = LRN<size=3, alpha=0.3, beta=0.6, bias=2.0>(x)",), {}),
     "relu": (("y = Relu(x)",), {}),
+    "softplus": (("y = Softplus(x)",), {}),
+    "hard sigmoid": (("y = HardSigmoid<alpha=0.16666667, beta=0.5>(x)",), {}),
     "sigmoid": (("y = Sigmoid(x)",), {}),
     "tanh": (("y = Tanh(x)",), {}),
     "leaky relu": (("y = LeakyRelu<alpha=0.2>(x)",), {}),
@@ -178,6 +180,7 @@ def test_operator(name, opset, tmp_path):
         (18, "y = ReduceMean(x, a)", {"a": integers(1, 3)}),
         (9, "y = Unsqueeze<axes=[1,5]>(x)", {}),
         (13, "y = Unsqueeze(x, a)", {"a": integers(-1)}),
+        (14, "y = HardSwish(x)", {}),
         (20, "y = Gelu(x)", {}),
         (20, 'y = Gelu<approximate="tanh">(x)', {}),
     ],
@@ -272,6 +275,7 @@ def test_bias_and_matmul_are_one_layer_only_where_nothing_else_reads_the_product
 
 PATTERNS = {
     "silu": ["s = Sigmoid(x)", "y = Mul(x, s)"],
+    "hard_swish": ["s = HardSigmoid<alpha=0.16666667>(x)", "y = Mul(s, x)"],
     "gelu": [
         "a = Div(x, root2)", "e = Erf(a)", "g = Add(e, one)", "m = Mul(x, g)", "y = Mul(m, half)",
     ],

@@ -483,7 +483,13 @@ def _lrn(call: Call) -> str:
     return call.emit(LocalResponseNorm(size, alpha, beta, call.step.number("bias", 1.0)))
 
 
-_FUNCTIONS: dict[str, Function] = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+_FUNCTIONS: dict[str, Function] = {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Softplus": "softplus",
+    "HardSwish": "hard_swish",
+}
 
 
 @_converts(*_FUNCTIONS)
@@ -499,6 +505,18 @@ def _leaky_relu(call: Call) -> str:
 @_converts("Elu")
 def _elu(call: Call) -> str:
     return call.emit(Activation("elu", call.step.number("alpha", 1.0)))
+
+
+@_converts("HardSigmoid")
+def _hard_sigmoid(call: Call) -> str:
+    call.require(has_common_slope(call.step), "only alpha 1/6 and beta 1/2 are supported")
+    return call.emit(Activation("hard_sigmoid"))
+
+
+def has_common_slope(step: Step) -> bool:
+    """Whether a HardSigmoid is the one that torch and MobileNetV3 know."""
+    alpha, beta = step.number("alpha", 0.2), step.number("beta", 0.5)
+    return abs(alpha - 1 / 6) < 1e-4 and beta == 0.5
 
 
 @_converts("Gelu")

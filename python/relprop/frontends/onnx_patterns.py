@@ -1,4 +1,4 @@
-"""Operators that exporters write as several: GELU, SiLU and local response normalisation.
+"""Operators that exporters write as several: GELU, SiLU, hard swish and LRN.
 
 Each pattern is recognised at its last node, looking back over the nodes that made its inputs.
 """
@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from relprop.frontends.onnx_constants import as_integers
-from relprop.frontends.onnx_operators import Call
+from relprop.frontends.onnx_operators import Call, has_common_slope
 from relprop.frontends.onnx_steps import Step
 from relprop.graph import Activation, Function, LocalResponseNorm, Mul, Operator, Pad
 
@@ -31,11 +31,14 @@ _Match = tuple[Operator, str] | None
 
 
 def _activation(call: Call) -> _Match:
-    """A product: x * sigmoid(x), or x / 2 * (1 + something of x) in any order."""
+    """A product: x * sigmoid(x), hard or not, or x / 2 * (1 + something of x) in any order."""
     for gate, source in _orders(call.step):
         maker = _maker(call, gate, "Sigmoid")
         if maker and maker.inputs[0] == source and _is_data(call, source):
             return Activation("silu"), source
+        maker = _maker(call, gate, "HardSigmoid")
+        if maker and maker.inputs[0] == source and has_common_slope(maker):
+            return Activation("hard_swish"), source
     factor, left, right = _product(call)
     for gate, source in ((left, right), (right, left)):
         function = _gelu(call, gate, source)
