@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agreement import assert_agrees, away_from_the_sign_test
+from agreement import assert_agrees, away_from_the_sign_test, build
 from cases import BATCHES, CONV2D, KINDS, LINEAR_RULES, SEEDS, Case, conv2d, linear_rules, numbers
+from reference import propagate
+from relprop import Explainer, rules
 from relprop import graph as g
-from relprop import rules
 
 
 @pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
@@ -73,3 +74,25 @@ def test_empty_windows_of_a_sparse_map(rule: rules.Rule) -> None:
     else:
         held = away_from_the_sign_test(operator, rule, np.maximum(x, 0), r)
         assert_agrees(operator, [x], rule, held, after_relu=True, form="products")
+
+
+@pytest.mark.parametrize("case", CONV2D, ids=str)
+def test_the_stated_tolerance(case: Case) -> None:
+    """1e-5 of the relevance itself for every rule whose denominators do not cancel."""
+    rng = np.random.default_rng(11)
+    operator = case.layer(rng)
+    x = numbers(rng, (2, *case.shape))
+    r = numbers(rng, (2, *operator.infer_shape(case.shape)))
+    for rule in (
+        rules.ZPlus(),
+        rules.AlphaBeta(2, 1),
+        rules.Gamma(0.25),
+        rules.WSquare(),
+        rules.Flat(),
+        rules.ZBox(-6.0, 6.0),
+    ):
+        found = Explainer(build(operator, [case.shape]), rules={"layer": rule})(x, r).relevance
+        (truth,), _ = propagate(
+            operator, rule, [x.astype(np.float64)], r.astype(np.float64), form="products"
+        )
+        assert np.linalg.norm(found - truth) <= 1e-5 * np.linalg.norm(truth), rule
