@@ -1,4 +1,4 @@
-"""Transposed convolution in the core: every geometry, rule and bias mode against the matrix form."""
+"""Transposed convolution in the core against the matrix form: every geometry, rule, bias mode."""
 
 from __future__ import annotations
 
