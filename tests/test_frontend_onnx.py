@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -729,3 +733,29 @@ def test_senseless_models(nodes, opset, batch, tmp_path):
     except (ValueError, OSError):
         return
     assert graph.output in graph.nodes
+
+
+@pytest.mark.parametrize("kind", ["Sin", "Relu", "Mul"])
+def test_long_models_take_time_in_proportion(kind, tmp_path):
+    model = build("y = Relu(x)", c=np.float32(1))
+    del model.graph.node[:]
+    names = ["x", *(f"n{i}" for i in range(4999)), "y"]
+    for before, after in pairwise(names):
+        inputs = [before, "c"] if kind == "Mul" else [before]
+        model.graph.node.append(helper.make_node(kind, inputs, [after], "the same name"))
+    path = write(model, tmp_path)
+    started = time.process_time()
+    with suppress(UnsupportedOperatorError):
+        convert(path)
+    assert time.process_time() - started < 10
+
+
+def test_neither_torch_nor_a_runtime_is_needed(tmp_path):
+    path = write(build("y = Conv(x, w)", w=W), tmp_path)
+    code = (
+        "import sys, numpy, relprop\n"
+        "explainer = relprop.Explainer(relprop.load(sys.argv[1]))\n"
+        "explainer(numpy.ones((1, 3, 8, 8), 'f4'), target=numpy.ones((1, 4, 6, 6)))\n"
+        "assert not {'torch', 'onnxruntime'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, path], check=True)

@@ -21,7 +21,7 @@ from toy_networks import LATER, TOY_NETWORKS, toy
 
 
 def exported(module: nn.Module, x: Tensor, exporter: str, folder: Path) -> Graph:
-    """The module by way of a file, made with the exporter that traces or with torch.export."""
+    """The module by way of a file, made by torch.export or by the older exporter ("trace")."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

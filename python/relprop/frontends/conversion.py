@@ -16,11 +16,18 @@ class Unsupported(Exception):
 
 def unique(graph: Graph, name: str) -> str:
     """The name itself, or with "#2", "#3" and so on where it is taken."""
-    count, free = 1, name
-    while free in graph.nodes:
-        count += 1
-        free = f"{name}#{count}"
-    return free
+    if name not in graph.nodes:
+        return name
+    taken, free = 1, 2
+    while f"{name}#{free}" in graph.nodes:
+        taken, free = free, 2 * free
+    while free - taken > 1:  # one by one, a hostile model could make this take forever
+        middle = (taken + free) // 2
+        if f"{name}#{middle}" in graph.nodes:
+            taken = middle
+        else:
+            free = middle
+    return f"{name}#{free}"
 
 
 def refusal(problems: Iterable[str]) -> UnsupportedOperatorError:

@@ -85,11 +85,21 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Unknown:
-    """Stands for a value that could not be made; ``problems`` are numbers of those that matter."""
+    """Stands for a value that could not be made, and why, or for want of which others."""
 
-    problems: frozenset[int]
+    problem: int | None
+    sources: tuple[_Unknown, ...] = ()
+
+    def problems(self) -> list[int]:
+        """The numbers of all problems that stand in the way, in the model's order."""
+        seen, ahead = {self}, [self]
+        while ahead:
+            new = set(ahead.pop().sources) - seen
+            seen |= new
+            ahead += new
+        return sorted(value.problem for value in seen if value.problem is not None)
 
 
 class _Conversion:
@@ -120,7 +130,7 @@ class _Conversion:
         self._walk(self.model.node)
         output = self._value(names[0], ())
         if isinstance(output, _Unknown):
-            raise refusal(self.problems[number] for number in sorted(output.problems))
+            raise refusal(self.problems[number] for number in output.problems())
         if not isinstance(output, str):
             raise ValueError("the model's output does not depend on its input.")
         return _needed(self.graph, output)
@@ -214,7 +224,7 @@ class _Conversion:
             if step.domain or step.type not in table:
                 return [self._give_up(step, "" if data else "on constants", unknown)]
             if unknown:
-                return [_Unknown(frozenset().union(*(value.problems for value in unknown)))]
+                return [_Unknown(None, tuple(unknown))]
             if not data:
                 return [self._evaluated(step)]
             result = onnx_operators.TABLE[step.type](call)
@@ -224,8 +234,7 @@ class _Conversion:
 
     def _give_up(self, step: Step, reason: str, others: Iterable[_Unknown] = ()) -> _Unknown:
         self.problems.append(f"{step}{reason and ': '}{reason}")
-        own = frozenset({len(self.problems) - 1})
-        return _Unknown(own.union(*(value.problems for value in others)))
+        return _Unknown(len(self.problems) - 1, tuple(others))
 
     def _evaluated(self, step: Step) -> Known:
         """An operator on known values, for each batch size where that enters."""

@@ -57,10 +57,14 @@ def _product(call: Call) -> tuple[float, str, str]:
     return factor * first * second, left, right
 
 
+_DEEPEST = 4
+"""How many factors in a row are looked through."""
+
+
 def _scale(call: Call, name: str) -> tuple[float, str]:
     """What a value is a multiple of, undoing products with and quotients by one number."""
     factor = 1.0
-    while True:
+    for _ in range(_DEEPEST):
         maker = call.makers.get(name)
         if maker is None or maker.type not in ("Mul", "Div") or len(maker.inputs) != 2:
             return factor, name
@@ -71,6 +75,7 @@ def _scale(call: Call, name: str) -> tuple[float, str]:
                 break
         else:
             return factor, name
+    return factor, name
 
 
 def _gelu(call: Call, gate: str, source: str) -> Function | None:
