@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cases import CASES, Case
+from cases import CASES, CONV_TRANSPOSE2D, Case, fixed
 from relprop import graph as g
 from relprop.explain import Explainer
 
-EXTREMES = (-1, 0, 2, 7, 1000, 2**30, 2**31 - 1)
+LAYERS = [
+    *CASES,
+    *CONV_TRANSPOSE2D,
+    Case("nearest", (3, 4, 5), fixed(g.UpsampleNearest2d((8, 9), (0.5, 0.6)))),
+    Case("bilinear", (3, 4, 5), fixed(g.UpsampleBilinear2d((8, 9), (0.5, 0.6)))),
+    Case("slice", (3, 8), fixed(g.Slice(1, 1, 7, 2))),
+    Case("pad", (3, 8), fixed(g.Pad(((0, 1), (2, 3)), 0.5))),
+    Case("reshape", (3, 8), fixed(g.Reshape((6, 4)))),
+    Case("permute", (3, 8), fixed(g.Permute((1, 0)))),
+    Case("leaky relu", (3, 8), fixed(g.Activation("leaky_relu", 0.1))),
+    Case("elu", (3, 8), fixed(g.Activation("elu", 1.0))),
+]
+WHOLE = (-1, 0, 2, 7, 1000, 2**30, 2**31 - 1)
+REAL = (-1.0, 0.0, 1e-30, 1e30, math.inf, math.nan)
 
 
 def changed(value: Any) -> Iterator[Any]:
@@ -22,11 +35,13 @@ def changed(value: Any) -> Iterator[Any]:
     if isinstance(value, tuple):
         for i, part in enumerate(value):
             yield from ((*value[:i], one, *value[i + 1 :]) for one in changed(part))
+    elif isinstance(value, float):
+        yield from REAL
     elif isinstance(value, int) and not isinstance(value, bool):
-        yield from EXTREMES
+        yield from WHOLE
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_extreme_numbers_run_or_are_refused(case: Case) -> None:
     operator = case.layer(np.random.default_rng(0))
     x = np.ones((1, *case.shape), np.float32)

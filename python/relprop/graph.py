@@ -299,8 +299,8 @@ class UpsampleBilinear2d:
 def _resized(operator: str, shape: Shape, size: Pair, ratio: tuple[float, float]) -> Shape:
     channels, _, _ = _image(operator, shape)
     _require(
-        all(math.isfinite(r) and r >= 0 for r in ratio),
-        f"ratio must be finite and >= 0, not {ratio}.",
+        all(0 <= r <= MOST_VALUES for r in ratio),
+        f"ratio must be between 0 and {MOST_VALUES}, not {ratio}.",
     )
     return (channels, *size)
 
