@@ -15,7 +15,7 @@ struct Image {
     int64_t size() const { return static_cast<int64_t>(height) * width * channels; }
 };
 
-RELPROP_HD int ceil_div(int a, int b) { return (a + b - 1) / b; }
+RELPROP_HD int ceil_div(int a, int b) { return a / b + (a % b > 0); } // a + b may overflow
 RELPROP_HD int smaller(int a, int b) { return a < b ? a : b; }
 RELPROP_HD int larger(int a, int b) { return a > b ? a : b; }
 
