@@ -32,7 +32,7 @@ _MODE_DEPENDENT = (
 )
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
-# torch.export patches torch itself while it traces.
+# While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
 
 
@@ -52,14 +52,19 @@ def convert(module: nn.Module, example: torch.Tensor) -> Graph:
         If the Graph cannot represent some operators; the message lists all of them.
     ValueError
         If the module is in train mode, has several inputs or outputs, or cannot be traced.
+
+    Notes
+    -----
+    Conversions wait for each other. Another thread must not run the module meanwhile.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
     while isinstance(module, _WRAPPERS):
         module = module.module
     _refuse_train_mode(module)
-    program = _trace(module, _example_like(module, example))
-    return _Conversion(program).run()
+    with _TRACING:
+        program = _trace(module, _example_like(module, example))
+        return _Conversion(program).run()
 
 
 def _refuse_train_mode(module: nn.Module) -> None:
@@ -101,7 +106,7 @@ def _trace(module: nn.Module, example: torch.Tensor) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with _TRACING, mode, torch.no_grad(), warnings.catch_warnings():
+    with mode, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         example = example.clone()
         try:
