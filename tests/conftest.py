@@ -1,5 +1,13 @@
-"""Fixtures that several test files use."""
+"""Fixtures that several test files use, and how hypothesis draws."""
+
+import os
 
 from command_line import run
+from hypothesis import settings
 
 __all__ = ["run"]
+
+# In CI the same draws every time, so that what fails is what changed; elsewhere new ones.
+settings.register_profile("ci", derandomize=True)
+if "CI" in os.environ:
+    settings.load_profile("ci")
