@@ -2,8 +2,9 @@
 
 import os
 
-from command_line import run
 from hypothesis import settings
+
+from command_line import run
 
 __all__ = ["run"]
 
