@@ -88,10 +88,10 @@ def test_the_core_agrees_with_zennit(name: str, composite: str) -> None:
 
 
 def tolerance(name: str, composite: str) -> float:
-    """1e-5, and 1e-4 under epsilon, whose sums cancel most where batch norm is folded in."""
+    """1e-5, and 1e-4 under epsilon; EfficientNet-Lite0's sums cancel most (test_precision.py)."""
     if composite != "epsilon":
         return 1e-5
-    return 1e-4 if name in ("vgg16", "googlenet") else 1e-3
+    return 1e-3 if name == "efficientnet-lite0" else 1e-4
 
 
 @pytest.mark.parametrize("composite", ["epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon"])
