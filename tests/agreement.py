@@ -146,7 +146,7 @@ def bounds(
         t = np.abs(r) / denominator * np.maximum(1, largest / denominator)
         reach = [reference.reduce_to(np.abs(x) * t, x.shape) for x in branches]
         return reach, reference.per_sample(np.abs(r) + largest * t)
-    if isinstance(operator, g.MaxPool2d) and isinstance(rule, rules.Proportional):
+    if isinstance(operator, g.MaxPool) and isinstance(rule, rules.Proportional):
         table, _ = reference.windows(operator, *inputs[0].shape[2:])
         taps = reference.gather(inputs[0], table, 0.0)
         denominator = reference.stabilize(taps.sum(axis=3), rule.epsilon)

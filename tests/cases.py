@@ -56,17 +56,17 @@ def conv(
     padding: g.Padding | int = 0,
     groups: int = 1,
     **geometry: g.Pair,
-) -> Callable[[Generator], g.Conv2d]:
+) -> Callable[[Generator], g.Conv]:
     """A convolution with weights of He's scale."""
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
-    pads = (padding,) * 4 if isinstance(padding, int) else padding
+    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
     shape = (outputs, inputs // groups, *size)
 
-    def build(rng: Generator) -> g.Conv2d:
+    def build(rng: Generator) -> g.Conv:
         scale = np.float32(np.sqrt(2 / np.prod(shape[1:])))
         weight = numbers(rng, shape) * scale
         shift = numbers(rng, (outputs,)) * np.float32(0.1) if bias else None
-        return g.Conv2d(weight, shift, padding=pads, groups=groups, **geometry)
+        return g.Conv(weight, shift, padding=pads, groups=groups, **geometry)
 
     return build
 
@@ -80,13 +80,15 @@ def conv_transpose(
     padding: int = 0,
     groups: int = 1,
     **geometry: g.Pair,
-) -> Callable[[Generator], g.ConvTranspose2d]:
+) -> Callable[[Generator], g.ConvTranspose]:
     """A transposed convolution."""
 
-    def build(rng: Generator) -> g.ConvTranspose2d:
+    def build(rng: Generator) -> g.ConvTranspose:
         weight = numbers(rng, (inputs, outputs // groups, kernel, kernel)) * np.float32(0.3)
         shift = numbers(rng, (outputs,)) * np.float32(0.1) if bias else None
-        return g.ConvTranspose2d(weight, shift, padding=(padding,) * 4, groups=groups, **geometry)
+        return g.ConvTranspose(
+            weight, shift, padding=((padding, padding),) * 2, groups=groups, **geometry
+        )
 
     return build
 
@@ -111,30 +113,32 @@ def fixed(operator: g.Operator) -> Callable[[Generator], g.Operator]:
     return lambda rng: operator
 
 
-CONV2D = [
+CONVOLUTIONS = [
     Case("conv 3x3", (8, 9, 7), conv(8, 16, 3, padding=1)),
     Case("conv 3x3 without bias", (8, 9, 7), conv(8, 16, 3, padding=1, bias=False)),
     Case("conv 1x1", (16, 6, 6), conv(16, 24, 1)),
     Case("conv 1x1 strided", (16, 7, 7), conv(16, 24, 1, stride=(2, 2))),
     Case("conv 7x7 first layer", (3, 21, 23), conv(3, 13, 7, stride=(2, 2), padding=3)),
     Case("conv 11x11 first layer", (3, 31, 31), conv(3, 8, 11, stride=(4, 4), padding=2)),
-    Case("conv asymmetric padding", (5, 8, 8), conv(5, 7, 3, stride=(2, 2), padding=(0, 1, 0, 1))),
-    Case("conv dilated", (6, 11, 11), conv(6, 9, 3, dilation=(2, 3), padding=(2, 2, 3, 3))),
+    Case(
+        "conv asymmetric padding", (5, 8, 8), conv(5, 7, 3, stride=(2, 2), padding=((0, 1), (0, 1)))
+    ),
+    Case("conv dilated", (6, 11, 11), conv(6, 9, 3, dilation=(2, 3), padding=((2, 2), (3, 3)))),
     Case("conv grouped", (12, 6, 7), conv(12, 18, 3, groups=3, padding=1)),
     Case("conv depthwise", (17, 8, 8), conv(17, 17, 3, groups=17, padding=1)),
     Case(
         "conv depthwise strided 5x5",
         (16, 9, 9),
-        conv(16, 16, 5, groups=16, padding=(1, 2, 1, 2), stride=(2, 2)),
+        conv(16, 16, 5, groups=16, padding=((1, 2), (1, 2)), stride=(2, 2)),
     ),
     Case("conv depthwise multiplied", (5, 6, 6), conv(5, 15, 3, groups=5)),
-    Case("conv 1x3", (7, 6, 8), conv(7, 11, (1, 3), padding=(0, 0, 1, 1))),
+    Case("conv 1x3", (7, 6, 8), conv(7, 11, (1, 3), padding=((0, 0), (1, 1)))),
     Case("conv single channel", (1, 5, 5), conv(1, 1, 3)),
     Case("conv on one pixel", (31, 1, 1), conv(31, 37, 1)),
     Case("conv 3x3 on one pixel", (4, 1, 1), conv(4, 3, 3, padding=1)),
     Case("conv wide", (64, 4, 4), conv(64, 80, 3, padding=1)),
 ]
-CONV_TRANSPOSE2D = [
+TRANSPOSED_CONVOLUTIONS = [
     Case("transposed 2x2 strided", (8, 5, 4), conv_transpose(8, 6, 2, stride=(2, 2))),
     Case("transposed 3x3", (5, 4, 6), conv_transpose(5, 7, 3, padding=1)),
     Case(
@@ -159,26 +163,26 @@ DENSE = [
     Case("dense on the last axis", (3, 4, 10), dense(10, 6)),
 ]
 POOL = [
-    Case("max 2x2", (5, 8, 8), fixed(g.MaxPool2d((2, 2), (2, 2)))),
-    Case("max 3x3 ceil", (16, 8, 9), fixed(g.MaxPool2d((3, 3), (2, 2), ceil_mode=True))),
-    Case("max 3x3 padded", (7, 9, 8), fixed(g.MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1)))),
-    Case("max dilated", (3, 9, 9), fixed(g.MaxPool2d((2, 3), (2, 1), dilation=(3, 2)))),
-    Case("max asymmetric", (3, 8, 8), fixed(g.MaxPool2d((3, 3), (2, 2), (0, 1, 0, 1)))),
-    Case("average 2x2", (5, 8, 8), fixed(g.AvgPool2d((2, 2), (2, 2)))),
-    Case("average 3x3 counting", (6, 7, 7), fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1)))),
+    Case("max 2x2", (5, 8, 8), fixed(g.MaxPool((2, 2), (2, 2)))),
+    Case("max 3x3 ceil", (16, 8, 9), fixed(g.MaxPool((3, 3), (2, 2), ceil_mode=True))),
+    Case("max 3x3 padded", (7, 9, 8), fixed(g.MaxPool((3, 3), (1, 1), ((1, 1), (1, 1))))),
+    Case("max dilated", (3, 9, 9), fixed(g.MaxPool((2, 3), (2, 1), dilation=(3, 2)))),
+    Case("max asymmetric", (3, 8, 8), fixed(g.MaxPool((3, 3), (2, 2), ((0, 1), (0, 1))))),
+    Case("average 2x2", (5, 8, 8), fixed(g.AvgPool((2, 2), (2, 2)))),
+    Case("average 3x3 counting", (6, 7, 7), fixed(g.AvgPool((3, 3), (2, 2), ((1, 1), (1, 1))))),
     Case(
         "average 3x3 not counting",
         (6, 7, 7),
-        fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1), count_include_pad=False)),
+        fixed(g.AvgPool((3, 3), (2, 2), ((1, 1), (1, 1)), count_include_pad=False)),
     ),
     Case(
         "average ceil",
         (4, 8, 8),
-        fixed(g.AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1), ceil_mode=True)),
+        fixed(g.AvgPool((3, 3), (2, 2), ((1, 1), (1, 1)), ceil_mode=True)),
     ),
-    Case("average divisor", (4, 6, 6), fixed(g.AvgPool2d((3, 3), (3, 3), divisor=4))),
-    Case("global average", (33, 7, 7), fixed(g.AdaptiveAvgPool2d())),
-    Case("adaptive average", (6, 7, 9), fixed(g.AdaptiveAvgPool2d((3, 4)))),
+    Case("average divisor", (4, 6, 6), fixed(g.AvgPool((3, 3), (3, 3), divisor=4))),
+    Case("global average", (33, 7, 7), fixed(g.AdaptiveAvgPool((1, 1)))),
+    Case("adaptive average", (6, 7, 9), fixed(g.AdaptiveAvgPool((3, 4)))),
     Case("mean over image", (9, 4, 5), fixed(g.Mean((1, 2)))),
     Case("mean over channels", (9, 4, 5), fixed(g.Mean((0,), keepdims=True))),
 ]
@@ -189,7 +193,7 @@ NORM = [
     Case("response norm even", (6, 3, 3), fixed(g.LocalResponseNorm(4, 0.5, 0.5, 2.0))),
     Case("response norm wider than channels", (2, 3, 3), fixed(g.LocalResponseNorm(7, 1.0))),
 ]
-CASES = [*CONV2D, *DENSE, *POOL, *NORM]
+CASES = [*CONVOLUTIONS, *DENSE, *POOL, *NORM]
 
 BIAS_MODES: tuple[rules.Bias, ...] = ("absorb", "exclude", "distribute")
 LINEAR_RULES: list[rules.Rule] = [
@@ -235,18 +239,18 @@ def linear_rules(draw: st.DrawFn, channels: int) -> rules.Rule:
 
 
 @st.composite
-def conv2d(draw: st.DrawFn) -> tuple[g.Conv2d, g.Shape]:
+def convolutions(draw: st.DrawFn) -> tuple[g.Conv, g.Shape]:
     """A convolution of any geometry and an image shape that it fits."""
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 7]))
     depthwise = groups > 1 and draw(st.booleans())
     per_group = 1 if depthwise else draw(st.integers(1, 5))
     outputs = groups * draw(st.integers(1, 2 if depthwise else 5))
     kernel, stride, dilation = (draw(st.tuples(*[st.integers(1, n)] * 2)) for n in (3, 3, 2))
-    padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    padding = draw(st.tuples(*[st.tuples(*[st.integers(0, 2)] * 2)] * 2))
     sizes = []
     for axis in (0, 1):
         span = dilation[axis] * (kernel[axis] - 1) + 1
-        least = max(1, span - padding[2 * axis] - padding[2 * axis + 1])
+        least = max(1, span - sum(padding[axis]))
         sizes.append(draw(st.integers(least, least + 4)))
     rng = np.random.default_rng(draw(SEEDS))
     kind = draw(KINDS)
@@ -259,22 +263,22 @@ def conv2d(draw: st.DrawFn) -> tuple[g.Conv2d, g.Shape]:
     }[bias]
     sign = np.float32(draw(st.sampled_from([1.0, -1.0])))
     weight = sign * numbers(rng, (outputs, per_group, *kernel), kind)
-    operator = g.Conv2d(weight, shift, stride, padding, dilation, groups)
+    operator = g.Conv(weight, shift, stride, padding, dilation, groups)
     return operator, (groups * per_group, *sizes)
 
 
 @st.composite
-def conv_transpose2d(draw: st.DrawFn) -> tuple[g.ConvTranspose2d, g.Shape]:
-    """A transposed convolution whose adjoint is drawn by :func:`conv2d`."""
-    conv, shape = draw(conv2d())
+def transposed_convolutions(draw: st.DrawFn) -> tuple[g.ConvTranspose, g.Shape]:
+    """A transposed convolution whose adjoint is drawn by :func:`convolutions`."""
+    conv, shape = draw(convolutions())
     back = conv.infer_shape(shape)
     rest = [
-        (n + sum(conv.padding[2 * a : 2 * a + 2]) - conv.dilation[a] * (k - 1) - 1) % conv.stride[a]
+        (n + sum(conv.padding[a]) - conv.dilation[a] * (k - 1) - 1) % conv.stride[a]
         for a, (n, k) in enumerate(zip(shape[1:], conv.weight.shape[2:]))
     ]
     rng = np.random.default_rng(draw(SEEDS))
     bias = numbers(rng, (shape[0],)) if draw(st.booleans()) else None
-    operator = g.ConvTranspose2d(
+    operator = g.ConvTranspose(
         conv.weight, bias, conv.stride, conv.padding, (rest[0], rest[1]), conv.dilation, conv.groups
     )
     return operator, back
@@ -301,13 +305,13 @@ def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator,
         span = dilation[axis] * (kernel[axis] - 1) + 1
         # No tap-free window: padding stays below the first real tap, as torch demands.
         most = kernel[axis] // 2 if dilation[axis] == 1 else 0
-        pads = [draw(st.integers(0, most)) for _ in range(2)]
-        padding += pads
+        pads = (draw(st.integers(0, most)), draw(st.integers(0, most)))
+        padding.append(pads)
         least = max(1, span - sum(pads))
         sizes.append(draw(st.integers(least, least + 6)))
     ceil_mode = draw(st.booleans())
     shape = (draw(st.sampled_from([1, 3, 8, 17])), *sizes)
     if kind == "max":
-        return g.MaxPool2d(kernel, stride, tuple(padding), dilation, ceil_mode), shape
+        return g.MaxPool(kernel, stride, tuple(padding), dilation, ceil_mode), shape
     count, divisor = draw(st.booleans()), draw(st.sampled_from([None, None, 3]))
-    return g.AvgPool2d(kernel, stride, tuple(padding), ceil_mode, count, divisor), shape
+    return g.AvgPool(kernel, stride, tuple(padding), ceil_mode, count, divisor), shape

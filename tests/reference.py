@@ -36,10 +36,10 @@ MOVES = (
     g.Identity,
     g.UpsampleNearest2d,
 )
-POOLS = (g.AvgPool2d, g.AdaptiveAvgPool2d)
+POOLS = (g.AvgPool, g.AdaptiveAvgPool)
 LINEAR = (
-    g.Conv2d,
-    g.ConvTranspose2d,
+    g.Conv,
+    g.ConvTranspose,
     g.Dense,
     g.BatchNorm,
     g.Mean,
@@ -81,7 +81,7 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     if isinstance(operator, LINEAR):
         weight, bias = parameters(operator, x.ndim - 1)
         return product(operator, x, weight) + bias
-    if isinstance(operator, g.MaxPool2d):
+    if isinstance(operator, g.MaxPool):
         planes = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
         winners = max_winners(operator, x if decided is None else decided)
         out = np.take_along_axis(planes, winners, axis=2)
@@ -162,7 +162,7 @@ def _decided(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> 
     """The float32 values that decided a node: a ReLU's own output, a max pooling's input."""
     if gates is None:
         return None
-    source = node.inputs[0] if isinstance(node.operator, g.MaxPool2d) else node.name
+    source = node.inputs[0] if isinstance(node.operator, g.MaxPool) else node.name
     return None if source not in gates else np.asarray(gates[source], np.float64)
 
 
@@ -171,7 +171,7 @@ def _decided(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> 
 
 @lru_cache(maxsize=256)
 def windows(
-    operator: g.MaxPool2d | g.AvgPool2d | g.AdaptiveAvgPool2d, height: int, width: int
+    operator: g.MaxPool | g.AvgPool | g.AdaptiveAvgPool, height: int, width: int
 ) -> tuple[NDArray[np.intp], Values]:
     """Per output position the flat indices of its window, -1 where padding, and its divisor."""
     _, rows, columns = operator.infer_shape((1, height, width))
@@ -182,7 +182,7 @@ def windows(
         for taps_x in spans_x:
             table.append([y * width + x if min(y, x) >= 0 else -1 for y in taps_y for x in taps_x])
     divisor = np.outer(divisors_y, divisors_x).ravel()
-    if isinstance(operator, g.AvgPool2d) and operator.divisor is not None:
+    if isinstance(operator, g.AvgPool) and operator.divisor is not None:
         divisor = np.full_like(divisor, operator.divisor)
     return np.array(table), divisor
 
@@ -193,21 +193,21 @@ def _spans(
     """Along one axis: the inputs of every window (-1: none there), and its number of elements."""
     spans: list[list[int]] = []
     divisors: list[int] = []
-    if isinstance(operator, g.AdaptiveAvgPool2d):
+    if isinstance(operator, g.AdaptiveAvgPool):
         edges = [(o * size // count, -((o + 1) * size // -count)) for o in range(count)]
         longest = max(stop - start for start, stop in edges)
         for start, stop in edges:
             spans.append([*range(start, stop), *[-1] * (longest - stop + start)])
             divisors.append(stop - start)
         return spans, np.array(divisors, np.float64)
-    assert isinstance(operator, (g.MaxPool2d, g.AvgPool2d))
-    before, after = operator.padding[2 * axis : 2 * axis + 2]
-    dilation = operator.dilation[axis] if isinstance(operator, g.MaxPool2d) else 1
+    assert isinstance(operator, (g.MaxPool, g.AvgPool))
+    before, after = operator.padding[axis]
+    dilation = operator.dilation[axis] if isinstance(operator, g.MaxPool) else 1
     for o in range(count):
         start = o * operator.stride[axis] - before
         taps = [start + k * dilation for k in range(operator.kernel[axis])]
         spans.append([t if 0 <= t < size else -1 for t in taps])
-        counts_padding = isinstance(operator, g.AvgPool2d) and operator.count_include_pad
+        counts_padding = isinstance(operator, g.AvgPool) and operator.count_include_pad
         counted = [t for t in taps if t < size + after] if counts_padding else spans[-1]
         divisors.append(sum(t >= 0 for t in counted) if not counts_padding else len(counted))
     return spans, np.array(divisors, np.float64)
@@ -228,7 +228,7 @@ def scatter(taps: Values, table: NDArray[np.intp], shape: tuple[int, ...]) -> Va
     return out.reshape(shape)
 
 
-def max_winners(operator: g.MaxPool2d, x: Values) -> NDArray[np.intp]:
+def max_winners(operator: g.MaxPool, x: Values) -> NDArray[np.intp]:
     """Flat index of every window's first maximum, (N, C, positions)."""
     table, _ = windows(operator, *x.shape[2:])
     first = gather(x, table, -np.inf).argmax(axis=3)
@@ -255,10 +255,10 @@ def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
 
 def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
     """Weight and bias in float64, the bias shaped to be added to an output of so many axes."""
-    if isinstance(operator, g.Conv2d):
+    if isinstance(operator, g.Conv):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
-    if isinstance(operator, g.ConvTranspose2d):
+    if isinstance(operator, g.ConvTranspose):
         outputs = operator.weight.shape[1] * operator.groups
         bias = np.zeros(outputs) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
@@ -274,9 +274,8 @@ def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
 
 def product(operator: g.Operator, x: Values, weight: Values) -> Values:
     """The operator's linear map with another weight in its weight's place, without bias."""
-    if isinstance(operator, g.Conv2d):
-        top, bottom, left, right = operator.padding
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    if isinstance(operator, g.Conv):
+        padded = np.pad(x, ((0, 0), (0, 0), *operator.padding))
         out = torch.nn.functional.conv2d(
             torch.from_numpy(padded),
             torch.from_numpy(weight),
@@ -285,9 +284,9 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
             groups=operator.groups,
         )
         return out.numpy()
-    if isinstance(operator, g.ConvTranspose2d):
+    if isinstance(operator, g.ConvTranspose):
         _, height, width = operator.infer_shape(x.shape[1:])
-        top, _, left, _ = operator.padding
+        (top, _), (left, _) = operator.padding
         whole = torch.nn.functional.conv_transpose2d(
             torch.from_numpy(x),
             torch.from_numpy(weight),
@@ -313,8 +312,8 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
 
 def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, ...]) -> Values:
     """The transposed map: what flows back to an input of the given shape (with N)."""
-    if isinstance(operator, g.Conv2d):
-        top, bottom, left, right = operator.padding
+    if isinstance(operator, g.Conv):
+        (top, bottom), (left, right) = operator.padding
         n, channels, height, width = shape
         padded = (n, channels, height + top + bottom, width + left + right)
         back = torch.nn.grad.conv2d_input(
@@ -326,10 +325,9 @@ def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, .
             groups=operator.groups,
         )
         return back.numpy()[:, :, top : top + height, left : left + width]
-    if isinstance(operator, g.ConvTranspose2d):
-        top, bottom, left, right = operator.padding
+    if isinstance(operator, g.ConvTranspose):
         out = torch.nn.functional.conv2d(
-            torch.from_numpy(np.pad(s, ((0, 0), (0, 0), (top, bottom), (left, right)))),
+            torch.from_numpy(np.pad(s, ((0, 0), (0, 0), *operator.padding))),
             torch.from_numpy(weight),
             stride=operator.stride,
             dilation=operator.dilation,
@@ -382,14 +380,13 @@ def as_matrix(operator: g.Operator, shape: g.Shape) -> tuple[Values, Values]:
 
 def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
     """As :func:`product`; convolutions one position after the other."""
-    if isinstance(operator, g.ConvTranspose2d):
+    if isinstance(operator, g.ConvTranspose):
         return plain_transposed(operator, x, weight)
-    if not isinstance(operator, g.Conv2d):
+    if not isinstance(operator, g.Conv):
         return product(operator, x, weight)
     out_channels, per_group, kh, kw = weight.shape
     _, rows, columns = operator.infer_shape(x.shape[1:])
-    top, bottom, left, right = operator.padding
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    padded = np.pad(x, ((0, 0), (0, 0), *operator.padding))
     out = np.zeros((len(x), out_channels, rows, columns))
     for j in range(out_channels):
         group = j // (out_channels // operator.groups)
@@ -403,11 +400,11 @@ def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
     return out
 
 
-def plain_transposed(operator: g.ConvTranspose2d, x: Values, weight: Values) -> Values:
+def plain_transposed(operator: g.ConvTranspose, x: Values, weight: Values) -> Values:
     """Every input pixel adds its kernel to the result, which is then cut."""
     inputs, per_group, kh, kw = weight.shape
     out_channels, rows, columns = operator.infer_shape(x.shape[1:])
-    top, bottom, left, right = operator.padding
+    (top, bottom), (left, right) = operator.padding
     whole = np.zeros((len(x), out_channels, rows + top + bottom, columns + left + right))
     for i in range(inputs):
         group = i // (inputs // operator.groups)
@@ -614,7 +611,7 @@ def propagate(
     if isinstance(operator, LINEAR) and not isinstance(rule, rules.Pass):
         r_in, ledger = linear(rule, operator, x, r, form)
         return [r_in], ledger
-    if isinstance(operator, g.MaxPool2d):
+    if isinstance(operator, g.MaxPool):
         return max_pool(operator, rule, x, r, decided)
     if isinstance(operator, g.LocalResponseNorm) and isinstance(rule, rules.Taylor):
         return taylor(operator, x, r)
@@ -629,7 +626,7 @@ def propagate(
 
 
 def max_pool(
-    operator: g.MaxPool2d, rule: rules.Rule, x: Values, r: Values, decided: Values | None
+    operator: g.MaxPool, rule: rules.Rule, x: Values, r: Values, decided: Values | None
 ) -> tuple[list[Values], Ledger]:
     """The winner takes all, or every input of the window its share."""
     table, _ = windows(operator, *x.shape[2:])

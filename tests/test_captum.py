@@ -69,7 +69,7 @@ def test_a_sequential_network(name: str, rule: rules.Rule) -> None:
     module = Network().eval()
     x = np.random.default_rng(0).random((3, 3, 32, 32)).astype(np.float32)
     explainer = Explainer(
-        relprop.load(module, torch.from_numpy(x)), "epsilon", rules={"Conv2d": rule, "Dense": rule}
+        relprop.load(module, torch.from_numpy(x)), "epsilon", rules={"Conv": rule, "Dense": rule}
     )
     result = explainer(x, "argmax")
 

@@ -49,7 +49,7 @@ def test_presets_are_listed(run: Run) -> None:
     listed = json.loads(out)
     assert [one["name"] for one in listed] == list(PRESETS)
     nodes, rule = listed[1]["entries"][0]
-    assert nodes.startswith("first Conv2d, ")
+    assert nodes.startswith("first Conv, ")
     assert rule == "Flat()"
 
 
@@ -224,18 +224,18 @@ def test_presets_and_their_parameters(run: Run) -> None:
 
 def test_rules_for_nodes(run: Run) -> None:
     assert explain(run, "left.png", "-c", "epsilon", "-r", "-1=ZPlus()")[0] == 0
-    overrides = ("-r", "Conv2d=Gamma(0.5)", "-r", "Dense=AlphaBeta(alpha=1, beta=0)")
+    overrides = ("-r", "Conv=Gamma(0.5)", "-r", "Dense=AlphaBeta(alpha=1, beta=0)")
     assert explain(run, "left.png", "-c", "epsilon", *overrides, "--force")[0] == 0
     for text, reason in (
-        ("Conv2d=Gama(1)", "'Gama' is not one of the rules Epsilon, AlphaBeta"),
-        ("Conv2d=Gamma(-1)", "gamma must be finite and >= 0"),
-        ("Conv2d", "'' is not a rule|invalid syntax"),
-        ("Conv2d=print('hello')", "'print' is not one of the rules"),
+        ("Conv=Gama(1)", "'Gama' is not one of the rules Epsilon, AlphaBeta"),
+        ("Conv=Gamma(-1)", "gamma must be finite and >= 0"),
+        ("Conv", "'' is not a rule|invalid syntax"),
+        ("Conv=print('hello')", "'print' is not one of the rules"),
     ):
         code, _, err = explain(run, "left.png", "-r", text)
         assert code == 2
         assert any(part in err for part in reason.split("|"))
-    code, _, err = explain(run, "right.png", "-r", "Conv2d=Pass()")
+    code, _, err = explain(run, "right.png", "-r", "Conv=Pass()")
     assert code == 3
     assert "Pass() does not apply" in err
 

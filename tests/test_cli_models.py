@@ -61,7 +61,7 @@ def test_inspect(run: Run) -> None:
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
     # 4 filters of 3 x 3 x 3 and their biases, each used at 16 x 16 places
-    assert ["1", "0", "Conv2d", "4x16x16", "Flat()", "112", "27.6", "k"] in lines
+    assert ["1", "0", "Conv", "4x16x16", "Flat()", "112", "27.6", "k"] in lines
     assert ["2", "1", "Activation", "4x16x16", "Pass()"] in lines
     assert ["5", "4", "Dense", "3", "Epsilon(1e-06)", "195", "192"] in lines
     assert out.splitlines()[-1].endswith(
@@ -78,7 +78,7 @@ def test_inspect_as_json(run: Run) -> None:
     assert (content["parameters"], content["multiply_adds"]) == (307, 27_840)
     assert content["nodes"][1] == {
         "name": "0",
-        "operator": "Conv2d",
+        "operator": "Conv",
         "inputs": ["input"],
         "shape": [4, 16, 16],
         "rule": "ZBox(-1, 1)",
@@ -139,7 +139,7 @@ def test_onnx_files(run: Run, tmp_path: Path) -> None:
     write(model, tmp_path, "net.onnx")
     code, out, _ = run("inspect", "net.onnx", "--shape", "3,16,16", "--json")
     assert code == 0
-    assert [node["operator"] for node in json.loads(out)["nodes"]][:2] == ["Input", "Conv2d"]
+    assert [node["operator"] for node in json.loads(out)["nodes"]][:2] == ["Input", "Conv"]
     code, _, err = run("inspect", "net.onnx")
     assert code == 3
     assert "net.onnx: give --" in err

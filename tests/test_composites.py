@@ -9,17 +9,17 @@ from relprop.composites import PRESETS, Composite, Entry, assign, parameters, pr
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
     BatchNorm,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Dense,
     Graph,
     Input,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mul,
     Operator,
     Reshape,
@@ -44,8 +44,8 @@ from relprop.rules import (
 )
 
 
-def conv(out: int, into: int) -> Conv2d:
-    return Conv2d(np.ones((out, into, 1, 1), np.float32))
+def conv(out: int, into: int) -> Conv:
+    return Conv(np.ones((out, into, 1, 1), np.float32))
 
 
 def network() -> Graph:
@@ -62,8 +62,8 @@ def network() -> Graph:
     graph.add("sigmoid", Activation("sigmoid"), ["inner"])
     graph.add("gate", Mul(), ["sum", "sigmoid"])
     graph.add("concat", Concat(), ["gate", "right"])
-    graph.add("pool", MaxPool2d((2, 2), (2, 2)), ["concat"])
-    graph.add("mean", AdaptiveAvgPool2d(), ["pool"])
+    graph.add("pool", MaxPool((2, 2), (2, 2)), ["concat"])
+    graph.add("mean", AdaptiveAvgPool((1, 1)), ["pool"])
     graph.add("flatten", Reshape((4,)), ["mean"])
     graph.add("offset", Constant(np.ones(4, np.float32)))
     graph.add("shifted", Add(), ["flatten", "offset"])
@@ -175,14 +175,14 @@ def test_every_preset_has_bias_modes(name: str) -> None:
     ("matcher", "selected"),
     [
         ("inner", {"inner"}),
-        ("Conv2d", {"left", "right", "inner"}),
+        ("Conv", {"left", "right", "inner"}),
         (Dense, {"head"}),
-        ((Conv2d, Dense), {"left", "right", "inner", "head"}),
+        ((Conv, Dense), {"left", "right", "inner", "head"}),
         (0, {"left"}),
         (2, {"inner"}),
         (-1, {"head"}),
         (
-            lambda node: node.shape == (2, 4, 4) and node.type == "Conv2d",
+            lambda node: node.shape == (2, 4, 4) and node.type == "Conv",
             {"left", "right", "inner"},
         ),
     ],
@@ -195,7 +195,7 @@ def test_overrides(matcher: object, selected: set[str]) -> None:
 
 
 def test_the_first_override_wins() -> None:
-    overrides = {"left": Flat(), "Conv2d": WSquare()}
+    overrides = {"left": Flat(), "Conv": WSquare()}
     rules = assign(preset("epsilon"), network(), overrides)
     assert [rules[name] for name in ("left", "right", "inner")] == [Flat(), WSquare(), WSquare()]
 
@@ -208,13 +208,13 @@ def test_a_node_name_comes_before_an_operator_type() -> None:
 
 
 def test_an_unmatched_node_raises_with_all_that_helps() -> None:
-    composite = Composite("mine", (Entry((Conv2d, Dense), Epsilon()), Entry(Add, Epsilon())))
+    composite = Composite("mine", (Entry((Conv, Dense), Epsilon()), Entry(Add, Epsilon())))
     with pytest.raises(UnmatchedLayerError) as caught:
         assign(composite, network())
     text = str(caught.value)
-    for part in ("mine", "relu (Activation): no entry matches", "pool (MaxPool2d)", "Pass()"):
+    for part in ("mine", "relu (Activation): no entry matches", "pool (MaxPool)", "Pass()"):
         assert part in text
-    assert "Conv2d, Dense: Epsilon(epsilon=1e-06, bias='absorb')" in text
+    assert "Conv, Dense: Epsilon(epsilon=1e-06, bias='absorb')" in text
     assert "sum (Add)" not in text
     assert "input (Input)" not in text
     assert "offset" not in text
@@ -282,7 +282,7 @@ def test_a_softmax_inside_has_no_rule(rule: Rule) -> None:
     ("matcher", "text"),
     [
         ("iner", "'iner' is neither .* did you mean inner"),
-        ("Conv2D", "did you mean Conv2d"),
+        ("Conv2D", "did you mean Conv"),
         ("qqqq", r"print\(graph\)"),
         (4, "position 4 selects nothing: the graph has 4 layers"),
         (-5, "position -5 selects nothing"),

@@ -11,7 +11,7 @@ import torch
 
 import relprop
 from relprop import Explainer, Graph, Model, Preprocessing
-from relprop.graph import Activation, Add, Conv2d, Dense, Input, MaxPool2d, Reshape
+from relprop.graph import Activation, Add, Conv, Dense, Input, MaxPool, Reshape
 from relprop.rules import Epsilon, Flat, ZBox, Zero
 
 
@@ -24,11 +24,11 @@ def tiny() -> Graph:
 
     graph = Graph()
     graph.add("x", Input((2, 6, 5)))
-    graph.add("conv", Conv2d(normal(4, 2, 3, 3), normal(4), padding=(1, 1, 1, 1)), ["x"])
+    graph.add("conv", Conv(normal(4, 2, 3, 3), normal(4), padding=((1, 1), (1, 1))), ["x"])
     graph.add("relu", Activation("relu"), ["conv"])
-    graph.add("conv2", Conv2d(normal(4, 4, 1, 1), normal(4)), ["relu"])
+    graph.add("conv2", Conv(normal(4, 4, 1, 1), normal(4)), ["relu"])
     graph.add("sum", Add(), ["conv2", "relu"])
-    graph.add("pool", MaxPool2d((2, 2), (2, 2)), ["sum"])
+    graph.add("pool", MaxPool((2, 2), (2, 2)), ["sum"])
     graph.add("flat", Reshape((24,)), ["pool"])
     graph.add("dense", Dense(normal(3, 24), normal(3)), ["flat"])
     return graph
@@ -181,7 +181,7 @@ def test_every_node_is_printed_with_its_rule() -> None:
 def test_box_defaults_to_what_preprocessing_implies(images: np.ndarray) -> None:
     graph = Graph()
     graph.add("x", Input((3, 4, 4)))
-    graph.add("conv", Conv2d(np.ones((2, 3, 4, 4), np.float32)), ["x"])
+    graph.add("conv", Conv(np.ones((2, 3, 4, 4), np.float32)), ["x"])
     graph.add("flat", Reshape((2,)), ["conv"])
     preprocessing = Preprocessing((4, 4), (127.0,) * 3, (128.0,) * 3)
     explainer = Explainer(Model(graph, preprocessing), "epsilon_gamma_box")
@@ -252,7 +252,7 @@ def test_other_bad_arguments(explainer: Explainer, images: np.ndarray) -> None:
 def test_output_that_is_no_vector_needs_its_relevance() -> None:
     graph = Graph()
     graph.add("x", Input((1, 3, 3)))
-    graph.add("conv", Conv2d(np.ones((2, 1, 2, 2), np.float32)), ["x"])
+    graph.add("conv", Conv(np.ones((2, 1, 2, 2), np.float32)), ["x"])
     explainer = Explainer(graph, "epsilon")
     image = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
     with pytest.raises(ValueError, match="give the output's relevance as an array"):

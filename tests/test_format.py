@@ -19,7 +19,7 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import conv2d, dense_layers, numbers, pools
+from cases import convolutions, dense_layers, numbers, pools
 from relprop import format as f
 from relprop import graph as g
 from relprop.explain import Explainer
@@ -63,13 +63,13 @@ def network() -> Model:
     x = graph.add("image", g.Input((2, 6, 6)))
     shift = graph.add("shift", g.Constant(numbers(rng, (2, 1, 1))))
     shared = numbers(rng, (2, 2, 3, 3))
-    first = graph.add("first", g.Conv2d(shared, padding=(1, 1, 1, 1)), [x])
+    first = graph.add("first", g.Conv(shared, padding=((1, 1), (1, 1))), [x])
     first = graph.add("relu", g.Activation("relu"), [first])
-    second = graph.add("second", g.Conv2d(shared, numbers(rng, (2,)), padding=(1,) * 4), [first])
+    second = graph.add("second", g.Conv(shared, numbers(rng, (2,)), padding=((1, 1),) * 2), [first])
     gate = graph.add("gate", g.Activation("sigmoid"), [second])
     both = graph.add("sum", g.Add(), [graph.add("gated", g.Mul(), [first, gate]), shift, x])
     low = graph.add("pad", g.Pad(((0, 0), (0, 1), (0, 1)), -math.inf), [both])
-    pooled = graph.add("pool", g.MaxPool2d((3, 3), (2, 2)), [low])
+    pooled = graph.add("pool", g.MaxPool((3, 3), (2, 2)), [low])
     flat = graph.add("flat", g.Reshape((18,)), [pooled])
     graph.add("scores", g.Dense(numbers(rng, (3, 18)), numbers(rng, (3,))), [flat])
     return Model(graph, None, ("cat", "dog, hound", "motor scooter"), "small")
@@ -89,7 +89,7 @@ def test_a_model_survives(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     graph = g.Graph()
     graph.add("image", g.Input((3, 6, 8)))
-    graph.add("conv", g.Conv2d(numbers(rng, (2, 3, 6, 8))), ["image"])
+    graph.add("conv", g.Conv(numbers(rng, (2, 3, 6, 8))), ["image"])
     graph.add("flat", g.Reshape((2,)), ["conv"])
     preprocessing = Preprocessing((6, 8), (120.5, 1.1, 0.1), (60.0, 1.0, 2.0), 9, "bicubic", "bgr")
     model = Model(graph, preprocessing, ("Käse", "\N{PILE OF POO}"), "nets:small")
@@ -137,7 +137,7 @@ def test_the_file_is_safetensors(saved: Path) -> None:
 @st.composite
 def graphs(draw: st.DrawFn) -> g.Graph:
     """One layer of any kind, and on it a random web of what fits every shape."""
-    layer, shape = draw(conv2d() | dense_layers() | pools("max") | pools("average"))
+    layer, shape = draw(convolutions() | dense_layers() | pools("max") | pools("average"))
     graph = g.Graph()
     x = graph.add("x", g.Input(shape))
     names = [x, graph.add("layer", layer, [x])]
@@ -390,23 +390,23 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
     ),
     "missing field": (
         lambda c, t, m: node(c, "first")["fields"].pop("stride"),
-        "node 'first' (Conv2d) lacks stride",
+        "node 'first' (Conv) lacks stride",
     ),
     "wrong count": (
         lambda c, t, m: node(c, "first")["fields"].update(stride=[1]),
-        "node 'first' (Conv2d): stride must have 2 entries, not 1",
+        "node 'first' (Conv): stride must have 2 entries, not 1",
     ),
     "truth for a number": (
         lambda c, t, m: node(c, "first")["fields"].update(groups=True),
-        "node 'first' (Conv2d): groups must be int, not True",
+        "node 'first' (Conv): groups must be int, not True",
     ),
     "large number": (
         lambda c, t, m: node(c, "first")["fields"].update(stride=[1, 2**40]),
-        "node 'first' (Conv2d): stride is too large: 1099511627776",
+        "node 'first' (Conv): stride is too large: 1099511627776",
     ),
     "no stride": (
         lambda c, t, m: node(c, "first")["fields"].update(stride=[1, 0]),
-        "node 'first' (Conv2d): kernel=3, stride=0 and dilation=1 must be at least 1",
+        "node 'first' (Conv): kernel=3, stride=0 and dilation=1 must be at least 1",
     ),
     "unknown function": (
         lambda c, t, m: node(c, "relu")["fields"].update(function="exp"),

@@ -376,7 +376,7 @@ def test_classes_by_global_pooling_are_a_vector(write: Write):
     text = layer("Pooling", "pooling_param { pool: AVE global_pooling: true }", name="pool")
     graph = convert(*write(text + layer("Softmax", bottom="pool")))
     assert graph[graph.output].shape == (4,)
-    assert [node.type for node in canonize(graph)] == ["Input", "AdaptiveAvgPool2d", "Reshape"]
+    assert [node.type for node in canonize(graph)] == ["Input", "AdaptiveAvgPool", "Reshape"]
 
 
 # --- What is refused ---------------------------------------------------------------------------

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import conv2d, numbers, pools
+from cases import convolutions, numbers, pools
 from relprop import graph as g
 
 
-@given(conv2d())
+@given(convolutions())
 @settings(max_examples=80, deadline=None)
 def test_convolution_shapes_are_those_of_torch(layer) -> None:
     operator, shape = layer
-    top, bottom, left, right = operator.padding
+    (top, bottom), (left, right) = operator.padding
     x = torch.nn.functional.pad(torch.zeros(1, *shape), (left, right, top, bottom))
     weight = torch.from_numpy(operator.weight)
     out = torch.nn.functional.conv2d(
@@ -31,12 +31,12 @@ def test_convolution_shapes_are_those_of_torch(layer) -> None:
 @settings(max_examples=150, deadline=None)
 def test_pool_shapes_are_those_of_torch(layer) -> None:
     operator, shape = layer
-    top, bottom, left, right = operator.padding
+    (top, bottom), (left, right) = operator.padding
     if (top, left) != (bottom, right):
         return  # torch pads pools evenly
     x = torch.zeros(1, *shape)
     where = (operator.kernel, operator.stride, (top, left))
-    if isinstance(operator, g.MaxPool2d):
+    if isinstance(operator, g.MaxPool):
         out = torch.nn.functional.max_pool2d(x, *where, operator.dilation, operator.ceil_mode)
     else:
         out = torch.nn.functional.avg_pool2d(x, *where, operator.ceil_mode)
@@ -69,35 +69,36 @@ WEIGHT = np.zeros((4, 3, 3, 3), np.float32)
     ("operator", "shapes", "text"),
     [
         (
-            g.Conv2d(WEIGHT),
+            g.Conv(WEIGHT),
             [(3, 8)],
-            "Conv2d needs an input of shape (channels, height, width), not (3, 8)",
+            "Conv needs an input of shape (channels, height, width), not (3, 8)",
         ),
         (
-            g.Conv2d(WEIGHT),
+            g.Conv(WEIGHT),
             [(4, 8, 8)],
             "weight (4, 3, 3, 3) with groups=1 does not fit 4 channels",
         ),
-        (g.Conv2d(WEIGHT, groups=3), [(9, 8, 8)], "with groups=3 does not fit 9 channels"),
+        (g.Conv(WEIGHT, groups=3), [(9, 8, 8)], "with groups=3 does not fit 9 channels"),
         (
-            g.Conv2d(WEIGHT, np.zeros(3, np.float32)),
+            g.Conv(WEIGHT, np.zeros(3, np.float32)),
             [(3, 8, 8)],
             "bias must have shape (4,), not (3,)",
         ),
-        (g.Conv2d(WEIGHT), [(3, 2, 8)], "a window of 3 does not fit an axis of 2 padded by (0, 0)"),
-        (g.Conv2d(WEIGHT[0]), [(3, 8, 8)], "weight must have 4 axes, not 3"),
+        (g.Conv(WEIGHT), [(3, 2, 8)], "a window of 3 does not fit an axis of 2 padded by (0, 0)"),
+        (g.Conv(WEIGHT[0, 0, 0]), [(3, 8, 8)], "Conv over 0 spatial axes is not supported"),
+        (g.Conv(WEIGHT, stride=(1,)), [(3, 8, 8)], "stride must have 2 entries, not 1"),
         (g.Dense(WEIGHT[0, 0]), [(4,)], "weight (3, 3) does not fit an input of shape (4,)"),
         (g.Dense(WEIGHT), [(3,)], "weight must have 2 axes, not 4"),
-        (g.MaxPool2d((9, 1), (1, 1)), [(3, 8, 8)], "a window of 9 does not fit an axis of 8"),
-        (g.MaxPool2d((0, 1), (1, 1)), [(3, 8, 8)], "kernel=0, stride=1 and dilation=1 must be"),
-        (g.Conv2d(WEIGHT, stride=(1, 0)), [(3, 8, 8)], "kernel=3, stride=0 and dilation=1 must be"),
+        (g.MaxPool((9, 1), (1, 1)), [(3, 8, 8)], "a window of 9 does not fit an axis of 8"),
+        (g.MaxPool((0, 1), (1, 1)), [(3, 8, 8)], "kernel=0, stride=1 and dilation=1 must be"),
+        (g.Conv(WEIGHT, stride=(1, 0)), [(3, 8, 8)], "kernel=3, stride=0 and dilation=1 must be"),
         (
-            g.Conv2d(WEIGHT, padding=(0, 0, -1, 3)),
+            g.Conv(WEIGHT, padding=((0, 0), (-1, 3))),
             [(3, 8, 8)],
             "padding (-1, 3) at least 0",
         ),
         (
-            g.AvgPool2d((2, 2), (1, 1), divisor=0),
+            g.AvgPool((2, 2), (1, 1), divisor=0),
             [(3, 8, 8)],
             "divisor must be at least 1, not 0",
         ),
@@ -149,11 +150,11 @@ def test_names_and_arity() -> None:
 def test_reading_a_graph() -> None:
     graph = g.Graph()
     graph.add("image", g.Input((3, 4, 4)))
-    graph.add("conv", g.Conv2d(numbers(np.random.default_rng(0), (2, 3, 3, 3))), ["image"])
+    graph.add("conv", g.Conv(numbers(np.random.default_rng(0), (2, 3, 3, 3))), ["image"])
     graph.add("sum", g.Add(), ["conv", "conv"])
     assert graph.output == "sum"
     assert graph.input.name == "image"
-    assert [node.type for node in graph] == ["Input", "Conv2d", "Add"]
+    assert [node.type for node in graph] == ["Input", "Conv", "Add"]
     assert [node.name for node in graph.consumers()["conv"]] == ["sum", "sum"]
     assert len(graph) == 3
-    assert str(graph).splitlines()[1].split() == ["conv", "Conv2d", "(2,", "2,", "2)", "image"]
+    assert str(graph).splitlines()[1].split() == ["conv", "Conv", "(2,", "2,", "2)", "image"]

@@ -43,9 +43,9 @@ def layer_graph(layer: str, weights: list[np.ndarray]) -> g.Graph:
     else:
         graph.add("input", g.Input((3, 10, 10)))
         operator = {
-            "Conv2D": lambda: g.Conv2d(weights[0].transpose(3, 2, 0, 1), weights[1]),
-            "AveragePooling2D": lambda: g.AvgPool2d((2, 2), (2, 2)),
-            "MaxPooling2D": lambda: g.MaxPool2d((2, 2), (2, 2)),
+            "Conv2D": lambda: g.Conv(weights[0].transpose(3, 2, 0, 1), weights[1]),
+            "AveragePooling2D": lambda: g.AvgPool((2, 2), (2, 2)),
+            "MaxPooling2D": lambda: g.MaxPool((2, 2), (2, 2)),
         }[layer.removesuffix("_relu")]()
     graph.add("layer", operator, ["input"])
     if layer.endswith("_relu"):

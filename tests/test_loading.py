@@ -38,7 +38,7 @@ def test_module(example):
     assert isinstance(model, Model)
     assert model.name == "Sequential"
     assert model.graph.input.shape == (3, 6, 8)
-    assert [node.type for node in model.graph] == ["Input", "Conv2d", "Reshape"]  # canonized
+    assert [node.type for node in model.graph] == ["Input", "Conv", "Reshape"]  # canonized
     assert model.preprocessing is None
     assert model.classes == ()
 
@@ -193,7 +193,7 @@ def lite0() -> Model:
 def test_efficientnet_lite0(lite0: Model):
     assert lite0.name == "efficientnet-lite0"
     assert {node.type for node in lite0.graph} == {
-        "Input", "Conv2d", "Activation", "Add", "AdaptiveAvgPool2d", "Reshape", "Dense"
+        "Input", "Conv", "Activation", "Add", "AdaptiveAvgPool", "Reshape", "Dense"
     }  # fmt: skip
     assert lite0.preprocessing is not None
     low, high = lite0.preprocessing.bounds()
@@ -232,7 +232,7 @@ def test_resnet20_with_its_cifar_weights():
 def test_onnx_file(tmp_path):
     path = write(build("c = Conv(x, w)", "y = Flatten(c)", w=random(2, 3, 3, 3)), tmp_path)
     model = load(path, classes=[str(i) for i in range(72)])
-    assert [node.type for node in model.graph] == ["Input", "Conv2d", "Reshape"]
+    assert [node.type for node in model.graph] == ["Input", "Conv", "Reshape"]
     assert model.name == "model"
     assert load(str(path), (3, 8, 8)).graph.input.shape == (3, 8, 8)
     with pytest.raises(ValueError, match=r"takes samples of shape \[3, 8, 8\], not \[3, 6, 8\]"):

@@ -24,7 +24,7 @@ def test_listed_cases(case: Case, after_relu: bool) -> None:
     for kind in ("normal", "grid"):
         x = numbers(rng, (2, *case.shape), kind)
         r = numbers(rng, (2, *operator.infer_shape(case.shape)))
-        for rule in MAX_RULES if isinstance(operator, g.MaxPool2d) else AVERAGE_RULES:
+        for rule in MAX_RULES if isinstance(operator, g.MaxPool) else AVERAGE_RULES:
             assert_agrees(operator, [x], rule, r, after_relu=after_relu)
 
 
@@ -57,7 +57,7 @@ def test_any_average_pool(layer, n, seed, kind, rule) -> None:
 def test_any_adaptive_average(shape, output, seed) -> None:
     rng = np.random.default_rng(seed)
     x = numbers(rng, (2, *shape))
-    operator = g.AdaptiveAvgPool2d(output)
+    operator = g.AdaptiveAvgPool(output)
     assert_agrees(operator, [x], rules.Epsilon(0.1), numbers(rng, (2, shape[0], *output)))
 
 
@@ -77,7 +77,7 @@ def test_any_mean(data, shape, seed) -> None:
 def test_the_first_of_equal_maxima_wins() -> None:
     x = np.zeros((1, 1, 4, 4), np.float32)
     assert_agrees(
-        g.MaxPool2d((3, 3), (1, 1), (1, 1, 1, 1)),
+        g.MaxPool((3, 3), (1, 1), ((1, 1), (1, 1))),
         [x],
         rules.WinnerTakesAll(),
         np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4),

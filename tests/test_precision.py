@@ -19,7 +19,7 @@ from agreement import assert_every_node_agrees
 from networks import NETWORKS, initialise, with_small_head
 from relprop import Explainer, Graph
 from relprop.composites import parameters as preset_parameters
-from relprop.graph import MaxPool2d
+from relprop.graph import MaxPool
 from relprop.ledger import Ledger
 
 SIZES = {"alexnet": 64, "resnet20": 32, "vgg16": 32, "vgg16_bn": 32}
@@ -48,7 +48,7 @@ def deciders(graph: Graph) -> list[str]:
     """Nodes whose float32 values decide gates and winners."""
     names = []
     for node in graph:
-        if isinstance(node.operator, MaxPool2d):
+        if isinstance(node.operator, MaxPool):
             names.append(node.inputs[0])
         elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
             names.append(node.name)

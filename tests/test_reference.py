@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import CONV2D, DENSE, LINEAR_RULES, Case, conv2d, linear_rules, numbers, pools
+from cases import (
+    CONVOLUTIONS,
+    DENSE,
+    LINEAR_RULES,
+    Case,
+    convolutions,
+    linear_rules,
+    numbers,
+    pools,
+)
 from reference import evaluate, forward, plain_product, product, propagate, relevance
 from reference import parameters as weight_and_bias
 from relprop import graph as g
@@ -98,11 +107,11 @@ def test_other_operators() -> None:
     np.testing.assert_allclose(share, [[0, 6]])
     image = np.array([[[[1.0, 2.0], [2.0, 0.0]]]])
     (share,), _ = propagate(
-        g.MaxPool2d((2, 2), (2, 2)), rules.WinnerTakesAll(), [image], np.full((1, 1, 1, 1), 5.0)
+        g.MaxPool((2, 2), (2, 2)), rules.WinnerTakesAll(), [image], np.full((1, 1, 1, 1), 5.0)
     )
     np.testing.assert_allclose(share, [[[[0, 5], [0, 0]]]])  # the first of the two twos
     (share,), _ = propagate(
-        g.MaxPool2d((2, 2), (2, 2)), rules.Proportional(), [image], np.full((1, 1, 1, 1), 5.0)
+        g.MaxPool((2, 2), (2, 2)), rules.Proportional(), [image], np.full((1, 1, 1, 1), 5.0)
     )
     np.testing.assert_allclose(share, [[[[1, 2], [2, 0]]]], atol=1e-5)
 
@@ -141,19 +150,19 @@ def assert_forms_agree(
 
 
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
-@pytest.mark.parametrize("case", [*CONV2D[11:14], DENSE[0]], ids=str)
+@pytest.mark.parametrize("case", [*CONVOLUTIONS[11:14], DENSE[0]], ids=str)
 def test_products_are_the_matrix(case: Case, rule: rules.Rule) -> None:
     assert_forms_agree(case.layer(np.random.default_rng(1)), case.shape, rule)
 
 
-@given(conv2d(), st.data())
+@given(convolutions(), st.data())
 @settings(max_examples=40, deadline=None)
 def test_products_are_the_matrix_on_any_convolution(layer, data) -> None:
     operator, shape = layer
     rule = data.draw(linear_rules(shape[0]))
     if isinstance(rule, rules.Gamma):
         rule = rules.Gamma(0.25)  # its sign test may fall either way on a sum that cancels
-        operator = g.Conv2d(
+        operator = g.Conv(
             operator.weight,
             None,
             operator.stride,
@@ -172,7 +181,7 @@ def test_products_are_the_matrix_on_average_pools(layer) -> None:
     assert_forms_agree(*layer, rules.Epsilon(0.5))
 
 
-@pytest.mark.parametrize("case", CONV2D, ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_plain_product_is_the_fast_one(case: Case) -> None:
     operator = case.layer(np.random.default_rng(2))
     x = np.random.default_rng(3).standard_normal((2, *case.shape))
@@ -187,10 +196,10 @@ def test_plain_product_is_the_fast_one(case: Case) -> None:
 def test_pools_are_those_of_torch(layer) -> None:
     operator, shape = layer
     x = np.random.default_rng(0).standard_normal((2, *shape))
-    top, bottom, left, right = operator.padding
+    (top, bottom), (left, right) = operator.padding
     if (top, left) != (bottom, right):
         return  # torch pads pools evenly
-    if isinstance(operator, g.MaxPool2d):
+    if isinstance(operator, g.MaxPool):
         expected = torch.nn.functional.max_pool2d(
             torch.from_numpy(x),
             operator.kernel,
@@ -225,7 +234,7 @@ def test_adaptive_average_is_that_of_torch(output: g.Pair) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 9))
     expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x), output)
     np.testing.assert_allclose(
-        evaluate(g.AdaptiveAvgPool2d(output), [x]), expected.numpy(), atol=1e-12
+        evaluate(g.AdaptiveAvgPool(output), [x]), expected.numpy(), atol=1e-12
     )
 
 
@@ -261,7 +270,7 @@ def test_a_float32_runs_decisions_are_replayed() -> None:
     graph = g.Graph()
     graph.add("input", g.Input((1, 1, 2)))
     graph.add("relu", g.Activation("relu"), ["input"])
-    graph.add("pool", g.MaxPool2d((1, 2), (1, 2)), ["relu"])
+    graph.add("pool", g.MaxPool((1, 2), (1, 2)), ["relu"])
     x = np.array([1.0, 1.0 + 1e-12]).reshape(1, 1, 1, 2)
     gates = {"relu": np.float32([1, 1]).reshape(x.shape), "pool": np.float32(1)}
     assigned = {"relu": rules.Pass(), "pool": rules.WinnerTakesAll()}

@@ -11,15 +11,15 @@ from relprop.composites import assign, preset
 from relprop.graph import (
     Activation,
     Add,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Constant,
-    Conv2d,
+    Conv,
     Dense,
     Graph,
     Input,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Operator,
     Pad,
     Reshape,
@@ -28,8 +28,8 @@ from relprop.rules import Epsilon, Flat, Pass, Rule, Taylor, WSquare, Zero
 from relprop.signs import nonnegative, supported
 
 
-def conv(channels: int = 2) -> Conv2d:
-    return Conv2d(np.ones((channels, channels, 1, 1), np.float32))
+def conv(channels: int = 2) -> Conv:
+    return Conv(np.ones((channels, channels, 1, 1), np.float32))
 
 
 def chain(*operators: Operator) -> Graph:
@@ -49,7 +49,7 @@ def test_nonnegative() -> None:
     graph = chain(
         conv(),
         Activation("relu"),
-        MaxPool2d((2, 2), (2, 2)),
+        MaxPool((2, 2), (2, 2)),
         LocalResponseNorm(3),
         Pad(((0, 0), (1, 1), (1, 1))),
         Activation("silu"),
@@ -79,9 +79,9 @@ def test_constants_and_sums() -> None:
         ([conv()], {"n2": WSquare()}, False),
         ([conv()], {"n2": Epsilon(bias="distribute")}, False),
         ([conv()], {"n2": Zero()}, True),
-        ([MaxPool2d((2, 2), (2, 2)), conv()], {}, True),
-        ([MaxPool2d((2, 2), (2, 2)), conv()], {"n3": Flat()}, False),
-        ([AvgPool2d((2, 2), (2, 2)), conv()], {"n3": Flat()}, True),
+        ([MaxPool((2, 2), (2, 2)), conv()], {}, True),
+        ([MaxPool((2, 2), (2, 2)), conv()], {"n3": Flat()}, False),
+        ([AvgPool((2, 2), (2, 2)), conv()], {"n3": Flat()}, True),
         ([LocalResponseNorm(3), conv()], {}, True),
         ([LocalResponseNorm(3), conv()], {"n3": Flat()}, False),
         ([LocalResponseNorm(3), conv()], {"n2": Taylor(), "n3": Flat()}, True),

@@ -30,10 +30,10 @@ LAYER_RULES: list[rules.Rule] = [
     rules.ZBox(-100.0, 100.0),
 ]
 RULES: dict[type, list[rules.Rule]] = {
-    g.Conv2d: LAYER_RULES,
+    g.Conv: LAYER_RULES,
     g.Dense: LAYER_RULES,
-    g.MaxPool2d: [rules.WinnerTakesAll(), rules.WinnerTakesAll(), rules.Proportional(0.01)],
-    g.AvgPool2d: [rules.Epsilon(0.01)],
+    g.MaxPool: [rules.WinnerTakesAll(), rules.WinnerTakesAll(), rules.Proportional(0.01)],
+    g.AvgPool: [rules.Epsilon(0.01)],
     g.Add: [rules.Epsilon(0.01)],
     g.Mul: [rules.SignalTakesAll(), rules.HalfAndHalf(), rules.SignalTakesAll(1)],
     g.BatchNorm: [rules.Epsilon(0.01), rules.Pass()],
@@ -65,7 +65,7 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
             kernel = draw(st.sampled_from([1, 3]))
             weight = numbers(rng, (out, channels, kernel, kernel)) / np.float32(kernel)
             bias = numbers(rng, (out,)) if draw(st.booleans()) else None
-            made = add(g.Conv2d(weight, bias, padding=(kernel // 2,) * 4), source)
+            made = add(g.Conv(weight, bias, padding=((kernel // 2,) * 2,) * 2), source)
             if draw(st.booleans()):
                 add(g.Activation("relu"), made)
         elif which in ("add", "concat"):
@@ -76,7 +76,7 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
             elif graph[other].shape == graph[source].shape:
                 add(draw(st.sampled_from([g.Add(), g.Add(), g.Mul()])), source, other)
         elif which == "pool" and height >= 2:
-            kind = draw(st.sampled_from([g.MaxPool2d, g.AvgPool2d]))
+            kind = draw(st.sampled_from([g.MaxPool, g.AvgPool]))
             add(kind((2, 2), (2, 1)), source)
         elif which == "other":
             norm = g.BatchNorm(numbers(rng, (channels,)), numbers(rng, (channels,)))

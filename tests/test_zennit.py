@@ -50,7 +50,7 @@ def gates(graph: Graph, activations: dict[str, np.ndarray]) -> list[np.ndarray]:
     """What decided each ReLU and max pooling, in the order in which they run."""
     decided = []
     for node in graph:
-        if node.type == "MaxPool2d":
+        if node.type == "MaxPool":
             decided.append(activations[node.inputs[0]])
         elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
             decided.append(activations[node.name])

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.graph import (
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Array,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
-    Conv2d,
+    Conv,
     Dense,
     Graph,
     Identity,
-    MaxPool2d,
+    MaxPool,
     Node,
     Operator,
     Pad,
@@ -143,11 +143,11 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
         return False
     if isinstance(operator, Permute):
         return operator.axes == tuple(range(len(node.shape)))
-    if isinstance(operator, (MaxPool2d, AvgPool2d)):
-        divides = isinstance(operator, AvgPool2d) and operator.divisor not in (None, 1)
-        return operator.kernel == operator.stride == (1, 1) and not divides
+    if isinstance(operator, (MaxPool, AvgPool)):
+        divides = isinstance(operator, AvgPool) and operator.divisor not in (None, 1)
+        return {*operator.kernel, *operator.stride} == {1} and not divides
     # These can keep the shape only by keeping the values; a slice cannot reorder.
-    return isinstance(operator, (Reshape, Slice, Pad, AdaptiveAvgPool2d)) or (
+    return isinstance(operator, (Reshape, Slice, Pad, AdaptiveAvgPool)) or (
         isinstance(operator, Concat) and len(node.inputs) == 1
     )
 
@@ -157,7 +157,7 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
 
 def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _Match | None:
     pad = node.operator
-    if not isinstance(pad, Pad) or pad.value != 0 or len(pad.pads) != 3 or pad.pads[0] != (0, 0):
+    if not isinstance(pad, Pad) or pad.value != 0 or pad.pads[:1] != ((0, 0),):
         return None
     if not readers[node.name] or node.name == graph.output:
         return None
@@ -172,20 +172,21 @@ def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _M
 
 def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Operator | None:
     """The reader with the pad's zeros as padding of its own, None where that is not the same."""
-    if not isinstance(reader, (Conv2d, MaxPool2d, AvgPool2d)):
+    if not isinstance(reader, (Conv, MaxPool, AvgPool)):
         return None
-    (top, bottom), (left, right) = pad.pads[1:]
-    before = reader.padding
-    padding = (before[0] + top, before[1] + bottom, before[2] + left, before[3] + right)
-    if isinstance(reader, Conv2d):
+    own = reader.padding
+    if len(pad.pads) != len(own) + 1:
+        return None
+    padding = tuple((a + c, b + d) for (a, b), (c, d) in zip(own, pad.pads[1:]))
+    if isinstance(reader, Conv):
         return replace(reader, padding=padding)
     # A window that lies in the padding altogether has no maximum and no mean.
-    if max(padding[:2]) >= reader.kernel[0] or max(padding[2:]) >= reader.kernel[1]:
+    if any(max(pads) >= kernel for pads, kernel in zip(padding, reader.kernel)):
         return None
-    if isinstance(reader, MaxPool2d):
+    if isinstance(reader, MaxPool):
         # The pool's padding never wins: the same as zeros only where nothing is below zero.
         return replace(reader, padding=padding) if source in nonnegative(graph) else None
-    if any(before) and not reader.count_include_pad:
+    if any(map(any, own)) and not reader.count_include_pad:
         return None
     return replace(reader, padding=padding, count_include_pad=True)
 
@@ -217,7 +218,7 @@ def _find_batch_norm_after(
         return None
     layer = graph[node.inputs[0]]
     operator = layer.operator
-    if not isinstance(operator, Conv2d) and not (
+    if not isinstance(operator, Conv) and not (
         isinstance(operator, Dense) and len(layer.shape) == 1
     ):
         return None
@@ -241,8 +242,8 @@ def _find_batch_norm_before(
     operators: dict[str, Operator] = {}
     for reader in readers[node.name]:
         operator = reader.operator
-        if isinstance(operator, Conv2d):
-            if any(operator.padding) and norm.shift.any():
+        if isinstance(operator, Conv):
+            if any(map(any, operator.padding)) and norm.shift.any():
                 return None
         elif not (isinstance(operator, Dense) and len(node.shape) == 1):
             return None
@@ -250,14 +251,15 @@ def _find_batch_norm_before(
     return operators, node.name
 
 
-def _absorb(layer: Conv2d | Dense, norm: BatchNorm) -> Conv2d | Dense:
+def _absorb(layer: Conv | Dense, norm: BatchNorm) -> Conv | Dense:
     """A layer that works the batch norm of its input in."""
     weight = _double(layer.weight)
-    if isinstance(layer, Conv2d):
+    if isinstance(layer, Conv):
         per_group = weight.shape[1]
         group = np.arange(len(weight)) // (len(weight) // layer.groups)
         channels = group[:, None] * per_group + np.arange(per_group)  # (out, in / groups)
-        scale, shift = (_double(a)[channels][:, :, None, None] for a in (norm.scale, norm.shift))
+        each = (*channels.shape, *(1,) * (weight.ndim - 2))
+        scale, shift = (_double(a)[channels].reshape(each) for a in (norm.scale, norm.shift))
     else:
         scale, shift = _double(norm.scale)[None], _double(norm.shift)[None]
     moved = (weight * shift).reshape(len(weight), -1).sum(1)

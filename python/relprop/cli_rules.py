@@ -30,7 +30,7 @@ Overrides = Annotated[
         "-r",
         metavar="NODE=RULE",
         help="Rule for a node's name, an operator type or a layer's position, before the "
-        "preset's: 0=Flat() or Conv2d=Gamma(0.5).",
+        "preset's: 0=Flat() or Conv=Gamma(0.5).",
     ),
 ]
 

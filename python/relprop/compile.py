@@ -19,27 +19,30 @@ from relprop import _core
 from relprop import rules as r
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
     Constant,
-    Conv2d,
-    ConvTranspose2d,
+    Conv,
+    ConvTranspose,
     Dense,
     Graph,
     Identity,
     Input,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mean,
     Mul,
     Node,
     Pad,
+    Padding,
+    Pair,
     Permute,
     Reshape,
     Shape,
+    Sizes,
     Slice,
     UpsampleBilinear2d,
     UpsampleNearest2d,
@@ -203,14 +206,14 @@ class _Lowering:
         value = _stored(node.operator.value).astype(np.float32)
         return self.plan.constant(value, extent_of(node.shape), channels_first=len(node.shape) == 3)
 
-    def conv2d(self, node: Node) -> int:
+    def conv(self, node: Node) -> int:
         conv = node.operator
-        assert isinstance(conv, Conv2d)
+        assert isinstance(conv, Conv)
         return self.linear(node, conv.weight, conv.stride, conv.padding, conv.dilation, conv.groups)
 
-    def conv_transpose2d(self, node: Node) -> int:
+    def conv_transpose(self, node: Node) -> int:
         conv = node.operator
-        assert isinstance(conv, ConvTranspose2d)
+        assert isinstance(conv, ConvTranspose)
         return self.linear(
             node,
             conv.weight,
@@ -239,9 +242,9 @@ class _Lowering:
         self,
         node: Node,
         weight: NDArray[np.float32],
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-        dilation: tuple[int, int] = (1, 1),
+        stride: Sizes = (1, 1),
+        padding: Padding = ((0, 0), (0, 0)),
+        dilation: Sizes = (1, 1),
         groups: int = 1,
         *,
         transposed: bool = False,
@@ -249,7 +252,7 @@ class _Lowering:
         shapes: tuple[Shape, Shape] | None = None,
     ) -> int:
         """A layer with weights; ``source`` and ``shapes`` where it reads not what its node does."""
-        assert isinstance(node.operator, Conv2d | ConvTranspose2d | Dense)
+        assert isinstance(node.operator, Conv | ConvTranspose | Dense)
         rule, bias = self.rules[node.name], node.operator.bias
         clamp = None
         if source is None:
@@ -266,9 +269,9 @@ class _Lowering:
             image_in if transposed else image_out,
             np.ascontiguousarray(weight, np.float32),
             None if bias is None else np.ascontiguousarray(bias, np.float32),
-            stride,
-            padding,
-            dilation,
+            _two(stride),
+            _sides(padding),
+            _two(dilation),
             groups,
             _core_rule(rule),
             transposed=transposed,
@@ -285,10 +288,10 @@ class _Lowering:
         self,
         node: Node,
         kind: str,
-        kernel: tuple[int, int] = (1, 1),
-        stride: tuple[int, int] = (1, 1),
-        padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-        dilation: tuple[int, int] = (1, 1),
+        kernel: Sizes = (1, 1),
+        stride: Sizes = (1, 1),
+        padding: Padding = ((0, 0), (0, 0)),
+        dilation: Sizes = (1, 1),
         ceil_mode: bool = False,
         adaptive: bool = False,
         count_include_pad: bool = False,
@@ -302,10 +305,10 @@ class _Lowering:
             self.inputs(node)[0] if source is None else source,
             from_image or extent_of(self.graph[node.inputs[0]].shape),
             to_image or extent_of(node.shape),
-            kernel=kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
+            kernel=_two(kernel),
+            stride=_two(stride),
+            padding=_sides(padding),
+            dilation=_two(dilation),
             ceil_mode=ceil_mode,
             adaptive=adaptive,
             count_include_pad=count_include_pad,
@@ -316,7 +319,7 @@ class _Lowering:
 
     def max_pool(self, node: Node) -> int:
         pool = node.operator
-        assert isinstance(pool, MaxPool2d)
+        assert isinstance(pool, MaxPool)
         kind = "max_proportional" if isinstance(self.rules[node.name], r.Proportional) else "max"
         return self.pool(
             node, kind, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
@@ -324,7 +327,7 @@ class _Lowering:
 
     def average_pool(self, node: Node) -> int:
         pool = node.operator
-        assert isinstance(pool, AvgPool2d)
+        assert isinstance(pool, AvgPool)
         return self.pool(
             node,
             "average",
@@ -515,12 +518,12 @@ class _Lowering:
 
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Constant: _Lowering.constant,
-    Conv2d: _Lowering.conv2d,
-    ConvTranspose2d: _Lowering.conv_transpose2d,
+    Conv: _Lowering.conv,
+    ConvTranspose: _Lowering.conv_transpose,
     Dense: _Lowering.dense,
-    MaxPool2d: _Lowering.max_pool,
-    AvgPool2d: _Lowering.average_pool,
-    AdaptiveAvgPool2d: _Lowering.adaptive_pool,
+    MaxPool: _Lowering.max_pool,
+    AvgPool: _Lowering.average_pool,
+    AdaptiveAvgPool: _Lowering.adaptive_pool,
     UpsampleNearest2d: _Lowering.upsample_nearest,
     UpsampleBilinear2d: _Lowering.upsample_bilinear,
     Mean: _Lowering.mean,
@@ -536,6 +539,16 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Permute: _Lowering.permute,
     Identity: _Lowering.identity,
 }
+
+
+def _two(sizes: Sizes) -> Pair:
+    height, width = sizes
+    return height, width
+
+
+def _sides(padding: Padding) -> tuple[int, int, int, int]:
+    (top, bottom), (left, right) = padding
+    return top, bottom, left, right
 
 
 def _between(

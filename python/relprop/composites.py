@@ -15,20 +15,20 @@ from typing import get_args
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
     Constant,
-    Conv2d,
-    ConvTranspose2d,
+    Conv,
+    ConvTranspose,
     Dense,
     Graph,
     Identity,
     Input,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mean,
     Mul,
     Node,
@@ -61,11 +61,11 @@ from relprop.rules import (
     ZPlus,
 )
 
-_CONVOLUTIONS = (Conv2d, ConvTranspose2d)
+_CONVOLUTIONS = (Conv, ConvTranspose)
 _LAYERS = (*_CONVOLUTIONS, Dense)
 """The layers with weights: what "first linear layer" and integer positions count."""
 
-_CONSTANT_WEIGHTS = (AvgPool2d, AdaptiveAvgPool2d, UpsampleBilinear2d, Mean, Add)
+_CONSTANT_WEIGHTS = (AvgPool, AdaptiveAvgPool, UpsampleBilinear2d, Mean, Add)
 _MOVES = (Activation, Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
 _WITHOUT_RULE = (Input, Constant)
 
@@ -76,7 +76,7 @@ _APPLICABLE: dict[type, tuple[type, ...]] = {
     **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Zero)),
     **dict.fromkeys(_MOVES, (Pass, Zero)),
     BatchNorm: (Epsilon, Pass, Zero),
-    MaxPool2d: (WinnerTakesAll, Proportional, Zero),
+    MaxPool: (WinnerTakesAll, Proportional, Zero),
     LocalResponseNorm: (Pass, Taylor, Zero),
     Mul: (SignalTakesAll, HalfAndHalf, Zero),
     Softmax: (),
@@ -94,7 +94,7 @@ class First:
 Matcher = str | int | type | tuple[type, ...] | First | Callable[[Node], bool]
 """What selects nodes.
 
-A node's name or an operator type's name; the position of a layer with weights (Conv2d, Dense)
+A node's name or an operator type's name; the position of a layer with weights (Conv, Dense)
 in the graph's order, negative from the end; operator types; :class:`First`; a predicate.
 """
 
@@ -272,7 +272,7 @@ def _composite(
             Entry(_CONVOLUTIONS, convolution),
             Entry(Dense, dense),
             Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(min(epsilon, 1e-6))),
-            Entry(MaxPool2d, WinnerTakesAll()),
+            Entry(MaxPool, WinnerTakesAll()),
             Entry(Mul, SignalTakesAll()),
             Entry((*_MOVES, LocalResponseNorm), Pass()),
         ),

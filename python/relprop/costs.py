@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relprop.graph import Array, Conv2d, ConvTranspose2d, Dense, Graph, Node, Shape
+from relprop.graph import Array, Conv, ConvTranspose, Dense, Graph, Node, Shape
 
 _POSITIONS: dict[type, Callable[[Shape, Shape], int]] = {
-    Conv2d: lambda source, result: math.prod(result[1:]),
-    ConvTranspose2d: lambda source, result: math.prod(source[1:]),
+    Conv: lambda source, result: math.prod(result[1:]),
+    ConvTranspose: lambda source, result: math.prod(source[1:]),
     Dense: lambda source, result: math.prod(result[:-1]),
 }
 """How often a layer uses each of its weights, from the shapes of its input and its output."""

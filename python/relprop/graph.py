@@ -1,8 +1,9 @@
 """The Graph: a model as nodes with operators of a small closed set, without any framework.
 
 Shapes leave the batch axis out: an image is ``(channels, height, width)``, a vector
-``(features,)``; every axis that an operator names counts without the batch as well.
-Parameters are float32 numpy arrays.
+``(features,)``; every axis that an operator names counts without the batch as well. Operators
+over space take one setting per spatial axis, in the order of the shape; their number is that of
+the axes. Parameters are float32 numpy arrays.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
-Padding = tuple[int, int, int, int]
-"""Top, bottom, left, right."""
+Sizes = tuple[int, ...]
+"""A number per spatial axis."""
+Padding = tuple[Pair, ...]
+"""Before and after, per spatial axis."""
 
 MOST_VALUES = 2**31 - 1
 """Of one node and sample: the core counts them in 32 bits."""
@@ -46,6 +49,11 @@ def _require(condition: bool, text: str) -> None:
         raise ValueError(text)
 
 
+def _require_bias(bias: Array | None, out: int) -> None:
+    if bias is not None:
+        _require(bias.shape == (out,), f"bias must have shape ({out},), not {bias.shape}.")
+
+
 def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_mode: bool) -> int:
     """Number of window positions along one axis, as torch and Caffe count them."""
     _require(
@@ -65,12 +73,37 @@ def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil
     return count
 
 
-def _image(operator: str, shape: Shape) -> tuple[int, int, int]:
+_LAYOUTS = {2: "(channels, height, width)"}
+"""What an input with so many spatial axes is."""
+
+
+def _spatial(operator: str, shape: Shape, axes: int = 2) -> Shape:
+    """The sizes of an input's spatial axes, of which there must be so many."""
+    _require(axes in _LAYOUTS, f"{operator} over {axes} spatial axes is not supported.")
     _require(
-        len(shape) == 3,
-        f"{operator} needs an input of shape (channels, height, width), not {shape}.",
+        len(shape) == axes + 1,
+        f"{operator} needs an input of shape {_LAYOUTS[axes]}, not {shape}.",
     )
-    return shape[0], shape[1], shape[2]
+    return shape[1:]
+
+
+def _complete(operator: Operator, axes: int, **defaults: int | Pair) -> None:
+    """Give settings that were left empty their default on every axis."""
+    for name, default in defaults.items():
+        if getattr(operator, name) == ():
+            object.__setattr__(operator, name, (default,) * axes)
+
+
+def _axes(
+    operator: Conv | ConvTranspose | MaxPool | AvgPool, shape: Shape, kernel: Sizes
+) -> Iterator[tuple[int, int, int, Pair, int]]:
+    """Size of the input, kernel, stride, padding and dilation along every spatial axis."""
+    sizes = _spatial(type(operator).__name__, shape, len(kernel))
+    for name in ("stride", "padding", "output_padding", "dilation"):
+        found = len(getattr(operator, name, kernel))
+        _require(found == len(kernel), f"{name} must have {len(kernel)} entries, not {found}.")
+    dilation = getattr(operator, "dilation", (1,) * len(kernel))
+    return zip(sizes, kernel, operator.stride, operator.padding, dilation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,81 +127,74 @@ class Constant:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d:
-    """Convolution; ``weight`` is (out, in / groups, height, width), zero padding."""
+class Conv:
+    """Convolution; ``weight`` is (out, in / groups, *kernel), zero padding."""
 
     weight: Array
     bias: Array | None = None
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
+    stride: Sizes = ()
+    padding: Padding = ()
+    dilation: Sizes = ()
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        _complete(self, max(self.weight.ndim - 2, 0), stride=1, padding=(0, 0), dilation=1)
+
     def infer_shape(self, *inputs: Shape) -> Shape:
-        channels, height, width = _image("Conv2d", inputs[0])
-        _require(self.weight.ndim == 4, f"weight must have 4 axes, not {self.weight.ndim}.")
-        out, per_group, kh, kw = self.weight.shape
+        positions = [
+            _window(*a, ceil_mode=False) for a in _axes(self, inputs[0], self.weight.shape[2:])
+        ]
+        out, per_group = self.weight.shape[:2]
         _require(
-            channels == per_group * self.groups and out % self.groups == 0,
+            inputs[0][0] == per_group * self.groups and out % self.groups == 0,
             f"weight {self.weight.shape} with groups={self.groups} does not fit "
-            f"{channels} channels.",
+            f"{inputs[0][0]} channels.",
         )
-        if self.bias is not None:
-            _require(
-                self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}."
-            )
-        top, bottom, left, right = self.padding
-        return (
-            out,
-            _window(height, kh, self.stride[0], (top, bottom), self.dilation[0], False),
-            _window(width, kw, self.stride[1], (left, right), self.dilation[1], False),
-        )
+        _require_bias(self.bias, out)
+        return (out, *positions)
 
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose2d:
-    """The adjoint of a convolution; ``weight`` is (in, out / groups, height, width).
+class ConvTranspose:
+    """The adjoint of a convolution; ``weight`` is (in, out / groups, *kernel).
 
-    ``padding`` is cut off the result; ``output_padding`` adds rows and columns at its end.
+    ``padding`` is cut off the result; ``output_padding`` makes its axes longer at their end.
     """
 
     weight: Array
     bias: Array | None = None
-    stride: Pair = (1, 1)
-    padding: Padding = (0, 0, 0, 0)
-    output_padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
+    stride: Sizes = ()
+    padding: Padding = ()
+    output_padding: Sizes = ()
+    dilation: Sizes = ()
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        axes = max(self.weight.ndim - 2, 0)
+        _complete(self, axes, stride=1, padding=(0, 0), output_padding=0, dilation=1)
+
     def infer_shape(self, *inputs: Shape) -> Shape:
-        channels, height, width = _image("ConvTranspose2d", inputs[0])
-        _require(self.weight.ndim == 4, f"weight must have 4 axes, not {self.weight.ndim}.")
-        into, per_group, kh, kw = self.weight.shape
+        kernel = self.weight.shape[2:]
+        axes = _axes(self, inputs[0], kernel)
+        into, per_group = self.weight.shape[:2]
         out = per_group * self.groups
         _require(
-            channels == into and self.groups >= 1 and into % self.groups == 0,
+            inputs[0][0] == into and self.groups >= 1 and into % self.groups == 0,
             f"weight {self.weight.shape} with groups={self.groups} does not fit "
-            f"{channels} channels.",
+            f"{inputs[0][0]} channels.",
         )
-        _require(
-            self.bias is None or self.bias.shape == (out,),
-            f"bias must have shape ({out},).",
-        )
+        _require_bias(self.bias, out)
         _require(
             all(0 <= extra < stride for extra, stride in zip(self.output_padding, self.stride)),
             f"output_padding must be smaller than stride {self.stride}, not {self.output_padding}.",
         )
         _require(
-            min(kh, kw, *self.dilation) >= 1 and min(self.padding) >= 0,
-            f"kernel={kh, kw} and dilation={self.dilation} must be at least 1 and "
+            min(*kernel, *self.dilation) >= 1 and min(map(min, self.padding)) >= 0,
+            f"kernel={kernel} and dilation={self.dilation} must be at least 1 and "
             f"padding={self.padding} at least 0.",
         )
-        top, bottom, left, right = self.padding
-        size = (
-            (height - 1) * self.stride[0] - top - bottom + self.dilation[0] * (kh - 1) + 1,
-            (width - 1) * self.stride[1] - left - right + self.dilation[1] * (kw - 1) + 1,
-        )
-        return (out, size[0] + self.output_padding[0], size[1] + self.output_padding[1])
+        made = ((n - 1) * s - sum(p) + d * (k - 1) + 1 for n, k, s, p, d in axes)
+        return (out, *(n + extra for n, extra in zip(made, self.output_padding)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,85 +211,64 @@ class Dense:
             len(inputs[0]) >= 1 and inputs[0][-1] == features,
             f"weight {self.weight.shape} does not fit an input of shape {inputs[0]}.",
         )
-        if self.bias is not None:
-            _require(
-                self.bias.shape == (out,), f"bias must have shape ({out},), not {self.bias.shape}."
-            )
+        _require_bias(self.bias, out)
         return (*inputs[0][:-1], out)
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPool2d:
+class MaxPool:
     """Maximum over windows; padding never wins."""
 
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
+    kernel: Sizes
+    stride: Sizes
+    padding: Padding = ()
+    dilation: Sizes = ()
     ceil_mode: bool = False
 
+    def __post_init__(self) -> None:
+        _complete(self, len(self.kernel), stride=1, padding=(0, 0), dilation=1)
+
     def infer_shape(self, *inputs: Shape) -> Shape:
-        channels, height, width = _image("MaxPool2d", inputs[0])
-        top, bottom, left, right = self.padding
-        return (
-            channels,
-            _window(
-                height,
-                self.kernel[0],
-                self.stride[0],
-                (top, bottom),
-                self.dilation[0],
-                self.ceil_mode,
-            ),
-            _window(
-                width,
-                self.kernel[1],
-                self.stride[1],
-                (left, right),
-                self.dilation[1],
-                self.ceil_mode,
-            ),
-        )
+        axes = _axes(self, inputs[0], self.kernel)
+        return (inputs[0][0], *(_window(*axis, self.ceil_mode) for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)
-class AvgPool2d:
+class AvgPool:
     """Mean over windows; ``divisor`` replaces the number of elements where given.
 
-    Padding counts towards the divisor where ``count_include_pad`` (the extra columns that
+    Padding counts towards the divisor where ``count_include_pad`` (the extra positions that
     ``ceil_mode`` adds beyond the padding never do, as in torch).
     """
 
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0, 0, 0)
+    kernel: Sizes
+    stride: Sizes
+    padding: Padding = ()
     ceil_mode: bool = False
     count_include_pad: bool = True
     divisor: int | None = None
 
+    def __post_init__(self) -> None:
+        _complete(self, len(self.kernel), stride=1, padding=(0, 0))
+
     def infer_shape(self, *inputs: Shape) -> Shape:
-        channels, height, width = _image("AvgPool2d", inputs[0])
         _require(
             self.divisor is None or self.divisor >= 1,
             f"divisor must be at least 1, not {self.divisor}.",
         )
-        top, bottom, left, right = self.padding
-        return (
-            channels,
-            _window(height, self.kernel[0], self.stride[0], (top, bottom), 1, self.ceil_mode),
-            _window(width, self.kernel[1], self.stride[1], (left, right), 1, self.ceil_mode),
-        )
+        axes = _axes(self, inputs[0], self.kernel)
+        return (inputs[0][0], *(_window(*axis, self.ceil_mode) for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptiveAvgPool2d:
-    """Mean over ``output`` windows per axis that tile the image as in torch; (1, 1) is global."""
+class AdaptiveAvgPool:
+    """Mean over ``output`` windows per axis that tile the input as in torch; ones are global."""
 
-    output: Pair = (1, 1)
+    output: Sizes
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        channels, _, _ = _image("AdaptiveAvgPool2d", inputs[0])
-        return (channels, *self.output)
+        _spatial("AdaptiveAvgPool", inputs[0], len(self.output))
+        return (inputs[0][0], *self.output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,12 +302,12 @@ class UpsampleBilinear2d:
 
 
 def _resized(operator: str, shape: Shape, size: Pair, ratio: tuple[float, float]) -> Shape:
-    channels, _, _ = _image(operator, shape)
+    _spatial(operator, shape)
     _require(
         all(0 <= r <= MOST_VALUES for r in ratio),
         f"ratio must be between 0 and {MOST_VALUES}, not {ratio}.",
     )
-    return (channels, *size)
+    return (shape[0], *size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,7 +354,7 @@ class LocalResponseNorm:
     k: float = 1.0
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _image("LocalResponseNorm", inputs[0])
+        _spatial("LocalResponseNorm", inputs[0])
         _require(self.size >= 1, f"size must be at least 1, not {self.size}.")
         return inputs[0]
 
@@ -486,12 +491,12 @@ class Identity:
 Operator = (
     Input
     | Constant
-    | Conv2d
-    | ConvTranspose2d
+    | Conv
+    | ConvTranspose
     | Dense
-    | MaxPool2d
-    | AvgPool2d
-    | AdaptiveAvgPool2d
+    | MaxPool
+    | AvgPool
+    | AdaptiveAvgPool
     | UpsampleNearest2d
     | UpsampleBilinear2d
     | Mean
@@ -530,7 +535,7 @@ class Node:
 
     @property
     def type(self) -> str:
-        """The operator's name, ``"Conv2d"`` say."""
+        """The operator's name, ``"Conv"`` say."""
         return type(self.operator).__name__
 
 

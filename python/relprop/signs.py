@@ -13,16 +13,16 @@ from collections.abc import Mapping
 
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
     Constant,
     Graph,
     Identity,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mean,
     Mul,
     Node,
@@ -46,9 +46,9 @@ from relprop.rules import (
 )
 
 _KEEP_SIGN = (
-    MaxPool2d,
-    AvgPool2d,
-    AdaptiveAvgPool2d,
+    MaxPool,
+    AvgPool,
+    AdaptiveAvgPool,
     UpsampleNearest2d,
     UpsampleBilinear2d,
     Mean,
@@ -121,5 +121,5 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return False  # passes on, and its value at 0 is the shift
     if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:
         return False
-    moves = isinstance(rule, Pass) or isinstance(operator, MaxPool2d | Mul)
+    moves = isinstance(rule, Pass) or isinstance(operator, MaxPool | Mul)
     return moves and reader.name in silent  # a zero stays a zero

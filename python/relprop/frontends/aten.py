@@ -17,20 +17,20 @@ from torch import fx
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
     Array,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
     Constant,
-    Conv2d,
-    ConvTranspose2d,
+    Conv,
+    ConvTranspose,
     Dense,
     Function,
     Graph,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mean,
     Mul,
     Operator,
@@ -231,7 +231,7 @@ def _pair(values: Any) -> Pair:
 
 def _padding(values: Any) -> Padding:
     height, width = _pair(values)
-    return (height, height, width, width)
+    return ((height, height), (width, width))
 
 
 @_converts("conv2d", "convolution")
@@ -240,17 +240,16 @@ def _conv2d(call: Call) -> str:
     weight = call.parameter("weight", axes=4)
     call.require_image()
     dilation = _pair(call["dilation"])
-    padding: Padding = (0, 0, 0, 0)
     if call["padding"] == "valid":
-        pass
+        padding: Padding = ()
     elif call["padding"] == "same":
-        height, width = (d * (k - 1) for d, k in zip(dilation, weight.shape[2:]))
-        padding = (height // 2, height - height // 2, width // 2, width - width // 2)
+        spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
+        padding = tuple((span // 2, span - span // 2) for span in spans)
     else:
         padding = _padding(call["padding"])
     stride = _pair(call["stride"])
     return call.emit(
-        Conv2d(weight, call.optional_parameter("bias"), stride, padding, dilation, call["groups"])
+        Conv(weight, call.optional_parameter("bias"), stride, padding, dilation, call["groups"])
     )
 
 
@@ -259,7 +258,7 @@ def _conv_transpose2d(call: Call) -> str:
     weight = call.parameter("weight", axes=4)
     call.require_image()
     return call.emit(
-        ConvTranspose2d(
+        ConvTranspose(
             weight,
             call.optional_parameter("bias"),
             _pair(call["stride"]),
@@ -321,7 +320,7 @@ def _max_pool2d(call: Call) -> Any:
     kernel = _pair(call["kernel_size"])
     stride = _pair(call["stride"]) if call["stride"] else kernel
     padding, dilation = _padding(call["padding"]), _pair(call["dilation"])
-    return call.first(call.emit(MaxPool2d(kernel, stride, padding, dilation, call["ceil_mode"])))
+    return call.first(call.emit(MaxPool(kernel, stride, padding, dilation, call["ceil_mode"])))
 
 
 @_converts("adaptive_max_pool2d")
@@ -333,7 +332,7 @@ def _adaptive_max_pool2d(call: Call) -> Any:
         f"its output {output} does not divide the image {tuple(sizes)} into equal windows",
     )
     window = (sizes[0] // output[0], sizes[1] // output[1])
-    return call.first(call.emit(MaxPool2d(window, window)))
+    return call.first(call.emit(MaxPool(window, window)))
 
 
 @_converts("avg_pool2d")
@@ -341,7 +340,7 @@ def _avg_pool2d(call: Call) -> str:
     call.require_image()
     kernel = _pair(call["kernel_size"])
     return call.emit(
-        AvgPool2d(
+        AvgPool(
             kernel,
             _pair(call["stride"]) if call["stride"] else kernel,
             _padding(call["padding"]),
@@ -355,7 +354,7 @@ def _avg_pool2d(call: Call) -> str:
 @_converts("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 def _adaptive_avg_pool2d(call: Call) -> str:
     call.require_image()
-    return call.emit(AdaptiveAvgPool2d((call.shape[1], call.shape[2])))
+    return call.emit(AdaptiveAvgPool((call.shape[1], call.shape[2])))
 
 
 @_converts("mean")

@@ -19,20 +19,20 @@ import numpy as np
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
     Array,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
-    Conv2d,
-    ConvTranspose2d,
+    Conv,
+    ConvTranspose,
     Dense,
     Function,
     Graph,
     Identity,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mul,
     Operator,
     Pair,
@@ -154,13 +154,13 @@ def _convolution(layer: Layer, transposed: bool = False) -> str:
         shapes.append((out,))
     weight, *bias = layer.blobs(*shapes)
     height, width = _sizes(settings, "pad", 0, 0)
-    kind = ConvTranspose2d if transposed else Conv2d
+    kind = ConvTranspose if transposed else Conv
     return layer.add(
         kind(
             weight,
             bias[0] if bias else None,
             stride=_sizes(settings, "stride", 1, 1),
-            padding=(height, height, width, width),
+            padding=((height, height), (width, width)),
             dilation=_sizes(settings, "dilation", 1, 1),
             groups=groups,
         )
@@ -184,15 +184,15 @@ def _pooling(layer: Layer) -> str:
     if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
         raise ValueError(f"pad {pad} must be smaller than the kernel {kernel}.")
     ceil_mode = settings.round_mode == 0
-    padding = (pad[0], pad[0], pad[1], pad[1])
+    padding = ((pad[0], pad[0]), (pad[1], pad[1]))
     if settings.pool == 0:
-        name = layer.add(MaxPool2d(kernel, stride, padding, ceil_mode=ceil_mode))
+        name = layer.add(MaxPool(kernel, stride, padding, ceil_mode=ceil_mode))
     elif settings.pool != 1:
         raise Unsupported("stochastic pooling")
     elif settings.global_pooling:
-        name = layer.add(AdaptiveAvgPool2d())
+        name = layer.add(AdaptiveAvgPool((1, 1)))
     else:
-        name = layer.add(AvgPool2d(kernel, stride, padding, ceil_mode))
+        name = layer.add(AvgPool(kernel, stride, padding, ceil_mode))
     expected = tuple(
         _positions(*one, ceil_mode, clipped=any(pad))
         for one in zip((height, width), kernel, stride, pad)

@@ -21,20 +21,20 @@ from relprop.frontends.onnx_steps import LARGEST, Step, cast_target
 from relprop.frontends.onnx_tensors import FLOATS, Tensor, type_name
 from relprop.graph import (
     Activation,
-    AdaptiveAvgPool2d,
+    AdaptiveAvgPool,
     Add,
     Array,
-    AvgPool2d,
+    AvgPool,
     BatchNorm,
     Concat,
     Constant,
-    Conv2d,
-    ConvTranspose2d,
+    Conv,
+    ConvTranspose,
     Dense,
     Function,
     Graph,
     LocalResponseNorm,
-    MaxPool2d,
+    MaxPool,
     Mul,
     Operator,
     Pad,
@@ -235,28 +235,33 @@ def _pair(values: Sequence[int]) -> Pair:
 
 
 def _padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
-    """Top, bottom, left, right, from pads or from auto_pad."""
+    """Before and after, per spatial axis, from pads or from auto_pad."""
     mode = call.step.text("auto_pad", "NOTSET")
     if mode == "NOTSET":
         top, left, bottom, right = call.step.window("pads", (0,) * 4, least=0)
-        return (top, bottom, left, right)
+        return ((top, bottom), (left, right))
     if mode == "VALID":
-        return (0, 0, 0, 0)
+        return ((0, 0), (0, 0))
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise ValueError(f"auto_pad is {mode!r}")
-    pads: list[int] = []
-    for size, k, s, d in zip(call.shape[1:], kernel, stride, dilation):
-        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
-        small, large = total // 2, total - total // 2
-        pads += (small, large) if mode == "SAME_UPPER" else (large, small)
-    return (pads[0], pads[1], pads[2], pads[3])
+    axes = zip(call.shape[1:], kernel, stride, dilation)
+    return tuple(
+        _halves(max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0), mode)
+        for size, k, s, d in axes
+    )
+
+
+def _halves(total: int, mode: str) -> Pair:
+    """Padding before and after; the larger half is behind under SAME_UPPER."""
+    small, large = total // 2, total - total // 2
+    return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
 @_converts("Conv")
 def _conv(call: Call) -> str:
     weight, bias, groups, stride, dilation = _kernel(call)
     padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
-    return call.emit(Conv2d(weight, bias, stride, padding, dilation, groups))
+    return call.emit(Conv(weight, bias, stride, padding, dilation, groups))
 
 
 @_converts("ConvTranspose")
@@ -269,18 +274,17 @@ def _conv_transpose(call: Call) -> str:
         size = size or tuple(n * s for n, s in zip(call.shape[1:], stride))
         if len(size) != 2:
             raise ValueError(f"output_shape must be 2 integers, not {size}")
-        pads: list[int] = []
+        pads: list[Pair] = []
         for n, wanted, k, s, d, more in zip(
             call.shape[1:], size, weight.shape[2:], stride, dilation, extra
         ):
             total = (n - 1) * s + more + d * (k - 1) + 1 - wanted
             call.require(total >= 0, f"it makes images of {size}, larger than its windows reach")
-            small, large = total // 2, total - total // 2
-            pads += (small, large) if mode == "SAME_UPPER" else (large, small)
-        padding = (pads[0], pads[1], pads[2], pads[3])
+            pads.append(_halves(total, mode))
+        padding = tuple(pads)
     else:
         padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
-    return call.emit(ConvTranspose2d(weight, bias, stride, padding, extra, dilation, groups))
+    return call.emit(ConvTranspose(weight, bias, stride, padding, extra, dilation, groups))
 
 
 def _kernel(call: Call) -> tuple[Array, Array | None, int, Pair, Pair]:
@@ -330,7 +334,7 @@ def _max_pool(call: Call) -> str:
     kernel, stride, padding, ceil_mode = _windows(call)
     dilation = _pair(call.step.window("dilations", (1, 1)))
     padding = _padding(call, kernel, stride, dilation)
-    return call.emit(MaxPool2d(kernel, stride, padding, dilation, ceil_mode))
+    return call.emit(MaxPool(kernel, stride, padding, dilation, ceil_mode))
 
 
 @_converts("AveragePool")
@@ -339,7 +343,7 @@ def _average_pool(call: Call) -> str:
     kernel, stride, padding, ceil_mode = _windows(call)
     call.require(call.step.window("dilations", (1, 1)) == (1, 1), "it is dilated")
     counted = bool(call.step.integer("count_include_pad", 0))
-    return call.emit(AvgPool2d(kernel, stride, padding, ceil_mode, counted))
+    return call.emit(AvgPool(kernel, stride, padding, ceil_mode, counted))
 
 
 def _windows(call: Call) -> tuple[Pair, Pair, Padding, bool]:
@@ -349,7 +353,7 @@ def _windows(call: Call) -> tuple[Pair, Pair, Padding, bool]:
     kernel = _pair(call.step.window("kernel_shape", (1, 1)))
     stride = _pair(call.step.window("strides", (1, 1)))
     padding = _padding(call, kernel, stride, (1, 1))
-    if max(padding[:2]) >= kernel[0] or max(padding[2:]) >= kernel[1]:
+    if any(max(pads) >= k for pads, k in zip(padding, kernel)):
         raise ValueError(f"windows of {kernel} fit into the padding {padding}")
     return kernel, stride, padding, bool(call.step.integer("ceil_mode", 0))
 
@@ -357,14 +361,14 @@ def _windows(call: Call) -> tuple[Pair, Pair, Padding, bool]:
 @_converts("GlobalAveragePool")
 def _global_average_pool(call: Call) -> str:
     call.require_image()
-    return call.emit(AdaptiveAvgPool2d((1, 1)))
+    return call.emit(AdaptiveAvgPool((1, 1)))
 
 
 @_converts("GlobalMaxPool")
 def _global_max_pool(call: Call) -> str:
     call.require_image()
     window = _pair(call.shape[1:])
-    return call.emit(MaxPool2d(window, window))
+    return call.emit(MaxPool(window, window))
 
 
 @_converts("Resize", "Upsample")
@@ -451,7 +455,7 @@ def _reduce_mean(call: Call) -> str:
     over = tuple(sorted(call.axis(dim) for dim in axes))
     keep = bool(call.step.integer("keepdims", 1))
     if keep and over == (1, 2) and len(call.shape) == 3:
-        return call.emit(AdaptiveAvgPool2d((1, 1)))  # what torch's global pool is exported as
+        return call.emit(AdaptiveAvgPool((1, 1)))  # what torch's global pool is exported as
     return call.emit(MeanOverAxes(over, keep))
 
 

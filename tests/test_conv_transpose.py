@@ -12,21 +12,21 @@ import relprop
 from agreement import assert_agrees, away_from_the_sign_test
 from cases import (
     BATCHES,
-    CONV_TRANSPOSE2D,
     KINDS,
     LINEAR_RULES,
     SEEDS,
+    TRANSPOSED_CONVOLUTIONS,
     Case,
-    conv_transpose2d,
     linear_rules,
     numbers,
+    transposed_convolutions,
 )
 from relprop import graph as g
 from relprop import rules
 
 
 @pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
-@pytest.mark.parametrize("case", CONV_TRANSPOSE2D, ids=str)
+@pytest.mark.parametrize("case", TRANSPOSED_CONVOLUTIONS, ids=str)
 def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
     rng = np.random.default_rng(len(case.name))
     operator = case.layer(rng)
@@ -39,7 +39,9 @@ def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
         assert_agrees(operator, [x], rule, held, after_relu=after_relu, form="products")
 
 
-@given(layer=conv_transpose2d(), data=st.data(), n=BATCHES, seed=SEEDS, after_relu=st.booleans())
+@given(
+    layer=transposed_convolutions(), data=st.data(), n=BATCHES, seed=SEEDS, after_relu=st.booleans()
+)
 @settings(max_examples=80, deadline=None)
 def test_any_transposed_convolution(layer, data, n, seed, after_relu) -> None:
     operator, shape = layer
@@ -68,8 +70,8 @@ def test_same_as_torch() -> None:
 def test_shapes_that_do_not_fit() -> None:
     weight = np.ones((4, 3, 3, 3), np.float32)
     with pytest.raises(ValueError, match="does not fit 5 channels"):
-        g.ConvTranspose2d(weight).infer_shape((5, 4, 4))
+        g.ConvTranspose(weight).infer_shape((5, 4, 4))
     with pytest.raises(ValueError, match="output_padding must be smaller than stride"):
-        g.ConvTranspose2d(weight, output_padding=(1, 0)).infer_shape((4, 4, 4))
+        g.ConvTranspose(weight, output_padding=(1, 0)).infer_shape((4, 4, 4))
     with pytest.raises(ValueError, match=r"bias must have shape \(3,\)"):
-        g.ConvTranspose2d(weight, np.ones(4, np.float32)).infer_shape((4, 4, 4))
+        g.ConvTranspose(weight, np.ones(4, np.float32)).infer_shape((4, 4, 4))

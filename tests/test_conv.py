@@ -8,14 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agreement import assert_agrees, away_from_the_sign_test, build
-from cases import BATCHES, CONV2D, KINDS, LINEAR_RULES, SEEDS, Case, conv2d, linear_rules, numbers
+from cases import (
+    BATCHES,
+    CONVOLUTIONS,
+    KINDS,
+    LINEAR_RULES,
+    SEEDS,
+    Case,
+    convolutions,
+    linear_rules,
+    numbers,
+)
 from reference import propagate
 from relprop import Explainer, rules
 from relprop import graph as g
 
 
 @pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
-@pytest.mark.parametrize("case", CONV2D, ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
     rng = np.random.default_rng(len(case.name))
     operator = case.layer(rng)
@@ -28,7 +38,14 @@ def test_listed_cases_under_every_rule(case: Case, after_relu: bool) -> None:
         assert_agrees(operator, [x], rule, held, after_relu=after_relu, form="products")
 
 
-@given(layer=conv2d(), data=st.data(), n=BATCHES, seed=SEEDS, kind=KINDS, after_relu=st.booleans())
+@given(
+    layer=convolutions(),
+    data=st.data(),
+    n=BATCHES,
+    seed=SEEDS,
+    kind=KINDS,
+    after_relu=st.booleans(),
+)
 @settings(max_examples=300, deadline=None)
 def test_any_convolution(layer, data, n, seed, kind, after_relu) -> None:
     operator, shape = layer
@@ -43,8 +60,8 @@ def test_any_convolution(layer, data, n, seed, kind, after_relu) -> None:
 
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
 def test_a_window_of_padding_alone_hands_nothing_down(rule: rules.Rule) -> None:
-    operator = g.Conv2d(
-        np.ones((2, 1, 1, 1), np.float32), np.float32([1, -1]), padding=(2, 1, 0, 3)
+    operator = g.Conv(
+        np.ones((2, 1, 1, 1), np.float32), np.float32([1, -1]), padding=((2, 1), (0, 3))
     )
     x = np.full((1, 1, 2, 2), 0.5, np.float32)
     r = np.arange(1, 2 * 5 * 5 + 1, dtype=np.float32).reshape(1, 2, 5, 5)
@@ -54,7 +71,7 @@ def test_a_window_of_padding_alone_hands_nothing_down(rule: rules.Rule) -> None:
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
 def test_sums_that_vanish(rule: rules.Rule) -> None:
     """Z, Z+ and Z- that are exactly zero, with relevance on them."""
-    operator = g.Conv2d(np.float32([[[[1]], [[-1]]], [[[1]], [[1]]], [[[-1]], [[-1]]]]))
+    operator = g.Conv(np.float32([[[[1]], [[-1]]], [[[1]], [[1]]], [[[-1]], [[-1]]]]))
     x = np.float32([[1, 1], [0, 0], [1, -1]]).reshape(3, 2, 1, 1)
     r = np.float32([[1, 2, 3]] * 3).reshape(3, 3, 1, 1)
     assert_agrees(operator, [x], rule, r)
@@ -66,7 +83,7 @@ def test_empty_windows_of_a_sparse_map(rule: rules.Rule) -> None:
     rng = np.random.default_rng(5)
     x = numbers(rng, (2, 8, 10, 10), "sparse")
     x[:, :, 2:8, 3:9] = -1
-    operator = g.Conv2d(numbers(rng, (16, 8, 3, 3)), numbers(rng, (16,)), padding=(1, 1, 1, 1))
+    operator = g.Conv(numbers(rng, (16, 8, 3, 3)), numbers(rng, (16,)), padding=((1, 1), (1, 1)))
     r = numbers(rng, (2, 16, 10, 10))
     if isinstance(rule, rules.ZBox):
         rule = rules.ZBox(0.0, 8.0)
@@ -76,7 +93,7 @@ def test_empty_windows_of_a_sparse_map(rule: rules.Rule) -> None:
         assert_agrees(operator, [x], rule, held, after_relu=True, form="products")
 
 
-@pytest.mark.parametrize("case", CONV2D, ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 def test_the_stated_tolerance(case: Case) -> None:
     """1e-5 of the relevance itself for every rule whose denominators do not cancel."""
     rng = np.random.default_rng(11)
