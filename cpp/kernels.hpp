@@ -153,20 +153,21 @@ struct Affine {
     bool add;
 };
 
+// y = x base^-beta, base = k + alpha / (values of a whole window) * sum of squares in the window:
+// `size` channels of a pixel, or `size` x `size` pixels of a channel.
 struct LocalResponseNorm {
-    int64_t rows;
-    int channels;
+    int64_t n;
+    Image image;
+    bool within_channel;
     int size;
     float alpha, beta, k;
     const float *x;
-    const float *s; // relevance by Taylor expansion: [rows, channels]
+    const float *s; // relevance by Taylor expansion: like x
     float *result;
     bool add;
 };
 
 enum class Function {
-    relu,
-    relu6,
     leaky_relu,
     elu,
     silu,
@@ -177,6 +178,27 @@ enum class Function {
     hard_sigmoid,
     hard_swish,
     softplus
+};
+
+// y = x < 0 ? slope x : x; the slopes repeat with a period, of one value or one for each channel.
+struct Prelu {
+    int64_t n; // floats
+    int64_t period;
+    const float *slope; // [period]
+    const float *x;
+    float *y;
+};
+
+// y = weight[id], one row of features for each id; relevance: the sum over the features.
+struct Lookup {
+    int64_t ids_count;
+    int64_t vocabulary;
+    int features;
+    const float *weight; // [vocabulary, features]
+    const float *ids;    // [ids_count]  whole numbers; one out of range makes NaN
+    const float *r;      // relevance: [ids_count, features]
+    float *result;       // forward: like r; relevance: like ids
+    bool add;
 };
 
 // Equal blocks moved between two strided places: concatenation.
@@ -230,6 +252,10 @@ struct Kernels {
     // merges: n floats each
     void (*add)(const float *a, const float *b, float *out, int64_t n, Stream);
     void (*multiply)(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
+    void (*maximum)(const float *a, const float *b, float *out, int64_t n, Stream);
+    // where x is the maximum y, takes what relevance r is left there
+    void (*maximum_relevance)(const float *x, const float *y, float *r, float *out, int64_t n,
+                              bool add, Stream);
     void (*blocks)(const Blocks &, Stream);
 
     // normalisation
@@ -241,6 +267,10 @@ struct Kernels {
 
     // elementwise and movement
     void (*activation)(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+    void (*clip)(float low, float high, const float *x, float *y, int64_t n, Stream); // ReLU, ReLU6
+    void (*prelu)(const Prelu &, Stream);
+    void (*lookup)(const Lookup &, Stream);
+    void (*lookup_relevance)(const Lookup &, Stream);
     void (*carry)(const float *from, float scale, float *to, int64_t n, bool add, Stream);
     void (*fill)(float value, float *to, int64_t n, Stream);
     void (*gather)(const Gather &, Stream);

@@ -192,6 +192,11 @@ NORM = [
     Case("response norm", (13, 4, 5), fixed(g.LocalResponseNorm(5, 1e-1, 0.75, 1.0))),
     Case("response norm even", (6, 3, 3), fixed(g.LocalResponseNorm(4, 0.5, 0.5, 2.0))),
     Case("response norm wider than channels", (2, 3, 3), fixed(g.LocalResponseNorm(7, 1.0))),
+    Case(
+        "response norm within channels",
+        (4, 6, 5),
+        fixed(g.LocalResponseNorm(3, 0.8, within_channel=True)),
+    ),
 ]
 CASES = [*CONVOLUTIONS, *DENSE, *POOL, *NORM]
 

@@ -87,8 +87,12 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
         out = np.take_along_axis(planes, winners, axis=2)
         return out.reshape(len(x), *operator.infer_shape(x.shape[1:]))
     if isinstance(operator, g.LocalResponseNorm):
-        c = operator.alpha / operator.size
-        return x * (operator.k + c * channel_window(operator, x**2)) ** -operator.beta
+        c = response_scale(operator)
+        return x * (operator.k + c * response_window(operator, x**2)) ** -operator.beta
+    if isinstance(operator, g.Clip):
+        return clip(x, operator.low, operator.high, decided)
+    if isinstance(operator, g.PReLU):
+        return np.where(x > 0, x, x * operator.slope.reshape(-1, *(1,) * (x.ndim - 2)))
     if isinstance(operator, g.Activation):
         return activate(operator, x, decided)
     if isinstance(operator, g.Softmax):
@@ -99,6 +103,8 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     if isinstance(operator, g.Mul):
         left, right = aligned(inputs)
         return left * right
+    if isinstance(operator, g.Maximum):
+        return np.max(np.broadcast_arrays(*aligned(inputs)), axis=0)
     return move(operator, inputs)
 
 
@@ -108,13 +114,17 @@ def aligned(inputs: list[Values]) -> list[Values]:
     return [x.reshape(len(x), *(1,) * (axes - x.ndim), *x.shape[1:]) for x in inputs]
 
 
+def clip(x: Values, low: float, high: float, decided: Values | None) -> Values:
+    """Values between two bounds; where a float32 run was cut off may be replayed."""
+    seen = x if decided is None else decided
+    return np.where(seen <= low, low, np.where(seen >= high, high, x))
+
+
 def activate(operator: g.Activation, x: Values, decided: Values | None) -> Values:
     """An elementwise function; ReLU and ReLU6 may replay where a float32 run was cut off."""
     name, p = operator.function, operator.parameter
     if name in ("relu", "relu6"):
-        seen = x if decided is None else decided
-        top = 6.0 if name == "relu6" else np.inf
-        return np.where(seen <= 0, 0.0, np.where(seen >= top, 6.0, x))
+        return clip(x, 0.0, 6.0 if name == "relu6" else np.inf, decided)
     if name == "leaky_relu":
         return np.where(x > 0, x, p * x)
     if name == "elu":
@@ -237,17 +247,40 @@ def max_winners(operator: g.MaxPool, x: Values) -> NDArray[np.intp]:
     )[..., 0]
 
 
-def channel_window(operator: g.LocalResponseNorm, x: Values) -> Values:
-    """Sum over the channels k - size // 2 ... k + (size - 1) // 2."""
+def response_neighbours(
+    operator: g.LocalResponseNorm, shape: tuple[int, ...]
+) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+    """For every place (channel, y, x) the places of its window, itself among them."""
+    reach = [(operator.size // 2, (operator.size - 1) // 2)] * len(shape)
+    still = [axis for axis in range(len(shape)) if (axis > 0) != operator.within_channel]
+    for axis in still:
+        reach[axis] = (0, 0)
+    return {
+        place: [
+            near
+            for near in np.ndindex(*shape)
+            if all(-b <= n - p <= a for n, p, (b, a) in zip(near, place, reach))
+        ]
+        for place in np.ndindex(*shape)
+    }
+
+
+def response_scale(operator: g.LocalResponseNorm) -> float:
+    """Alpha over the number of values in a whole window."""
+    return operator.alpha / operator.size ** (2 if operator.within_channel else 1)
+
+
+def response_window(operator: g.LocalResponseNorm, x: Values) -> Values:
+    """Sum over the window of every place: channels, or pixels of the same channel."""
     before, after = operator.size // 2, (operator.size - 1) // 2
-    channels = x.shape[1]
-    return np.stack(
-        [
-            x[:, max(0, k - before) : min(channels, k + after + 1)].sum(axis=1)
-            for k in range(channels)
-        ],
-        axis=1,
-    )
+    for axis in (2, 3) if operator.within_channel else (1,):
+        count = x.shape[axis]
+        parts = [
+            x.take(range(max(0, k - before), min(count, k + after + 1)), axis).sum(axis)
+            for k in range(count)
+        ]
+        x = np.stack(parts, axis)
+    return x
 
 
 # --- Linear operators as products --------------------------------------------------------------
@@ -619,6 +652,8 @@ def propagate(
         return add(rule, inputs, r)
     if isinstance(operator, g.Mul):
         return multiply(rule, inputs, r, gate, constant)
+    if isinstance(operator, g.Maximum):
+        return maximum(inputs, r)
     if isinstance(operator, MOVES):
         return move_back(operator, inputs, r)
     assert isinstance(rule, rules.Pass), (operator, rule)
@@ -644,24 +679,22 @@ def max_pool(
 
 def taylor(operator: g.LocalResponseNorm, x: Values, r: Values) -> tuple[list[Values], Ledger]:
     """Local response normalisation by its first-order expansion (Binder et al. 2016)."""
-    channels, b, c = x.shape[1], operator.beta, operator.alpha / operator.size
-    norm = operator.k + c * channel_window(operator, x**2)
+    b, c = operator.beta, response_scale(operator)
+    norm = operator.k + c * response_window(operator, x**2)
     r_in = np.zeros_like(x)
     handed = np.zeros(len(x))
-    for k in range(channels):
-        near = range(
-            max(0, k - operator.size // 2), min(channels, k + (operator.size - 1) // 2 + 1)
-        )
+    for k, near in response_neighbours(operator, x.shape[1:]).items():
+        at = (slice(None), *k)
         m = {
-            i: x[:, k] * (operator.k + c * x[:, k] ** 2) ** -b
+            i: x[at] * (operator.k + c * x[at] ** 2) ** -b
             if i == k
-            else -2 * b * c * x[:, k] * x[:, i] ** 2 * norm[:, k] ** -(b + 1)
+            else -2 * b * c * x[at] * x[(slice(None), *i)] ** 2 * norm[at] ** -(b + 1)
             for i in near
         }
-        s = r[:, k] / stabilize(np.sum(list(m.values()), axis=0))
+        s = r[at] / stabilize(np.sum(list(m.values()), axis=0))
         for i in near:
-            r_in[:, i] += m[i] * s
-            handed += per_sample(m[i] * s)
+            r_in[(slice(None), *i)] += m[i] * s
+            handed += m[i] * s
     return [r_in], {"stabilizer": per_sample(r) - handed}
 
 
@@ -694,6 +727,14 @@ def multiply(
         for weight, x, y in zip(weights, branches, inputs)
     ]
     return shares, {}
+
+
+def maximum(inputs: list[Values], r: Values) -> tuple[list[Values], Ledger]:
+    """The largest branch takes all, the first one on ties."""
+    branches = aligned(inputs)
+    winner = np.argmax(np.broadcast_arrays(*branches), axis=0)
+    shares = [reduce_to(np.where(winner == i, r, 0.0), x.shape) for i, x in enumerate(branches)]
+    return [share.reshape(x.shape) for share, x in zip(shares, inputs)], {}
 
 
 def reduce_to(x: Values, shape: tuple[int, ...]) -> Values:

@@ -1,4 +1,4 @@
-"""Sums, products and concatenations of branches in the core."""
+"""Sums, products, maxima and concatenations of branches in the core."""
 
 from __future__ import annotations
 
@@ -53,6 +53,17 @@ def test_any_product(data, n, seed) -> None:
         )
     )
     assert_agrees(g.Mul(), xs, rule, numbers(rng, (n, *g.Mul().infer_shape(*shapes))))
+
+
+@given(data=st.data(), branches=st.integers(2, 4), n=BATCHES, seed=SEEDS, kind=KINDS)
+@settings(max_examples=80, deadline=None)
+def test_any_maximum(data, branches, n, seed, kind) -> None:
+    shapes = data.draw(broadcast_shapes(branches))
+    rng = np.random.default_rng(seed)
+    xs = [numbers(rng, (n, *shape), kind) for shape in shapes]
+    r = numbers(rng, (n, *g.Maximum().infer_shape(*shapes)))
+    for rule in (rules.WinnerTakesAll(), rules.Zero()):
+        assert_agrees(g.Maximum(), xs, rule, r)
 
 
 @given(data=st.data(), n=BATCHES, seed=SEEDS)

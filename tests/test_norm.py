@@ -52,13 +52,14 @@ def test_any_batch_norm(shape, n, seed, kind, rule) -> None:
     alpha=st.sampled_from([1e-4, 0.3]),
     beta=st.sampled_from([0.5, 0.75, 1.0]),
     k=st.sampled_from([1.0, 2.0]),
+    within=st.booleans(),
     n=BATCHES,
     seed=SEEDS,
     rule=st.sampled_from(RESPONSE_RULES),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_response_norm(shape, size, alpha, beta, k, n, seed, rule) -> None:
+def test_any_response_norm(shape, size, alpha, beta, k, within, n, seed, rule) -> None:
     rng = np.random.default_rng(seed)
     x = np.abs(numbers(rng, (n, *shape))) + np.float32(0.1)
-    operator = g.LocalResponseNorm(size, alpha, beta, k)
+    operator = g.LocalResponseNorm(size, alpha, beta, k, within)
     assert_agrees(operator, [x], rule, np.abs(numbers(rng, (n, *shape))))

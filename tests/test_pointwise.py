@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agreement import assert_agrees
-from cases import numbers
+from cases import BATCHES, SEEDS, numbers
 from relprop import graph as g
 from relprop import rules
 
@@ -32,3 +35,28 @@ def test_large_and_tiny_inputs(function: g.Function) -> None:
     if function == "gelu_tanh":
         x = np.clip(x, -1e10, 1e10)  # its cube leaves float32
     assert_agrees(operator, [x], rules.Pass(), np.ones_like(x))
+
+
+BOUNDS = st.sampled_from([-math.inf, -1.0, -0.25, 0.0, 0.5, 6.0, math.inf])
+SHAPES = st.lists(st.integers(1, 6), min_size=1, max_size=4).map(tuple)
+
+
+@given(bounds=st.tuples(BOUNDS, BOUNDS).map(sorted), shape=SHAPES, n=BATCHES, seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_any_clip(bounds, shape, n, seed) -> None:
+    low, high = bounds
+    if math.isinf(low) and low == high:
+        return
+    rng = np.random.default_rng(seed)
+    x = 3 * numbers(rng, (n, *shape))
+    assert_agrees(g.Clip(low, high), [x], rules.Pass(), numbers(rng, (n, *shape)))
+
+
+@given(shape=SHAPES, one=st.booleans(), n=BATCHES, seed=SEEDS)
+@settings(max_examples=60, deadline=None)
+def test_any_prelu(shape, one, n, seed) -> None:
+    rng = np.random.default_rng(seed)
+    x, r = (numbers(rng, (n, *shape)) for _ in range(2))
+    operator = g.PReLU(numbers(rng, (1 if one else shape[0],)))
+    for rule in (rules.Pass(), rules.Zero()):
+        assert_agrees(operator, [x], rule, r)

@@ -13,15 +13,18 @@ from relprop.graph import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Constant,
     Conv,
     Dense,
     Graph,
     Input,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Operator,
     Pad,
+    PReLU,
     Reshape,
 )
 from relprop.rules import Epsilon, Flat, Pass, Rule, Taylor, WSquare, Zero
@@ -68,7 +71,14 @@ def test_constants_and_sums() -> None:
     graph.add("minus", Constant(np.array([0, 1, -2], np.float32)))
     graph.add("up", Add(), ["relu", "plus"])
     graph.add("down", Add(), ["relu", "minus"])
-    assert nonnegative(graph) == {"relu", "plus", "up"}
+    graph.add("most", Maximum(), ["minus", "relu"])
+    assert nonnegative(graph) == {"relu", "plus", "up", "most"}
+
+
+def test_clips_and_slopes() -> None:
+    minus = np.array([-1, -2], np.float32)
+    operators = [Clip(-1, 2), PReLU(minus), Clip(0.5, 2), PReLU(minus), Clip(-1, 2), Clip(-3, -1)]
+    assert nonnegative(chain(*operators)) == {"n2", "n3", "n4"}
 
 
 @pytest.mark.parametrize(
@@ -87,6 +97,9 @@ def test_constants_and_sums() -> None:
         ([LocalResponseNorm(3), conv()], {"n2": Taylor(), "n3": Flat()}, True),
         ([Activation("sigmoid"), conv()], {}, False),
         ([Activation("tanh"), conv()], {}, True),
+        ([PReLU(np.float32([1, -2])), conv()], {}, True),
+        ([Clip(-1, 0), conv()], {}, True),
+        ([Clip(0.5, 1), conv()], {}, False),
         ([BatchNorm(np.ones(2, np.float32), np.ones(2, np.float32))], {}, True),
         ([BatchNorm(np.ones(2, np.float32), np.ones(2, np.float32))], {"n2": Pass()}, False),
         ([Reshape((32,))], {}, False),  # the output: its relevance is the user's to choose

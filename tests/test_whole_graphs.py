@@ -37,8 +37,11 @@ RULES: dict[type, list[rules.Rule]] = {
     g.Add: [rules.Epsilon(0.01)],
     g.Mul: [rules.SignalTakesAll(), rules.HalfAndHalf(), rules.SignalTakesAll(1)],
     g.BatchNorm: [rules.Epsilon(0.01), rules.Pass()],
+    g.Maximum: [rules.WinnerTakesAll()],
     g.LocalResponseNorm: [rules.Pass(), rules.Taylor()],
     g.Activation: [rules.Pass()],
+    g.Clip: [rules.Pass()],
+    g.PReLU: [rules.Pass()],
     g.Concat: [rules.Pass()],
     g.Slice: [rules.Pass()],
     g.Reshape: [rules.Pass()],
@@ -74,7 +77,8 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
             if which == "concat":
                 add(g.Concat(0), source, other)
             elif graph[other].shape == graph[source].shape:
-                add(draw(st.sampled_from([g.Add(), g.Add(), g.Mul()])), source, other)
+                merge = draw(st.sampled_from([g.Add(), g.Add(), g.Mul(), g.Maximum()]))
+                add(merge, source, other)
         elif which == "pool" and height >= 2:
             kind = draw(st.sampled_from([g.MaxPool, g.AvgPool]))
             add(kind((2, 2), (2, 1)), source)
@@ -82,7 +86,10 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
             norm = g.BatchNorm(numbers(rng, (channels,)), numbers(rng, (channels,)))
             function = draw(st.sampled_from(FUNCTIONS))
             cut = g.Slice(1, 0, max(1, height - 1))
-            operators = [norm, g.LocalResponseNorm(3, 0.1), g.Activation(function, 0.1), cut]
+            low = draw(st.sampled_from([-0.5, 0.0, 0.25]))
+            response = g.LocalResponseNorm(3, 0.1, within_channel=draw(st.booleans()))
+            clip, prelu = g.Clip(low, 1.5), g.PReLU(numbers(rng, (channels,)))
+            operators = [norm, response, g.Activation(function, 0.1), cut, clip, prelu]
             add(draw(st.sampled_from(operators)), source)
     if draw(st.booleans()):
         size = int(np.prod(graph[images[-1]].shape))

@@ -25,6 +25,9 @@ void resample_relevance(const Resample &, Stream);
 
 void add(const float *a, const float *b, float *out, int64_t n, Stream);
 void multiply(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
+void maximum(const float *a, const float *b, float *out, int64_t n, Stream);
+void maximum_relevance(const float *x, const float *y, float *r, float *out, int64_t n, bool add,
+                       Stream);
 void blocks(const Blocks &, Stream);
 
 void affine(const Affine &, Stream);
@@ -34,6 +37,10 @@ void local_response_norm_sums(const LocalResponseNorm &, Stream);
 void local_response_norm_relevance(const LocalResponseNorm &, Stream);
 
 void activation(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+void clip(float low, float high, const float *x, float *y, int64_t n, Stream);
+void prelu(const Prelu &, Stream);
+void lookup(const Lookup &, Stream);
+void lookup_relevance(const Lookup &, Stream);
 void carry(const float *from, float scale, float *to, int64_t n, bool add, Stream);
 void fill(float value, float *to, int64_t n, Stream);
 void gather(const Gather &, Stream);

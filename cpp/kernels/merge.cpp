@@ -1,4 +1,4 @@
-// Where branches meet: sums, products with a message, concatenation.
+// Where branches meet: sums, products with a message, maxima, concatenation.
 #include "backend.hpp"
 #include "parallel.hpp"
 
@@ -31,6 +31,25 @@ void multiply(const float *a, const float *b, float *out, int64_t n, bool add, S
         else
             for (int64_t i = first; i < last; ++i)
                 out[i] = a[i] * b[i];
+    });
+}
+
+void maximum(const float *a, const float *b, float *out, int64_t n, Stream) {
+    each_slab(n, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) // NaN is the largest of all
+            out[i] = a[i] < b[i] || b[i] != b[i] ? b[i] : a[i];
+    });
+}
+
+void maximum_relevance(const float *x, const float *y, float *r, float *out, int64_t n, bool add,
+                       Stream) {
+    each_slab(n, [&](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+            const bool wins = x[i] == y[i];
+            const float taken = wins ? r[i] : 0.0f;
+            r[i] = wins ? 0.0f : r[i]; // ties go to the first
+            out[i] = add ? out[i] + taken : taken;
+        }
     });
 }
 

@@ -1,4 +1,4 @@
-// Batch norm that stands alone, and local response normalisation across channels.
+// Batch norm that stands alone, and local response normalisation.
 #include "backend.hpp"
 #include "parallel.hpp"
 
@@ -14,33 +14,73 @@ template <class Body> void each_row(int64_t rows, int channels, const Body &body
     });
 }
 
-// The window of channels around c: size / 2 before, the rest behind, as in torch and Caffe.
-Window channels_around(const LocalResponseNorm &p, int c) {
-    const int begin = c - p.size / 2;
-    return {larger(begin, 0), smaller(begin + p.size, p.channels), 1, p.size};
+// Values whose windows meet: a pixel's channels as one row, or a channel's pixels as an image.
+struct Plane {
+    int64_t begin;
+    int height, width;
+    int64_t stride; // from value to value
+    int64_t at(int y, int x) const {
+        return begin + (static_cast<int64_t>(y) * width + x) * stride;
+    }
+};
+
+template <class Body> void each_plane(const LocalResponseNorm &p, const Body &body) {
+    const int channels = p.image.channels;
+    const int64_t pixels = p.image.size() / channels;
+    if (p.within_channel)
+        return parallel_for(p.n * channels, [&](int64_t task) {
+            body(Plane{task / channels * p.image.size() + task % channels, p.image.height,
+                       p.image.width, channels});
+        });
+    each_row(p.n * pixels, channels, [&](int64_t at) { body(Plane{at, 1, channels, 1}); });
 }
 
-// 1 + c S with c = alpha / size, in units of k: the base that is raised to -beta.
-float base_of(const LocalResponseNorm &p, const float *x, int c) {
-    const Window window = channels_around(p, c);
+template <class Body> void each_value(const Plane &plane, const Body &body) {
+    for (int y = 0; y < plane.height; ++y)
+        for (int x = 0; x < plane.width; ++x)
+            body(y, x, plane.at(y, x));
+}
+
+// A window along one axis: size / 2 before its centre, the rest behind, as in torch and Caffe.
+Window around(int centre, int size, int length) {
+    const int begin = centre - size / 2;
+    return {larger(begin, 0), size < length - begin ? begin + size : length, 1, size};
+}
+
+// Calls body(place) for every value of the window around (y, x).
+template <class Body>
+void each_neighbour(const LocalResponseNorm &p, const Plane &plane, int y, int x,
+                    const Body &body) {
+    const Window rows = around(y, p.size, plane.height), columns = around(x, p.size, plane.width);
+    for (int row = rows.begin; row < rows.end; ++row)
+        for (int column = columns.begin; column < columns.end; ++column)
+            body(plane.at(row, column));
+}
+
+float scale_of(const LocalResponseNorm &p) {
+    const float size = static_cast<float>(p.size);
+    return p.alpha / (p.within_channel ? size * size : size);
+}
+
+// What the value at (y, x) is multiplied with the power -beta of.
+float base_of(const LocalResponseNorm &p, const Plane &plane, int y, int x) {
     float squares = 0.0f;
-    for (int i = window.begin; i < window.end; ++i)
-        squares += x[i] * x[i];
-    return p.k + p.alpha / static_cast<float>(p.size) * squares;
+    each_neighbour(p, plane, y, x, [&](int64_t i) { squares += p.x[i] * p.x[i]; });
+    return p.k + scale_of(p) * squares;
 }
 
 float power(float base, float exponent) { return __builtin_powf(base, exponent); }
 
-// First-order Taylor terms of output c at the point where only x_c is left (Binder et al. 2016):
-// calls body(i, m_ci) for every channel i of the window.
+// First-order Taylor terms of the output at (y, x), whose place is `own`, around the point where
+// only its own input is left (Binder et al. 2016): calls body(place, term) over the window.
 template <class Body>
-void each_term(const LocalResponseNorm &p, const float *x, int c, const Body &body) {
-    const float scale = p.alpha / static_cast<float>(p.size);
-    const float own = x[c] * power(p.k + scale * x[c] * x[c], -p.beta);
-    const float slope = -2.0f * p.beta * scale * x[c] * power(base_of(p, x, c), -p.beta - 1.0f);
-    const Window window = channels_around(p, c);
-    for (int i = window.begin; i < window.end; ++i)
-        body(i, i == c ? own : slope * x[i] * x[i]);
+void each_term(const LocalResponseNorm &p, const Plane &plane, int y, int x, int64_t own,
+               const Body &body) {
+    const float scale = scale_of(p), a = p.x[own];
+    const float alone = a * power(p.k + scale * a * a, -p.beta);
+    const float slope = -2.0f * p.beta * scale * a * power(base_of(p, plane, y, x), -p.beta - 1.0f);
+    each_neighbour(p, plane, y, x,
+                   [&](int64_t i) { body(i, i == own ? alone : slope * p.x[i] * p.x[i]); });
 }
 
 } // namespace
@@ -62,30 +102,31 @@ void affine_relevance(const Affine &p, Stream) {
 }
 
 void local_response_norm(const LocalResponseNorm &p, Stream) {
-    each_row(p.rows, p.channels, [&](int64_t at) {
-        for (int c = 0; c < p.channels; ++c)
-            p.result[at + c] = p.x[at + c] * power(base_of(p, p.x + at, c), -p.beta);
+    each_plane(p, [&](const Plane &plane) {
+        each_value(plane, [&](int y, int x, int64_t own) {
+            p.result[own] = p.x[own] * power(base_of(p, plane, y, x), -p.beta);
+        });
     });
 }
 
 void local_response_norm_sums(const LocalResponseNorm &p, Stream) {
-    each_row(p.rows, p.channels, [&](int64_t at) {
-        for (int c = 0; c < p.channels; ++c) {
+    each_plane(p, [&](const Plane &plane) {
+        each_value(plane, [&](int y, int x, int64_t own) {
             float sum = 0.0f;
-            each_term(p, p.x + at, c, [&](int, float term) { sum += term; });
-            p.result[at + c] = sum;
-        }
+            each_term(p, plane, y, x, own, [&](int64_t, float term) { sum += term; });
+            p.result[own] = sum;
+        });
     });
 }
 
 void local_response_norm_relevance(const LocalResponseNorm &p, Stream) {
-    each_row(p.rows, p.channels, [&](int64_t at) {
+    each_plane(p, [&](const Plane &plane) {
         if (!p.add)
-            for (int c = 0; c < p.channels; ++c)
-                p.result[at + c] = 0.0f;
-        for (int c = 0; c < p.channels; ++c)
-            each_term(p, p.x + at, c,
-                      [&](int i, float term) { p.result[at + i] += term * p.s[at + c]; });
+            each_value(plane, [&](int, int, int64_t own) { p.result[own] = 0.0f; });
+        each_value(plane, [&](int y, int x, int64_t own) {
+            each_term(p, plane, y, x, own,
+                      [&](int64_t i, float term) { p.result[i] += term * p.s[own]; });
+        });
     });
 }
 

@@ -24,13 +24,6 @@ template <class F> void apply(const float *x, float *y, int64_t n, const F &f) {
 
 void activation(Function function, float parameter, const float *x, float *y, int64_t n, Stream) {
     switch (function) {
-    case Function::relu:
-        return apply(x, y, n, [](float v) { return v < 0.0f ? 0.0f : v; });
-    case Function::relu6:
-        return apply(x, y, n, [](float v) {
-            const float low = v < 0.0f ? 0.0f : v;
-            return low > 6.0f ? 6.0f : low;
-        });
     case Function::leaky_relu:
         return apply(x, y, n, [=](float v) { return v < 0.0f ? parameter * v : v; });
     case Function::elu:
@@ -60,6 +53,24 @@ void activation(Function function, float parameter, const float *x, float *y, in
             return v > 0.0f ? v + rest : rest;
         });
     }
+}
+
+void clip(float low, float high, const float *x, float *y, int64_t n, Stream) {
+    apply(x, y, n, [=](float v) {
+        const float above = v < low ? low : v;
+        return above > high ? high : above;
+    });
+}
+
+void prelu(const Prelu &p, Stream) {
+    parallel_for((p.n + slab - 1) / slab, [&](int64_t task) {
+        const int64_t last = (task + 1) * slab < p.n ? (task + 1) * slab : p.n;
+        int64_t at = task * slab % p.period;
+        for (int64_t i = task * slab; i < last; ++i) {
+            p.y[i] = p.x[i] < 0.0f ? p.slope[at] * p.x[i] : p.x[i];
+            at = at + 1 < p.period ? at + 1 : 0;
+        }
+    });
 }
 
 } // namespace relprop::RELPROP_ISA

@@ -1,6 +1,8 @@
 // See merge.hpp.
 #include "steps/merge.hpp"
 
+#include <limits>
+
 namespace relprop {
 
 void Add::forward(const Run &run) const {
@@ -9,7 +11,8 @@ void Add::forward(const Run &run) const {
     for (size_t i = 2; i < inputs.size(); ++i)
         run.kernels.add(sum, run.value(inputs[i]), sum, count(run), run.stream);
     if (clamp_)
-        run.kernels.activation(Function::relu, 0.0f, sum, sum, count(run), run.stream);
+        run.kernels.clip(0.0f, std::numeric_limits<float>::infinity(), sum, sum, count(run),
+                         run.stream);
 }
 
 void Add::relevance(const Run &run) const {
@@ -29,6 +32,21 @@ void Mul::relevance(const Run &run) const {
         run.kernels.carry(run.relevance(output), share_[i],
                           run.relevance(inputs[static_cast<size_t>(i)]), run.n * size_, run.adds(i),
                           run.stream);
+}
+
+void Maximum::forward(const Run &run) const {
+    float *most = run.value(output);
+    run.kernels.maximum(run.value(inputs[0]), run.value(inputs[1]), most, run.n * size_,
+                        run.stream);
+    for (size_t i = 2; i < inputs.size(); ++i)
+        run.kernels.maximum(most, run.value(inputs[i]), most, run.n * size_, run.stream);
+}
+
+void Maximum::relevance(const Run &run) const {
+    for (size_t i = 0; i < inputs.size(); ++i)
+        run.kernels.maximum_relevance(run.value(inputs[i]), run.value(output),
+                                      run.relevance(output), run.relevance(inputs[i]),
+                                      run.n * size_, run.adds(static_cast<int>(i)), run.stream);
 }
 
 Concat::Concat(int64_t outer, std::vector<int64_t> sizes)

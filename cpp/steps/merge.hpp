@@ -1,5 +1,5 @@
-// Where branches meet: sum, product, concatenation. All inputs have the output's shape (the sum
-// and the product) or its shape but for one axis.
+// Where branches meet: sum, product, maximum, concatenation. All inputs have the output's shape,
+// those of a concatenation but for one axis.
 #pragma once
 
 #include "steps/proportional.hpp"
@@ -29,6 +29,19 @@ class Mul final : public Step {
   private:
     int64_t size_;
     float share_[2];
+};
+
+// Largest of the branches, place by place; the winner takes all, the first one on ties.
+class Maximum final : public Step {
+  public:
+    explicit Maximum(Image image) : size_(image.size()) {}
+    bool needs_inputs() const override { return true; }
+    bool needs_output() const override { return true; }
+    void forward(const Run &run) const override;
+    void relevance(const Run &run) const override;
+
+  private:
+    int64_t size_;
 };
 
 // Joins along an axis: per sample `outer` times one block of sizes[k] floats from each input.

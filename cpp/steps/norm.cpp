@@ -39,15 +39,8 @@ void BatchNorm::relevance(const Run &run) const {
 }
 
 LocalResponseNorm LocalResponse::arguments(const Run &run) const {
-    return {run.n * image_.height * image_.width,
-            image_.channels,
-            size_,
-            alpha_,
-            beta_,
-            k_,
-            run.value(inputs[0]),
-            nullptr,
-            run.value(output),
+    return {run.n, image_, within_channel_,      size_,   alpha_,
+            beta_, k_,     run.value(inputs[0]), nullptr, run.value(output),
             false};
 }
 

@@ -24,13 +24,14 @@ class BatchNorm final : public Proportional {
     bool pass_;
 };
 
-// Across channels; relevance passes, or is shared by first-order Taylor terms where `taylor`.
+// Across channels or within one; relevance passes, or is shared by first-order Taylor terms where
+// `taylor`.
 class LocalResponse final : public Proportional {
   public:
-    LocalResponse(const Kernels &kernels, Image image, int size, float alpha, float beta, float k,
-                  bool taylor)
-        : Proportional(kernels, image, 1e-6f), size_(size), alpha_(alpha), beta_(beta), k_(k),
-          taylor_(taylor) {}
+    LocalResponse(const Kernels &kernels, Image image, bool within_channel, int size, float alpha,
+                  float beta, float k, bool taylor)
+        : Proportional(kernels, image, 1e-6f), within_channel_(within_channel), size_(size),
+          alpha_(alpha), beta_(beta), k_(k), taylor_(taylor) {}
     bool needs_inputs() const override { return taylor_; }
     bool needs_output() const override { return false; }
     bool passes() const override { return !taylor_; }
@@ -40,6 +41,7 @@ class LocalResponse final : public Proportional {
 
   private:
     LocalResponseNorm arguments(const Run &run) const;
+    bool within_channel_;
     int size_;
     float alpha_, beta_, k_;
     bool taylor_;

@@ -15,6 +15,17 @@ void Activation::forward(const Run &run) const {
                            run.n * size_, run.stream);
 }
 
+void Clip::forward(const Run &run) const {
+    run.kernels.clip(low_, high_, run.value(inputs[0]), run.value(output), run.n * size_,
+                     run.stream);
+}
+
+void PRelu::forward(const Run &run) const {
+    run.kernels.prelu({run.n * size_, static_cast<int64_t>(slope_.size()), slope_.data(),
+                       run.value(inputs[0]), run.value(output)},
+                      run.stream);
+}
+
 void Constant::forward(const Run &run) const {
     const auto size = static_cast<int64_t>(value_.size());
     for (int64_t i = 0; i < run.n; ++i)

@@ -13,6 +13,7 @@
 #include "arrays.hpp"
 #include "plan.hpp"
 #include "registers.hpp"
+#include "steps/embedding.hpp"
 #include "steps/linear.hpp"
 #include "steps/merge.hpp"
 #include "steps/move.hpp"
@@ -197,6 +198,15 @@ int add_mul(Plan &plan, int a, int b, float first_share, float second_share, boo
                          first, blocks);
 }
 
+int add_maximum(Plan &plan, const std::vector<int> &inputs, bool blocks) {
+    if (inputs.size() < 2)
+        throw std::invalid_argument("inputs must name at least two tensors.");
+    const Tensor first = plan.tensor(inputs[0]);
+    for (int input : inputs)
+        check_input(plan, input, first.image.size());
+    return plan.add_step(std::make_unique<Maximum>(first.image), inputs, first, blocks);
+}
+
 int add_concat(Plan &plan, const std::vector<int> &inputs, int64_t outer, const Extent &to,
                bool channels_first, bool blocks) {
     const Image out = image_of(to);
@@ -224,20 +234,20 @@ int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::arra
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
-int add_local_response_norm(Plan &plan, int input, int size, float alpha, float beta, float k,
-                            bool taylor, bool blocks) {
+int add_local_response_norm(Plan &plan, int input, bool within_channel, int size, float alpha,
+                            float beta, float k, bool taylor, bool blocks) {
     if (size < 1)
         throw std::invalid_argument("size must be >= 1, not " + std::to_string(size) + ".");
     const Tensor of = plan.tensor(input);
-    auto step =
-        std::make_unique<LocalResponse>(plan.kernels(), of.image, size, alpha, beta, k, taylor);
+    auto step = std::make_unique<LocalResponse>(plan.kernels(), of.image, within_channel, size,
+                                                alpha, beta, k, taylor);
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
 Function function_of(const std::string &name) {
-    constexpr const char *names[] = {"relu", "relu6",        "leaky_relu", "elu",
-                                     "silu", "gelu",         "gelu_tanh",  "sigmoid",
-                                     "tanh", "hard_sigmoid", "hard_swish", "softplus"};
+    constexpr const char *names[] = {"leaky_relu", "elu",     "silu", "gelu",
+                                     "gelu_tanh",  "sigmoid", "tanh", "hard_sigmoid",
+                                     "hard_swish", "softplus"};
     for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<Function>(i);
@@ -249,6 +259,32 @@ int add_activation(Plan &plan, int input, const std::string &function, float par
     const Tensor of = plan.tensor(input);
     auto step = std::make_unique<Activation>(of.image, function_of(function), parameter);
     return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+int add_clip(Plan &plan, int input, float low, float high, bool blocks) {
+    const Tensor of = plan.tensor(input);
+    return plan.add_step(std::make_unique<Clip>(of.image, low, high), {input}, of, blocks);
+}
+
+int add_prelu(Plan &plan, int input, const py::array &slope, bool blocks) {
+    const Tensor of = plan.tensor(input);
+    if (slope.size() < 1 || of.image.size() % slope.size() != 0)
+        throw std::invalid_argument("slope must have a length that divides the input's.");
+    auto step = std::make_unique<PRelu>(of.image, copy(slope, "slope", {slope.size()}));
+    return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+int add_embedding(Plan &plan, int input, const py::array &weight, bool blocks) {
+    if (weight.ndim() != 2 || weight.size() < 1)
+        throw std::invalid_argument("weight must have 2 axes and not be empty.");
+    const int64_t ids = plan.tensor(input).image.size();
+    const int64_t features = weight.shape(1), most = std::numeric_limits<int32_t>::max();
+    if (features > most / ids)
+        throw std::invalid_argument("the output must hold fewer than 2^31 values.");
+    auto step =
+        std::make_unique<Embedding>(ids, features, copy(weight, "weight", shape_of(weight)));
+    const Image out = {1, static_cast<int>(ids), static_cast<int>(features)};
+    return plan.add_step(std::move(step), {input}, {out, false}, blocks);
 }
 
 int add_constant(Plan &plan, const py::array &value, const Extent &image, bool channels_first) {
@@ -345,13 +381,17 @@ void register_plan(py::module_ &module) {
              "blocks"_a)
         .def("add", add_add, "inputs"_a, "epsilon"_a, "clamp"_a, "blocks"_a)
         .def("mul", add_mul, "a"_a, "b"_a, "first_share"_a, "second_share"_a, "blocks"_a)
+        .def("maximum", add_maximum, "inputs"_a, "blocks"_a)
         .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a,
              "blocks"_a)
         .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a,
              "blocks"_a)
-        .def("local_response_norm", add_local_response_norm, "input"_a, "size"_a, "alpha"_a,
-             "beta"_a, "k"_a, "taylor"_a, "blocks"_a)
+        .def("local_response_norm", add_local_response_norm, "input"_a, "within_channel"_a,
+             "size"_a, "alpha"_a, "beta"_a, "k"_a, "taylor"_a, "blocks"_a)
         .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "blocks"_a)
+        .def("clip", add_clip, "input"_a, "low"_a, "high"_a, "blocks"_a)
+        .def("prelu", add_prelu, "input"_a, "slope"_a, "blocks"_a)
+        .def("embedding", add_embedding, "input"_a, "weight"_a, "blocks"_a)
         .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
         .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,
              "blocks"_a)

@@ -23,6 +23,7 @@ from relprop.graph import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Constant,
     Conv,
@@ -32,6 +33,7 @@ from relprop.graph import (
     Identity,
     Input,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mean,
     Mul,
@@ -40,12 +42,14 @@ from relprop.graph import (
     Padding,
     Pair,
     Permute,
+    PReLU,
     Reshape,
     Shape,
     Sizes,
     Slice,
     UpsampleBilinear2d,
     UpsampleNearest2d,
+    clip_bounds,
 )
 from relprop.signs import nonnegative, supported
 
@@ -190,11 +194,11 @@ class _Lowering:
         if len(self.readers[node.name]) != 1 or node.name == self.graph.output:
             return None
         reader = self.readers[node.name][0]
-        if not isinstance(reader.operator, Activation) or self.blocks(reader):
+        bounds = clip_bounds(reader.operator)
+        if bounds is None or bounds[0] == bounds[1] or self.blocks(reader):
             return None
-        bounds = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}.get(reader.operator.function)
-        harmless = reader.operator.function == "relu" and node.name in self.supported
-        if bounds is None or (needs_value and not harmless):
+        harmless = bounds == (0.0, math.inf) and node.name in self.supported
+        if needs_value and not harmless:
             return None
         self.fused[node.name] = reader.name
         return bounds
@@ -431,6 +435,7 @@ class _Lowering:
         assert isinstance(norm, LocalResponseNorm)
         return self.plan.local_response_norm(
             self.inputs(node)[0],
+            norm.within_channel,
             norm.size,
             norm.alpha,
             norm.beta,
@@ -440,11 +445,22 @@ class _Lowering:
         )
 
     def activation(self, node: Node) -> int:
-        operator = node.operator
+        operator, bounds = node.operator, clip_bounds(node.operator)
+        if bounds is not None:
+            return self.plan.clip(self.inputs(node)[0], *bounds, self.blocks(node))
         assert isinstance(operator, Activation)
         return self.plan.activation(
             self.inputs(node)[0], operator.function, operator.parameter, blocks=self.blocks(node)
         )
+
+    def prelu(self, node: Node) -> int:
+        assert isinstance(node.operator, PReLU)
+        slope = node.operator.slope
+        if slope.size > 1 and len(node.shape) not in (1, 3):  # channels are not innermost
+            each = slope.reshape(-1, *(1,) * (len(node.shape) - 1))
+            slope = _stored(np.broadcast_to(each, node.shape))
+        slope = np.ascontiguousarray(slope, np.float32)
+        return self.plan.prelu(self.inputs(node)[0], slope, self.blocks(node))
 
     def add(self, node: Node) -> int:
         branches = [self.broadcast(node, source) for source in node.inputs]
@@ -477,6 +493,10 @@ class _Lowering:
             "sigmoid",
             "hard_sigmoid",
         )
+
+    def maximum(self, node: Node) -> int:
+        branches = [self.broadcast(node, source) for source in node.inputs]
+        return self.plan.maximum(branches, self.blocks(node))
 
     def concat(self, node: Node) -> int:
         assert isinstance(node.operator, Concat)
@@ -530,8 +550,11 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     BatchNorm: _Lowering.batch_norm,
     LocalResponseNorm: _Lowering.local_response_norm,
     Activation: _Lowering.activation,
+    Clip: _Lowering.activation,
+    PReLU: _Lowering.prelu,
     Add: _Lowering.add,
     Mul: _Lowering.mul,
+    Maximum: _Lowering.maximum,
     Concat: _Lowering.concat,
     Slice: _Lowering.slice,
     Pad: _Lowering.pad,

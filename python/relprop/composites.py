@@ -19,6 +19,7 @@ from relprop.graph import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Constant,
     Conv,
@@ -28,6 +29,7 @@ from relprop.graph import (
     Identity,
     Input,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mean,
     Mul,
@@ -35,6 +37,7 @@ from relprop.graph import (
     Operator,
     Pad,
     Permute,
+    PReLU,
     Reshape,
     Slice,
     Softmax,
@@ -66,7 +69,8 @@ _LAYERS = (*_CONVOLUTIONS, Dense)
 """The layers with weights: what "first linear layer" and integer positions count."""
 
 _CONSTANT_WEIGHTS = (AvgPool, AdaptiveAvgPool, UpsampleBilinear2d, Mean, Add)
-_MOVES = (Activation, Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
+_MOVES = (Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
+_ACTIVATIONS = (Activation, Clip, PReLU)
 _WITHOUT_RULE = (Input, Constant)
 
 _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_args(Operator)}
@@ -74,10 +78,11 @@ _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_a
 _APPLICABLE: dict[type, tuple[type, ...]] = {
     **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero)),
     **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Zero)),
-    **dict.fromkeys(_MOVES, (Pass, Zero)),
+    **dict.fromkeys((*_ACTIVATIONS, *_MOVES), (Pass, Zero)),
     BatchNorm: (Epsilon, Pass, Zero),
     MaxPool: (WinnerTakesAll, Proportional, Zero),
     LocalResponseNorm: (Pass, Taylor, Zero),
+    Maximum: (WinnerTakesAll, Zero),
     Mul: (SignalTakesAll, HalfAndHalf, Zero),
     Softmax: (),
 }
@@ -272,9 +277,9 @@ def _composite(
             Entry(_CONVOLUTIONS, convolution),
             Entry(Dense, dense),
             Entry((*_CONSTANT_WEIGHTS, BatchNorm), Epsilon(min(epsilon, 1e-6))),
-            Entry(MaxPool, WinnerTakesAll()),
+            Entry((MaxPool, Maximum), WinnerTakesAll()),
             Entry(Mul, SignalTakesAll()),
-            Entry((*_MOVES, LocalResponseNorm), Pass()),
+            Entry((*_ACTIVATIONS, *_MOVES, LocalResponseNorm), Pass()),
         ),
     )
 

@@ -346,12 +346,17 @@ class BatchNorm:
 
 @dataclass(frozen=True, eq=False)
 class LocalResponseNorm:
-    """Across channels: ``x * (k + alpha / size * window sum of squares) ** -beta``."""
+    """``x * (k + alpha * window sum of squares / values of a whole window) ** -beta``.
+
+    The window is ``size`` neighbouring channels of a pixel, or where ``within_channel`` the
+    ``size`` x ``size`` pixels around it; zeros lie beyond the edges.
+    """
 
     size: int
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 1.0
+    within_channel: bool = False
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         _spatial("LocalResponseNorm", inputs[0])
@@ -367,6 +372,41 @@ class Activation:
     parameter: float = 0.0
 
     def infer_shape(self, *inputs: Shape) -> Shape:
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Values cut off below ``low`` and above ``high``; either may be infinite."""
+
+    low: float
+    high: float
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(self.low <= self.high, f"low={self.low} must not exceed high={self.high}.")
+        return inputs[0]
+
+
+def clip_bounds(operator: Operator) -> tuple[float, float] | None:
+    """Where an operator cuts values off, None for one that does anything else."""
+    if isinstance(operator, Clip):
+        return operator.low, operator.high
+    if isinstance(operator, Activation):
+        return {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}.get(operator.function)
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class PReLU:
+    """``x`` where it is positive, else ``slope * x``: one slope, or one per channel (first axis)."""
+
+    slope: Array
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(
+            self.slope.shape in ((1,), inputs[0][:1]),
+            f"slope {self.slope.shape} does not fit an input of shape {inputs[0]}.",
+        )
         return inputs[0]
 
 
@@ -395,6 +435,14 @@ class Add:
 @dataclass(frozen=True, eq=False)
 class Mul:
     """Elementwise product of two branches, broadcast as numpy does."""
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        return tuple(np.broadcast_shapes(*inputs))
+
+
+@dataclass(frozen=True, eq=False)
+class Maximum:
+    """Elementwise maximum of any number of branches, broadcast as numpy does."""
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(np.broadcast_shapes(*inputs))
@@ -503,9 +551,12 @@ Operator = (
     | BatchNorm
     | LocalResponseNorm
     | Activation
+    | Clip
+    | PReLU
     | Softmax
     | Add
     | Mul
+    | Maximum
     | Concat
     | Slice
     | Pad
@@ -520,6 +571,7 @@ _ARITY: dict[type, tuple[int, float]] = {
     Constant: (0, 0),
     Add: (2, math.inf),
     Mul: (2, 2),
+    Maximum: (2, math.inf),
     Concat: (1, math.inf),
 }
 

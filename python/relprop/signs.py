@@ -17,22 +17,26 @@ from relprop.graph import (
     Add,
     AvgPool,
     BatchNorm,
+    Clip,
     Concat,
     Constant,
     Graph,
     Identity,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mean,
     Mul,
     Node,
     Pad,
     Permute,
+    PReLU,
     Reshape,
     Slice,
     Softmax,
     UpsampleBilinear2d,
     UpsampleNearest2d,
+    clip_bounds,
 )
 from relprop.rules import (
     AlphaBeta,
@@ -56,6 +60,7 @@ _KEEP_SIGN = (
     Concat,
     Add,
     Mul,
+    PReLU,
     Slice,
     Reshape,
     Permute,
@@ -64,7 +69,6 @@ _KEEP_SIGN = (
 
 
 _POSITIVE_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus")
-_POSITIVE = ("relu", "relu6", *_POSITIVE_AT_ZERO)
 
 
 def nonnegative(graph: Graph) -> set[str]:
@@ -73,8 +77,13 @@ def nonnegative(graph: Graph) -> set[str]:
     for node in graph:
         operator = node.operator
         inputs = all(source in known for source in node.inputs)
-        if isinstance(operator, Activation):
-            positive = operator.function in _POSITIVE or inputs
+        bounds = clip_bounds(operator)
+        if bounds is not None:
+            positive = bounds[0] >= 0 or (inputs and bounds[1] >= 0)
+        elif isinstance(operator, Activation):
+            positive = operator.function in _POSITIVE_AT_ZERO or inputs
+        elif isinstance(operator, Maximum):
+            positive = any(source in known for source in node.inputs)
         elif isinstance(operator, Constant):
             positive = bool((operator.value >= 0).all())
         elif isinstance(operator, Pad):
@@ -107,7 +116,8 @@ def supported(graph: Graph, rules: Mapping[str, Rule]) -> set[str]:
 
 
 def _is_relu(node: Node) -> bool:
-    return isinstance(node.operator, Activation) and node.operator.function in ("relu", "relu6")
+    bounds = clip_bounds(node.operator)
+    return bounds is not None and bounds[0] == 0
 
 
 def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
@@ -121,5 +131,7 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return False  # passes on, and its value at 0 is the shift
     if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:
         return False
-    moves = isinstance(rule, Pass) or isinstance(operator, MaxPool | Mul)
+    if isinstance(operator, Clip) and not operator.low <= 0 <= operator.high:
+        return False
+    moves = isinstance(rule, Pass) or isinstance(operator, Maximum | MaxPool | Mul)
     return moves and reader.name in silent  # a zero stays a zero
