@@ -224,6 +224,9 @@ ELEMENTWISE = {
     layer("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }"): (
         lambda x: F.local_response_norm(x, 3, 0.5, 0.6, 2.0)
     ),
+    layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 k: 2 }"): (
+        lambda x: x * (1 + 0.5 * F.avg_pool2d(x**2, 3, 1, 1)) ** -0.75
+    ),
     layer("Softmax"): lambda x: x.softmax(1),
     layer("Softmax", "softmax_param { axis: -1 }"): lambda x: x.softmax(3),
     layer("Flatten"): lambda x: x.flatten(1),
@@ -263,6 +266,24 @@ ELEMENTWISE = {
 @pytest.mark.parametrize("text", ELEMENTWISE)
 def test_layers_without_weights(write: Write, text: str):
     check(write(text), ELEMENTWISE[text])
+
+
+IN_OPENCV = [
+    layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 }"),
+    layer("LRN", "lrn_param { local_size: 5 alpha: 0.5 }"),
+]
+
+
+@pytest.mark.parametrize("text", IN_OPENCV)
+def test_layers_of_opencv(write: Write, text: str):
+    prototxt, caffemodel = write(text)
+    network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
+    graph = convert(prototxt, caffemodel)
+    x = numbers(5, *graph.input.shape, seed=1)
+    network.setInput(x)
+    wanted = network.forward()
+    scores = Explainer(graph).forward(x)
+    np.testing.assert_allclose(scores, wanted.reshape(scores.shape), rtol=1e-5, atol=1e-5)
 
 
 def test_inner_product(write: Write):
@@ -384,7 +405,7 @@ def test_classes_by_global_pooling_are_a_vector(write: Write):
 
 def test_all_unsupported_layers_are_listed(write: Write):
     text = layer("Convolution", "convolution_param { num_output: 6 kernel_size: 1 axis: 2 }")
-    text += layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }", name="two")
+    text += layer("Pooling", "pooling_param { kernel_size: 2 pool: STOCHASTIC }", name="two")
     text += layer("Power", "power_param { power: 2 }", "two", "three")
     text += layer("ROIPooling", "roi_pooling_param { pooled_w: 6 }", "three", "four")
     text += layer("ReLU", bottom="one four", name="five")
@@ -394,7 +415,7 @@ def test_all_unsupported_layers_are_listed(write: Write):
     assert "net.prototxt" in lines[0]
     assert [line.strip() for line in lines[1:]] == [
         "layer 'one' (Convolution): axis 2 holds the channels",
-        "layer 'two' (LRN): it works within channels",
+        "layer 'two' (Pooling): stochastic pooling",
         "layer 'three' (Power)",
         "layer 'four' (ROIPooling)",
     ]

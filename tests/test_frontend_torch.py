@@ -175,6 +175,43 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     "hardtanh": (lambda: nn.Hardtanh(0, 6), IMAGE, ["Activation"]),
     "clamp": (lambda: Function(lambda x: x.clamp(0, 6)), IMAGE, ["Activation"]),
     "clamp at zero": (lambda: Function(lambda x: x.clamp(min=0)), IMAGE, ["Activation"]),
+    "clamp at any bounds": (nn.Hardtanh, IMAGE, ["Clip"]),
+    "clamp on one side": (
+        lambda: Function(lambda x: x.clamp_max(0.5).clip(min=-0.25)),
+        IMAGE,
+        ["Clip", "Clip"],
+    ),
+    "clamp by tensors of one number": (
+        lambda: Function(lambda x, b: x.clamp(b, b + 1), b=torch.tensor([0.25])),
+        IMAGE,
+        ["Clip"],
+    ),
+    "maximum with a number": (
+        lambda: Function(lambda x, b: torch.minimum(b + 1, torch.maximum(x, b)), b=torch.zeros(1)),
+        IMAGE,
+        ["Activation", "Clip"],
+    ),
+    "maximum of branches": (
+        lambda: Function(lambda x: torch.max(x, x.mean(1, keepdim=True))),
+        IMAGE,
+        ["Mean", "Maximum"],
+    ),
+    "minimum of branches": (
+        lambda: Function(lambda x: torch.min(x, x.mean((2, 3), keepdim=True))),
+        IMAGE,
+        ["Mean", "Constant", "Mul", "Constant", "Mul", "Maximum", "Constant", "Mul"],
+    ),
+    "prelu": (nn.PReLU, IMAGE, ["PReLU"]),
+    "prelu per channel": (
+        lambda: Function(lambda x, s: F.prelu(x, s), s=samples(4)[0]),
+        IMAGE,
+        ["PReLU"],
+    ),
+    "prelu of a vector": (
+        lambda: Function(lambda x, s: F.prelu(x, s), s=samples(6)[0]),
+        VECTOR,
+        ["PReLU"],
+    ),
     "leaky relu": (lambda: nn.LeakyReLU(0.125), IMAGE, ["Activation"]),
     "elu": (lambda: nn.ELU(0.5), IMAGE, ["Activation"]),
     "silu": (nn.SiLU, IMAGE, ["Activation"]),
@@ -427,13 +464,13 @@ def test_functional_dropout_in_train_mode_is_refused():
 
 def test_all_unsupported_operators_are_listed():
     module = nn.Sequential(
-        nn.Conv2d(4, 6, 3), nn.PReLU(), nn.GroupNorm(2, 6), nn.ReLU(), nn.Mish()
+        nn.Conv2d(4, 6, 3), nn.CELU(), nn.GroupNorm(2, 6), nn.ReLU(), nn.Mish()
     )  # fmt: skip
     with pytest.raises(UnsupportedOperatorError) as caught:
         convert(module.eval(), samples(*IMAGE))
     lines = str(caught.value).splitlines()[1:]
     assert [line.split()[0] for line in lines] == [
-        "aten.prelu.default", "aten.group_norm.default", "aten.mish.default"
+        "aten.celu.default", "aten.group_norm.default", "aten.mish.default"
     ]  # fmt: skip
     assert "node '2'" in lines[1]
     assert "GroupNorm" in lines[1]
@@ -459,7 +496,8 @@ UNSUPPORTED = {
         VECTOR,
         "bounds",
     ),
-    "clamp": (lambda: nn.Hardtanh(), VECTOR, r"\(0, 6\)"),
+    "clamp to nothing": (lambda: Function(lambda x: x.clamp(2, 1)), VECTOR, "between its bounds"),
+    "maximum of an axis": (lambda: Function(lambda x: x.max(1)[0]), VECTOR, "reduces"),
     "reflected padding": (lambda: nn.ReflectionPad2d(1), IMAGE, "reflection_pad2d|reflect"),
     "product of branches": (
         lambda: Function(lambda x: x @ x.transpose(1, 2)),

@@ -398,7 +398,7 @@ def clip_bounds(operator: Operator) -> tuple[float, float] | None:
 
 @dataclass(frozen=True, eq=False)
 class PReLU:
-    """``x`` where it is positive, else ``slope * x``: one slope, or one per channel (first axis)."""
+    """``x`` where positive, else ``slope * x``; one slope, or one per channel (the first axis)."""
 
     slope: Array
 

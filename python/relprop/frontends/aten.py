@@ -7,6 +7,7 @@ raises :class:`Unsupported` with the reason.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -30,6 +31,7 @@ from relprop.graph import (
     Function,
     Graph,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mean,
     Mul,
@@ -38,6 +40,7 @@ from relprop.graph import (
     Padding,
     Pair,
     Permute,
+    PReLU,
     Reshape,
     Shape,
     Slice,
@@ -167,13 +170,16 @@ class Call:
         if is_data(value):
             if scale == 1.0:
                 return cast(str, value)
-            factor = self.constant(f"{name}.scale", np.float32(scale))
-            return self.emit(Mul(), cast(str, value), factor)
+            return self.scaled(cast(str, value), name, scale)
         tensor = torch.as_tensor(value)
         if tensor.ndim == len(self.shape) + 1:
             self.require(tensor.shape[0] == 1, f"{name} has a value of its own for each sample")
             tensor = tensor[0]
         return self.constant(name, to_array(name, tensor) * np.float32(scale))
+
+    def scaled(self, node: str, name: str, scale: float) -> str:
+        """A node times a number; ``name`` says what of this operator it is."""
+        return self.emit(Mul(), node, self.constant(f"{name}.scale", np.float32(scale)))
 
     def constant(self, argument: str, value: Any) -> str:
         """A Constant, named like the parameter that the argument is, else like the argument."""
@@ -428,15 +434,43 @@ def _gelu(call: Call) -> str:
     return call.emit(Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"))
 
 
-@_converts("hardtanh", "clamp", "clamp_min")
+@_converts("prelu")
+def _prelu(call: Call) -> str:
+    slope = call.optional_parameter("weight")
+    assert slope is not None
+    return call.emit(PReLU(slope.reshape(-1)))
+
+
+def _bound(call: Call, name: str, default: float) -> float:
+    """One number that an argument is, if it is there."""
+    value = call[name]
+    if value is None:
+        return default
+    call.require(not is_data(value), f"{name} is computed from the input")
+    one = not isinstance(value, torch.Tensor) or value.numel() == 1
+    call.require(one, f"{name} has bounds of their own for different elements")
+    return float(value)
+
+
+@_converts("hardtanh", "clamp", "clamp_min", "clamp_max", "clip")
 def _clamp(call: Call) -> str:
-    low = call["min_val"] if "min_val" in call.arguments else call["min"]
-    high = call["max_val"] if "max_val" in call.arguments else call["max"]
-    call.require(
-        not isinstance(low, torch.Tensor) and low == 0 and high in (None, 6),
-        f"only bounds (0, 6) and (0, None) are supported, not ({low}, {high})",
-    )
-    return call.emit(Activation("relu" if high is None else "relu6"))
+    low, high = ("min_val", "max_val") if "min_val" in call.arguments else ("min", "max")
+    return call.emit(clipping(_bound(call, low, -math.inf), _bound(call, high, math.inf)))
+
+
+@_converts("maximum", "minimum", "max", "min")
+def _maximum(call: Call) -> str:
+    call.require("other" in call.arguments, "it reduces an axis")
+    name, other = ("self", "other") if is_data(call["self"]) else ("other", "self")
+    least = operator_name(call.node.target).startswith("min")
+    if not is_data(call[other]):
+        bound = _bound(call, other, 0.0)
+        bounds = (-math.inf, bound) if least else (bound, math.inf)
+        return call.emit(clipping(*bounds), call.data(name))
+    if not least:
+        return call.emit(Maximum(), call.data("self"), call.data("other"))
+    negated = (call.operand("self", -1.0), call.operand("other", -1.0))
+    return call.scaled(call.emit(Maximum(), *negated), "result", -1.0)
 
 
 @_converts("softmax", "_softmax", "log_softmax", "_log_softmax")

@@ -341,13 +341,13 @@ def _finite(name: str, value: float) -> float:
 def _local_response_norm(layer: Layer) -> str:
     _require_image(layer)
     settings = layer.message.lrn_param
-    if settings.norm_region != 0:
-        raise Unsupported("it works within channels")
     size = settings.local_size
     if size % 2 == 0 or size > LARGEST:
         raise ValueError(f"local_size must be odd, not {size}.")
     alpha, beta, k = (_finite(name, getattr(settings, name)) for name in ("alpha", "beta", "k"))
-    return layer.add(LocalResponseNorm(size, alpha, beta, k))
+    if settings.norm_region == 0:
+        return layer.add(LocalResponseNorm(size, alpha, beta, k))
+    return layer.add(LocalResponseNorm(size, alpha, beta, within_channel=True))  # k is 1 there
 
 
 def _softmax(layer: Layer) -> str:

@@ -1,11 +1,14 @@
-"""What every front end needs: free names, a way to give up on one operator, one error for all."""
+"""What every front end needs: free names, clips, a way to give up, one error for all operators."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+import numpy as np
+
 from relprop.errors import UnsupportedOperatorError
-from relprop.graph import Graph
+from relprop.graph import Activation, Clip, Graph, Identity, Operator
 
 BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
@@ -28,6 +31,18 @@ def unique(graph: Graph, name: str) -> str:
         else:
             free = middle
     return f"{name}#{free}"
+
+
+def clipping(low: float, high: float) -> Operator:
+    """What cuts values off at two bounds, by its own name where it has one."""
+    most = float(np.finfo(np.float32).max)
+    low, high = (-math.inf if low <= -most else low), (math.inf if high >= most else high)
+    if not low <= high or (math.isinf(low) and low == high):
+        raise Unsupported(f"no number lies between its bounds {low:g} and {high:g}")
+    if (low, high) == (-math.inf, math.inf):
+        return Identity()
+    named = {(0.0, math.inf): Activation("relu"), (0.0, 6.0): Activation("relu6")}
+    return named.get((low, high)) or Clip(low, high)
 
 
 def refusal(problems: Iterable[str]) -> UnsupportedOperatorError:

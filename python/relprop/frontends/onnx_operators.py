@@ -15,7 +15,7 @@ from typing import cast
 
 import numpy as np
 
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
 from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
 from relprop.frontends.onnx_steps import LARGEST, Step, cast_target
 from relprop.frontends.onnx_tensors import FLOATS, Tensor, type_name
@@ -34,6 +34,7 @@ from relprop.graph import (
     Function,
     Graph,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mul,
     Operator,
@@ -41,6 +42,7 @@ from relprop.graph import (
     Padding,
     Pair,
     Permute,
+    PReLU,
     Reshape,
     Shape,
     Slice,
@@ -532,13 +534,41 @@ def _gelu(call: Call) -> str:
 @_converts("Clip")
 def _clip(call: Call) -> str:
     low = call.number(1, "min", -math.inf)
-    high = call.number(2, "max", math.inf)
-    unbounded = high >= float(np.finfo(np.float32).max)
-    call.require(
-        low == 0 and (high == 6 or unbounded),
-        f"only bounds (0, 6) and (0, inf) are supported, not ({low:g}, {high:g})",
-    )
-    return call.emit(Activation("relu" if unbounded else "relu6"))
+    return call.emit(clipping(low, call.number(2, "max", math.inf)))
+
+
+@_converts("PRelu")
+def _prelu(call: Call) -> str:
+    slope = call.to_array(call.known(1), "slope")
+    full = (1,) * (len(call.shape) + 1 - slope.ndim) + slope.shape
+    per_channel = len(full) == len(call.shape) + 1 and slope.size == math.prod(full[1:2])
+    call.require(slope.size == 1 or per_channel, "its slopes differ along more than the channels")
+    return call.emit(PReLU(slope.reshape(-1)))
+
+
+@_converts("Max", "Min")
+def _maximum(call: Call) -> str:
+    least = call.step.type == "Min"
+    numbers = []
+    branches = []
+    for position in range(len(call.step.inputs)):
+        if call.is_data(position):
+            branches.append(call.data(position))
+            continue
+        bound = call.known(position)
+        call.require(bound.size == 1, "it has bounds of their own for different elements")
+        numbers.append(float(bound.reshape(())))
+    name = branches[0]
+    if len(branches) > 1:
+        ranks = {len(call.graph[branch].shape) for branch in branches}
+        call.require(len(ranks) == 1, BATCH_AXIS)
+        negated = [_scaled(call, branch, -1.0) if least else branch for branch in branches]
+        name = call.emit(Maximum(), *negated)
+        name = _scaled(call, name, -1.0) if least else name
+    if numbers:
+        bounds = (-math.inf, min(numbers)) if least else (max(numbers), math.inf)
+        name = call.emit(clipping(*bounds), name)
+    return name
 
 
 @_converts("Softmax", "LogSoftmax")
