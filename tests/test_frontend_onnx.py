@@ -95,6 +95,8 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("y = Gemm(x, w, b)",), {"w": random(6, 4), "b": random(1), "shape": VECTOR},
     ),
     "matmul": (("y = MatMul(x, w)",), {"w": random(6, 4), "shape": SEQUENCE}),
+    "matmul, matrix first": (("y = MatMul(w, x)",), {"w": random(1, 4, 5), "shape": SEQUENCE}),
+    "matmul by a vector": (("y = MatMul(x, w)",), {"w": random(6), "shape": SEQUENCE}),
     "matmul, bias": (
         ("t = MatMul(x, w)", "y = Add(b, t)"), {"w": random(6, 4), "b": B, "shape": SEQUENCE},
     ),
@@ -195,6 +197,9 @@ def test_operator(name, opset, tmp_path):
         (9, "y = Unsqueeze<axes=[1,5]>(x)", {}),
         (13, "y = Unsqueeze(x, a)", {"a": integers(-1)}),
         (14, "y = HardSwish(x)", {}),
+        (12, 'y = Einsum<equation="nchw,cd->ndhw">(x, w)', {"w": random(3, 4)}),
+        (13, 'y = Einsum<equation="cwd, b...c w, d ->b...">(w, x, v)',
+         {"w": random(8, 8, 4), "v": B}),
         (20, "y = Gelu(x)", {}),
         (20, 'y = Gelu<approximate="tanh">(x)', {}),
     ],

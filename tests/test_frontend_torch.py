@@ -124,6 +124,45 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         VECTOR,
         ["Dense"],
     ),
+    "matmul, matrix first": (
+        lambda: Function(lambda x, w: w @ x, w=samples(5)[0].outer(torch.ones(4))),
+        (2, 4, 6),
+        ["Permute", "Dense", "Permute"],
+    ),
+    "matmul by a vector": (
+        lambda: Function(lambda x, w: x @ w, w=samples(6)[0]),
+        (4, 6),
+        ["Dense", "Reshape"],
+    ),
+    "batched matmul by one matrix": (
+        lambda: Function(lambda x, w: x.bmm(w.expand(x.size(0), 6, 5)), w=samples(6, 5)[:1]),
+        (4, 6),
+        ["Dense"],
+    ),
+    "einsum": (
+        lambda: Function(lambda x, w: torch.einsum("nchw,cd->nhwd", x, w), w=samples(4, 5)[0]),
+        IMAGE,
+        ["Permute", "Dense"],
+    ),
+    "einsum over several axes": (
+        lambda: Function(
+            lambda x, w: torch.einsum("chd,n...c,h->n...d", w, x, w[0, :, 0]), w=samples(4, 2, 5)[0]
+        ),
+        (3, 4),
+        ["Dense"],
+    ),
+    "einsum that only moves": (
+        lambda: Function(lambda x: torch.einsum("nchw->nwch", x)),
+        IMAGE,
+        ["Permute"],
+    ),
+    "functional linear": (
+        lambda: Function(
+            lambda x, w, b: F.linear(x, w * 2, b), w=samples(5, 6)[0], b=samples(5)[0]
+        ),
+        (4, 6),
+        ["Dense"],
+    ),
     "addmm": (
         lambda: Function(
             lambda x, b, w: torch.addmm(b, x, w, beta=2, alpha=0.5),
@@ -322,7 +361,8 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
 def test_operator(name):
     factory, shape, expected = OPERATORS[name]
     torch.manual_seed(0)
-    tolerance = 1e-6 if name == "weight norm" else 1e-10  # the norm is taken in float32
+    # Weights that are computed here are rounded to float32.
+    tolerance = 1e-6 if name in ("weight norm", "einsum over several axes") else 1e-10
     graph = assert_same(factory().eval(), samples(*shape), tolerance)
     assert types(graph) == expected
 

@@ -209,7 +209,6 @@ LATER = frozenset(
         "multi-head attention",
         "layer norm",
         "lstm",
-        "einsum",
     }
 )
 """Those whose operators the Graph does not have yet."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import fx
 
+from relprop.frontends import einsum
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
 from relprop.graph import (
     Activation,
@@ -305,11 +306,30 @@ def _linear(call: Call) -> str:
     return call.emit(Dense(weight, call.optional_parameter("bias")))
 
 
-@_converts("mm", "matmul")
+@_converts("mm", "matmul", "bmm")
 def _matmul(call: Call) -> str:
-    name = "mat2" if "mat2" in call.arguments else "other"
-    weight = call.parameter(name, axes=2)
-    return call.emit(Dense(np.ascontiguousarray(weight.T)))
+    operands = [call[name] for name in list(call.arguments)[:2]]
+    ranks = [len(call.graph[o].shape) + 1 if is_data(o) else o.ndim for o in operands]
+    return _linear_map(call, einsum.matmul_equation(*ranks), operands)
+
+
+@_converts("einsum")
+def _einsum(call: Call) -> str:
+    return _linear_map(call, call["equation"], call["tensors"])
+
+
+def _linear_map(call: Call, equation: str, operands: Sequence[Any]) -> str:
+    """What an einsum of one node and of constants is."""
+    nodes = [operand for operand in operands if is_data(operand)]
+    call.require(len(nodes) == 1, "several of its operands are computed from the input")
+    parts = [
+        call.graph[operand].shape if is_data(operand) else to_array("an operand", operand)
+        for operand in operands
+    ]
+    name = cast(str, nodes[0])
+    for operator in einsum.lower(equation, parts):
+        name = call.emit(operator, name)
+    return name
 
 
 @_converts("addmm")

@@ -15,6 +15,7 @@ from typing import cast
 
 import numpy as np
 
+from relprop.frontends import einsum
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
 from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
 from relprop.frontends.onnx_steps import LARGEST, Step, cast_target
@@ -323,10 +324,31 @@ def _gemm(call: Call) -> str:
 
 @_converts("MatMul")
 def _matmul(call: Call) -> str:
-    call.require(call.is_data(0), "the constant comes first")
-    weight = call.known(1)
-    call.require(weight.ndim == 2, f"a constant of shape {weight.shape}")
-    return call.emit(Dense(call.to_array(weight.T, "weight")))
+    ranks = [
+        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.known(i).ndim
+        for i in (0, 1)
+    ]
+    return _linear_map(call, einsum.matmul_equation(*ranks))
+
+
+@_converts("Einsum")
+def _einsum(call: Call) -> str:
+    return _linear_map(call, call.step.text("equation", ""))
+
+
+def _linear_map(call: Call, equation: str) -> str:
+    """What an einsum of one node and of constants is."""
+    positions = range(len(call.step.inputs))
+    data = [call.data(i) for i in positions if call.is_data(i)]
+    call.require(len(data) == 1, "several of its operands are computed from the input")
+    parts = [
+        call.graph[data[0]].shape if call.is_data(i) else call.to_array(call.known(i), "weight")
+        for i in positions
+    ]
+    (name,) = data
+    for operator in einsum.lower(equation, parts):
+        name = call.emit(operator, name)
+    return name
 
 
 @_converts("MaxPool")

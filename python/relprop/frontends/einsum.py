@@ -1,0 +1,153 @@
+"""Sums of products over named axes (einsum, matmul) with one operand that is data.
+
+Where every axis that data and constants share is summed over, the constants together are the
+weight of a dense layer on those axes, between a change of axes before it and one behind it.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported
+from relprop.graph import Array, Dense, Operator, Permute, Reshape, Shape
+
+LARGEST_WEIGHT = 1 << 24
+"""How many values several constants may have together."""
+
+
+def matmul_equation(first: int, second: int) -> str:
+    """What a matrix product of operands with so many axes each is as an einsum."""
+    if min(first, second) < 1:
+        raise ValueError("an operand of a matrix product must have axes")
+    left, right = ("k" if first == 1 else "...mk"), ("k" if second == 1 else "...kp")
+    return f"{left},{right}->...{'m' * (first > 1)}{'p' * (second > 1)}"
+
+
+def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
+    """Return the operators that the data goes through one after the other.
+
+    Parameters
+    ----------
+    equation
+        In the notation of einsum.
+    operands
+        Arrays, and for the one operand that is data the shape of a sample, without the batch.
+
+    Raises
+    ------
+    Unsupported
+        If it is no linear map on some axes of each sample.
+    ValueError
+        If the equation is not well formed or does not fit the operands.
+    """
+    position = next(i for i, operand in enumerate(operands) if isinstance(operand, tuple))
+    sample = operands[position]
+    assert isinstance(sample, tuple)
+    shapes = [(0, *sample) if i == position else np.shape(o) for i, o in enumerate(operands)]
+    terms, out = _parse(equation, shapes)
+    data = terms[position]
+    sizes = dict(zip(data[1:], sample))
+    constants: list[Array] = []
+    letters: list[str] = []
+    for term, operand in zip(terms, operands):
+        if isinstance(operand, tuple):
+            continue
+        # An axis of 1 goes with any size of the data.
+        spare = [
+            i
+            for i, c in enumerate(term)
+            if operand.shape[i] == 1 and (c in out or sizes.get(c, 1) > 1) and c in data
+        ]
+        constants.append(operand.squeeze(tuple(spare)))
+        letters.append("".join(c for i, c in enumerate(term) if i not in spare))
+        for letter, size in zip(letters[-1], constants[-1].shape):
+            if sizes.setdefault(letter, size) != size:
+                raise ValueError(f"index {letter!r} is of sizes {sizes[letter]} and {size}")
+    _require_linear(data, set("".join(letters)), out)
+    rest = [c for c in out if c in data[1:]]
+    summed = [c for c in data[1:] if c not in out]
+    new = [c for c in out if c not in data]
+    made = [sizes[c] for c in rest]
+    operators: list[Operator] = [Permute(tuple(data[1:].index(c) for c in rest + summed))]
+    if constants:
+        count, features = (math.prod(sizes[c] for c in group) for group in (new, summed))
+        weight = _product(constants, letters, "".join(new + summed), count * features)
+        operators += [
+            Reshape((*made, features)),
+            Dense(weight.reshape(count, features)),
+            Reshape((*made, *(sizes[c] for c in new))),
+        ]
+    order = rest + new
+    operators.append(Permute(tuple(order.index(c) for c in out[1:])))
+    return _needed(operators, sample)
+
+
+def _parse(equation: str, shapes: Sequence[Shape]) -> tuple[list[str], str]:
+    """The letters of every operand and those of the result; an ellipsis becomes letters too."""
+    left, arrow, out = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(shapes):
+        raise ValueError(f"{equation!r} is for {len(terms)} operands, not {len(shapes)}")
+    free = [c for c in string.ascii_letters if c not in equation]
+    hidden = ""
+    for i, (term, shape) in enumerate(zip(terms, shapes)):
+        named = term.replace("...", "", 1)
+        count = len(shape) - len(named)
+        if count < 0 or (count > 0 and named == term) or count > len(free):
+            raise ValueError(f"{term!r} in {equation!r} does not name {len(shape)} axes")
+        own = "".join(free[:count][::-1])  # from the last one on, as broadcasting goes
+        terms[i] = term.replace("...", own, 1)
+        hidden = max(hidden, own, key=len)
+    if not arrow:
+        every = "".join(terms)
+        out = "..." + "".join(sorted(c for c in set(every) - set(hidden) if every.count(c) == 1))
+    if "..." in out or not arrow:
+        out = out.replace("...", hidden, 1)
+    for term in (*terms, out):
+        if not all(c in string.ascii_letters for c in term):
+            raise ValueError(f"{equation!r} is no equation")
+        if len(set(term)) < len(term):
+            raise Unsupported(f"{equation!r} has an index twice in one operand")
+    if not set(out) <= set("".join(terms)):
+        raise ValueError(f"the result of {equation!r} has an index that no operand has")
+    return terms, out
+
+
+def _require_linear(data: str, constant: set[str], out: str) -> None:
+    """Check that samples stay apart, and that what data and constants share is summed over."""
+    if not data or data[0] in constant or out[:1] != data[0]:
+        raise Unsupported(BATCH_AXIS)
+    for letter in data[1:]:
+        if letter in constant and letter in out:
+            raise Unsupported(f"index {letter!r} is data's and a constant's and is not summed over")
+        if letter not in constant and letter not in out:
+            raise Unsupported(f"index {letter!r} is summed over without a constant")
+
+
+def _product(
+    constants: Sequence[NDArray[np.floating]], letters: list[str], out: str, size: int
+) -> Array:
+    """All constants as one, with the axes ``out``."""
+    if len(constants) > 1 and size > LARGEST_WEIGHT:
+        raise Unsupported(f"its constants together would have {size} values")
+    if len(constants) > 1 or len(letters[0]) > len(out):  # else values are only moved
+        constants = [array.astype(np.float64) for array in constants]
+    product = np.einsum(f"{','.join(letters)}->{out}", *constants)
+    weight: Array = np.ascontiguousarray(product, np.float32)
+    return weight
+
+
+def _needed(operators: Sequence[Operator], shape: Shape) -> list[Operator]:
+    """The operators that change something."""
+    kept = []
+    for operator in operators:
+        same = isinstance(operator, Permute) and operator.axes == tuple(range(len(shape)))
+        before, shape = shape, operator.infer_shape(shape)
+        if not (same or (isinstance(operator, Reshape) and before == shape)):
+            kept.append(operator)
+    return kept

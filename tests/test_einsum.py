@@ -1,0 +1,139 @@
+"""Einsums with one operand that is data, against numpy's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cases import SEEDS, numbers
+from reference import forward
+from relprop import graph as g
+from relprop.frontends.conversion import Unsupported
+from relprop.frontends.einsum import lower, matmul_equation
+
+
+def assert_same(equation: str, operands: list[g.Array], data: int = 0) -> list[g.Operator]:
+    """The operators do to the data what einsum does; returns them."""
+    shape = operands[data].shape[1:]
+    graph = g.Graph()
+    name = graph.add("input", g.Input(shape))
+    given_ = [shape if i == data else operand for i, operand in enumerate(operands)]
+    operators = lower(equation, given_)
+    for i, operator in enumerate(operators):
+        name = graph.add(str(i), operator, [name])
+    result = forward(graph, operands[data])[name]
+    wanted = np.einsum(equation, *(operand.astype(np.float64) for operand in operands))
+    np.testing.assert_allclose(result, wanted, rtol=1e-6, atol=1e-6 * abs(wanted).max(initial=0))
+    return operators
+
+
+SIZES = dict(zip("nabcdefgh", (2, 3, 4, 1, 5, 2, 3, 1, 2)))
+
+
+@given(data=st.data(), seed=SEEDS)
+@settings(max_examples=200, deadline=None)
+def test_any_linear_map(data, seed) -> None:
+    letters = data.draw(st.permutations("abcdefgh"))
+    rest, summed, new = (
+        letters[3 * i : 3 * i + data.draw(st.integers(0, 3 if i < 2 else 2))] for i in range(3)
+    )
+    if not (rest or summed):
+        return
+    x = "n" + "".join(data.draw(st.permutations(rest + summed)))
+    w = "".join(data.draw(st.permutations(summed + new)))
+    out = "n" + "".join(data.draw(st.permutations(rest + new)))
+    rng = np.random.default_rng(seed)
+    first, second = (numbers(rng, tuple(SIZES[c] for c in term)) for term in (x, w))
+    if data.draw(st.booleans()):
+        assert_same(f"{x},{w}->{out}", [first, second])
+    else:
+        assert_same(f"{w},{x}->{out}", [second, first], data=1)
+
+
+@given(
+    data=st.data(),
+    leading=st.lists(st.integers(1, 3), max_size=3),
+    sizes=st.tuples(*[st.integers(1, 4)] * 3),
+    seed=SEEDS,
+)
+@settings(max_examples=80, deadline=None)
+def test_any_matrix_product(data, leading, sizes, seed) -> None:
+    m, k, p = sizes
+    rng = np.random.default_rng(seed)
+    first = data.draw(st.booleans())
+    vector = data.draw(st.booleans())
+    matrix = numbers(rng, (k,) if vector else (k, p) if first else (m, k))
+    if leading and not vector and data.draw(st.booleans()):
+        matrix = matrix[None]
+    x = numbers(rng, (2, *leading, m, k) if first else (2, *leading, k, p))
+    operands = [x, matrix] if first else [matrix, x]
+    equation = matmul_equation(*(operand.ndim for operand in operands))
+    shape = x.shape[1:]
+    given_ = [shape, matrix] if first else [matrix, shape]
+    graph = g.Graph()
+    name = graph.add("input", g.Input(shape))
+    for i, operator in enumerate(lower(equation, given_)):
+        name = graph.add(str(i), operator, [name])
+    wanted = np.matmul(*(operand.astype(np.float64) for operand in operands))
+    np.testing.assert_allclose(forward(graph, x)[name], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_a_dense_layer_is_one() -> None:
+    x, w = np.ones((2, 3, 4), np.float32), np.ones((4, 5), np.float32)
+    assert [type(o) for o in assert_same("ntc,cd->ntd", [x, w])] == [g.Dense]
+    assert [type(o) for o in assert_same("...c,cd", [x, w])] == [g.Dense]
+    assert [type(o) for o in assert_same("ntc->nct", [x])] == [g.Permute]
+    assert [type(o) for o in assert_same("nt c , c d -> n d t", [x, w])] == [g.Dense, g.Permute]
+
+
+def test_several_constants_are_one_weight() -> None:
+    rng = np.random.default_rng(0)
+    x, u, v = numbers(rng, (2, 3, 4)), numbers(rng, (4, 5)), numbers(rng, (5, 6, 7))
+    operators = assert_same("ntc,ck,kde->nted", [x, u, v])
+    assert sum(isinstance(o, g.Dense) for o in operators) == 1
+
+
+def test_an_axis_of_one_goes_with_any_size() -> None:
+    x, w = np.ones((2, 3, 4), np.float32), np.ones((1, 4, 5), np.float32)
+    operators = lower("ntc,ncd->ntd", [(3, 4), w])
+    assert operators[0].infer_shape(x.shape[1:]) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "reason"),
+    [
+        ("ntt,td->nd", [(3, 3), (3, 2)], "twice"),
+        ("ntc,tc->nt", [(3, 4), (3, 4)], "'t' is data's and a constant's"),
+        ("ntc,c->ntc", [(3, 4), (4,)], "'c' is data's and a constant's"),
+        ("ntc,cd->nd", [(3, 4), (4, 2)], "'t' is summed over without"),
+        ("ntc,cd->tnd", [(3, 4), (4, 2)], "batch axis"),
+        ("ntc,nd->ntd", [(3, 4), (2, 2)], "batch axis"),
+        ("ntc,cd->td", [(3, 4), (4, 2)], "batch axis"),
+        ("ab,cd,ef,gh->abcdefgh", [(2,), *[(99, 99)] * 3], "together would have"),
+    ],
+)
+def test_what_is_no_linear_map(equation: str, shapes: list[g.Shape], reason: str) -> None:
+    operands = [shapes[0], *(np.ones(shape, np.float32) for shape in shapes[1:])]
+    with pytest.raises(Unsupported, match=reason):
+        lower(equation, operands)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("ntc,cd->ntd", [(3, 4)]),
+        ("ntc,cd->ntd", [(3, 4), (5, 2)]),
+        ("nt,cd->ntd", [(3, 4), (4, 2)]),
+        ("ntce,cd->ntd", [(3, 4), (4, 2)]),
+        ("ntc,cd->ntx", [(3, 4), (4, 2)]),
+        ("nt1,cd->ntd", [(3, 4), (4, 2)]),
+        ("....c,cd->ntd", [(3, 4), (4, 2)]),
+        ("", [(3, 4)]),
+    ],
+)
+def test_what_is_no_equation(equation: str, shapes: list[g.Shape]) -> None:
+    operands = [shapes[0], *(np.ones(shape, np.float32) for shape in shapes[1:])]
+    with pytest.raises(ValueError, match=r"."):
+        lower(equation, operands)
