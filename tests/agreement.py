@@ -22,7 +22,8 @@ def build(operator: g.Operator, shapes: list[g.Shape], after_relu: bool = False)
     """A graph of the one node "layer"; several inputs are cut from one flat network input."""
     graph = g.Graph()
     if len(shapes) == 1:
-        graph.add("input", g.Input(shapes[0]))
+        content = "ids" if isinstance(operator, g.Embedding) else "numbers"
+        graph.add("input", g.Input(shapes[0], content))
         sources = ["input"]
     else:
         sizes = [int(np.prod(shape)) for shape in shapes]

@@ -89,6 +89,8 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     if isinstance(operator, g.LocalResponseNorm):
         c = response_scale(operator)
         return x * (operator.k + c * response_window(operator, x**2)) ** -operator.beta
+    if isinstance(operator, g.Embedding):
+        return operator.weight.astype(np.float64)[x.astype(np.intp)]
     if isinstance(operator, g.Clip):
         return clip(x, operator.low, operator.high, decided)
     if isinstance(operator, g.PReLU):
@@ -654,6 +656,8 @@ def propagate(
         return multiply(rule, inputs, r, gate, constant)
     if isinstance(operator, g.Maximum):
         return maximum(inputs, r)
+    if isinstance(operator, g.Embedding):
+        return [r.sum(axis=-1)], {}
     if isinstance(operator, MOVES):
         return move_back(operator, inputs, r)
     assert isinstance(rule, rules.Pass), (operator, rule)

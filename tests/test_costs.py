@@ -11,7 +11,7 @@ import pytest
 from relprop import costs
 from relprop import graph as g
 
-WITHOUT_PRODUCTS: set[str] = set()
+WITHOUT_PRODUCTS = {"Embedding"}
 """Operators whose weight is only looked up."""
 
 

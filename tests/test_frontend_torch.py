@@ -521,10 +521,10 @@ UNSUPPORTED = {
     "conv3d": (lambda: nn.Conv3d(1, 1, 3), (1, 4, 5, 6), "conv3d"),
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), IMAGE, "upsample_bicubic"),
     "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),
-    "embedding": (
+    "ids that were numbers": (
         lambda: Function(lambda x: F.embedding(x.long(), torch.eye(4))),
         VECTOR,
-        "embedding",
+        "cast from torch.float32",
     ),
     "softmax inside": (
         lambda: nn.Sequential(nn.Softmax(1), nn.Linear(6, 2)),

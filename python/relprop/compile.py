@@ -29,6 +29,7 @@ from relprop.graph import (
     Conv,
     ConvTranspose,
     Dense,
+    Embedding,
     Graph,
     Identity,
     Input,
@@ -209,6 +210,22 @@ class _Lowering:
         assert isinstance(node.operator, Constant)
         value = _stored(node.operator.value).astype(np.float32)
         return self.plan.constant(value, extent_of(node.shape), channels_first=len(node.shape) == 3)
+
+    def embedding(self, node: Node) -> int:
+        """Rows looked up in the Graph's order of the ids, each with its features innermost."""
+        assert isinstance(node.operator, Embedding)
+        shape = self.graph[node.inputs[0]].shape
+        ids, features = math.prod(shape), node.shape[-1]
+        source, places = self.inputs(node)[0], _places(shape).reshape(ids)
+        if not np.array_equal(places, np.arange(ids)):
+            source = self.move(source, places, 0.0, (ids,))
+        weight = np.ascontiguousarray(node.operator.weight, np.float32)
+        made = self.plan.embedding(source, weight, self.blocks(node))
+        rows = (ids, features)
+        index = _places(rows).reshape(node.shape)
+        if np.array_equal(_stored(index), np.arange(index.size)):
+            return made
+        return self.move(made, index, 0.0, node.shape)
 
     def conv(self, node: Node) -> int:
         conv = node.operator
@@ -538,6 +555,7 @@ class _Lowering:
 
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Constant: _Lowering.constant,
+    Embedding: _Lowering.embedding,
     Conv: _Lowering.conv,
     ConvTranspose: _Lowering.conv_transpose,
     Dense: _Lowering.dense,

@@ -25,6 +25,7 @@ from relprop.graph import (
     Conv,
     ConvTranspose,
     Dense,
+    Embedding,
     Graph,
     Identity,
     Input,
@@ -69,7 +70,7 @@ _LAYERS = (*_CONVOLUTIONS, Dense)
 """The layers with weights: what "first linear layer" and integer positions count."""
 
 _CONSTANT_WEIGHTS = (AvgPool, AdaptiveAvgPool, UpsampleBilinear2d, Mean, Add)
-_MOVES = (Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
+_MOVES = (Embedding, Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
 _ACTIVATIONS = (Activation, Clip, PReLU)
 _WITHOUT_RULE = (Input, Constant)
 
@@ -91,7 +92,10 @@ _APPLICABLE: dict[type, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class First:
-    """Matches the layers that touch the input: those reached without passing another layer."""
+    """Matches the layers that touch the input: those reached without passing another layer.
+
+    Behind an Embedding no layer touches the input: it reads learned vectors.
+    """
 
     types: tuple[type, ...] = _LAYERS
 
@@ -244,7 +248,7 @@ def _touching_input(graph: Graph) -> list[Node]:
             continue
         if isinstance(node.operator, _LAYERS):
             touching.append(node)
-        else:
+        elif not isinstance(node.operator, Embedding):
             unweighted.add(node.name)
     return touching
 

@@ -121,7 +121,9 @@ class Explainer:
         images
             Samples of the model's input shape with the batch axis before it, or one sample
             without; numpy or torch, finite. float16 and float64 are converted to float32;
-            integers are refused, since pixels must be preprocessed first.
+            integers are refused, since pixels must be preprocessed first. Where the model's
+            input are ids, of words say, they must be integers, and their relevance is the sum
+            over what the model's embedding makes of each.
         target
             What is explained: ``"argmax"``, a class index or name, one for each sample, or
             the output's relevance as a float array of the output's shape.
@@ -204,7 +206,12 @@ class Explainer:
     def _batch(self, images: Images) -> Float32:
         """Images as one contiguous float32 array with a batch axis, checked."""
         array = _to_numpy(images, "images")
-        if array.dtype.kind != "f":
+        ids = self.graph.input.ids
+        if ids and array.dtype.kind not in "iu":
+            raise TypeError(
+                f"images must be integers, the model's input are ids, not {array.dtype}."
+            )
+        if not ids and array.dtype.kind != "f":
             raise TypeError(
                 f"images must be floating point, not {array.dtype}: pixels must be scaled as the "
                 "model expects (see Model.preprocessing) before they are explained."
@@ -217,6 +224,8 @@ class Explainer:
                 f"images must have shape (samples, {', '.join(map(str, shape))}) or {shape}, "
                 f"not {array.shape}."
             )
+        if ids:
+            _check_ids(array, self.graph.vocabularies()[self.graph.input.name])
         with np.errstate(over="ignore"):
             batch = np.ascontiguousarray(array, np.float32)
         if not np.isfinite(batch).all():
@@ -350,6 +359,15 @@ def composite_for(
         low, high = model.preprocessing.bounds()
         values = {"low": low, "high": high, **values}
     return preset(composite, **values)
+
+
+def _check_ids(array: NDArray[Any], vocabulary: int) -> None:
+    unknown = array[(array < 0) | (array >= vocabulary)]
+    if unknown.size:
+        raise ValueError(
+            f"images must hold ids in [0, {vocabulary}), the rows of the model's embedding, "
+            f"not {unknown[0]}."
+        )
 
 
 def _check_box(batch: Float32, box: ZBox, name: str) -> None:

@@ -28,6 +28,11 @@ Padding = tuple[Pair, ...]
 MOST_VALUES = 2**31 - 1
 """Of one node and sample: the core counts them in 32 bits."""
 
+MOST_IDS = 2**24
+"""So many whole numbers the core's float32 tells apart."""
+
+Content = Literal["numbers", "ids"]
+
 Function = Literal[
     "relu",
     "relu6",
@@ -108,9 +113,14 @@ def _axes(
 
 @dataclass(frozen=True, eq=False)
 class Input:
-    """Where data enters; ``shape`` without the batch axis."""
+    """Where data enters; ``shape`` without the batch axis.
+
+    ``ids`` are whole numbers that name the rows of an :class:`Embedding`, words say. They can be
+    moved, but nothing can be computed with them.
+    """
 
     shape: Shape
+    content: Content = "numbers"
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return self.shape
@@ -124,6 +134,19 @@ class Constant:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(self.value.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The row of ``weight``, (vocabulary, features), that each id names, along a new last axis."""
+
+    weight: Array
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        _require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
+        rows, features = self.weight.shape
+        _require(0 < rows <= MOST_IDS, f"weight must have 1 to {MOST_IDS} rows, not {rows}.")
+        return (*inputs[0], features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -539,6 +562,7 @@ class Identity:
 Operator = (
     Input
     | Constant
+    | Embedding
     | Conv
     | ConvTranspose
     | Dense
@@ -566,6 +590,8 @@ Operator = (
 )
 """Any operator. This is the one list of them."""
 
+_CARRY_IDS = (Concat, Slice, Reshape, Permute, Identity)
+
 _ARITY: dict[type, tuple[int, float]] = {
     Input: (0, 0),
     Constant: (0, 0),
@@ -578,12 +604,16 @@ _ARITY: dict[type, tuple[int, float]] = {
 
 @dataclass(frozen=True)
 class Node:
-    """One operator with the names of its inputs and the shape of its output."""
+    """One operator with the names of its inputs and the shape of its output.
+
+    ``ids`` says whether the output holds ids instead of numbers, see :class:`Input`.
+    """
 
     name: str
     operator: Operator
     inputs: tuple[str, ...]
     shape: Shape
+    ids: bool = False
 
     @property
     def type(self) -> str:
@@ -607,7 +637,8 @@ class Graph:
         Raises
         ------
         ValueError
-            If the name is taken, an input is not in the graph yet, or shapes do not fit.
+            If the name is taken, an input is not in the graph yet, shapes do not fit, or ids
+            meet an operator for numbers or the other way round.
         """
         _require(name not in self.nodes, f"node name {name!r} is taken.")
         for source in inputs:
@@ -629,9 +660,36 @@ class Graph:
             math.prod(shape) <= MOST_VALUES,
             f"node {name!r} has {math.prod(shape)} values; a node has at most {MOST_VALUES}.",
         )
-        self.nodes[name] = Node(name, operator, tuple(inputs), shape)
+        ids = self._holds_ids(name, operator, inputs)
+        self.nodes[name] = Node(name, operator, tuple(inputs), shape, ids)
         self.output = name
         return name
+
+    def _holds_ids(self, name: str, operator: Operator, inputs: Sequence[str]) -> bool:
+        if isinstance(operator, Input):
+            return operator.content == "ids"
+        reads = [self.nodes[source].ids for source in inputs]
+        where = f"node {name!r} ({type(operator).__name__})"
+        if isinstance(operator, Embedding):
+            _require(all(reads), f"{where} needs ids and reads numbers.")
+            return False
+        fits = not any(reads) or (all(reads) and isinstance(operator, _CARRY_IDS))
+        _require(fits, f"{where} reads ids, with which only an Embedding can compute.")
+        return any(reads)
+
+    def vocabularies(self) -> dict[str, int]:
+        """For each input of ids how many there are: the rows of the smallest table they name."""
+        sources: dict[str, set[str]] = {}
+        rows: dict[str, int] = {}
+        for node in self:
+            if isinstance(node.operator, Embedding):
+                for source in sources[node.inputs[0]]:
+                    rows[source] = min(rows[source], len(node.operator.weight))
+            elif node.ids:
+                sources[node.name] = set().union(*(sources[name] for name in node.inputs))
+                if not node.inputs:
+                    sources[node.name], rows[node.name] = {node.name}, MOST_IDS
+        return rows
 
     def __iter__(self) -> Iterator[Node]:
         return iter(self.nodes.values())

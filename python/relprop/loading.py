@@ -44,9 +44,9 @@ def load(
         returns a torch module or a Model. Packages are also looked for in the working directory.
         A Caffe network is two files, ``("net.prototxt", "net.caffemodel")``.
     example
-        What a torch module takes: an input with its batch axis, or a shape without it such as
-        ``(3, 224, 224)``. May be left out where ``preprocessing`` tells the shape, or an ONNX
-        file does.
+        What a torch module takes: an input with its batch axis (int64 where it takes ids), or a
+        shape without it such as ``(3, 224, 224)``. May be left out where ``preprocessing`` tells
+        the shape, or an ONNX file does.
     preprocessing
         How photos become inputs; needed only to explain photos. Built-in models bring theirs.
     classes
@@ -154,7 +154,8 @@ def _converted(
             )
         example = (len(preprocessing.mean), *preprocessing.size)
     if isinstance(example, np.ndarray):
-        example = torch.from_numpy(np.array(example, np.float32))
+        ids = example.dtype in (np.int32, np.int64)
+        example = torch.from_numpy(np.array(example, None if ids else np.float32))
     elif not isinstance(example, torch.Tensor):
         example = torch.zeros(1, *_shape(example))
     return Model(canonize(convert(module, example)), preprocessing, name=name)

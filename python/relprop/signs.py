@@ -20,6 +20,7 @@ from relprop.graph import (
     Clip,
     Concat,
     Constant,
+    Embedding,
     Graph,
     Identity,
     LocalResponseNorm,
@@ -86,6 +87,8 @@ def nonnegative(graph: Graph) -> set[str]:
             positive = any(source in known for source in node.inputs)
         elif isinstance(operator, Constant):
             positive = bool((operator.value >= 0).all())
+        elif isinstance(operator, Embedding):
+            positive = bool((operator.weight >= 0).all())
         elif isinstance(operator, Pad):
             positive = inputs and operator.value >= 0
         else:
@@ -127,8 +130,8 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return True
     if isinstance(rule, Epsilon | AlphaBeta | Gamma):
         return rule.bias != "distribute"
-    if isinstance(operator, BatchNorm):
-        return False  # passes on, and its value at 0 is the shift
+    if isinstance(operator, BatchNorm | Embedding):
+        return False  # passes on, and its value at 0 is the shift, or a row
     if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:
         return False
     if isinstance(operator, Clip) and not operator.low <= 0 <= operator.high:

@@ -29,6 +29,7 @@ from relprop.graph import (
     Conv,
     ConvTranspose,
     Dense,
+    Embedding,
     Function,
     Graph,
     LocalResponseNorm,
@@ -298,6 +299,11 @@ def _upsample_bilinear2d(call: Call) -> str:
     call.require_image()
     size, corners = _pair(call.shape[1:]), bool(call["align_corners"])
     return call.emit(UpsampleBilinear2d(size, _resizing(call, size, corners), corners))
+
+
+@_converts("embedding")
+def _embedding(call: Call) -> str:
+    return call.emit(Embedding(call.parameter("weight", axes=2)), call.data("indices"))
 
 
 @_converts("linear")
@@ -668,9 +674,11 @@ def _nothing(call: Call) -> str:
 def _to_copy(call: Call) -> str:
     # The core computes in float32, so a cast that keeps or widens the type changes nothing.
     before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
-    call.require(
-        after in (before, torch.float32, torch.float64), f"a cast from {before} to {after}"
-    )
+    if call.graph[call.input].ids:
+        same = after in (torch.int32, torch.int64)
+    else:
+        same = after in (before, torch.float32, torch.float64)
+    call.require(same, f"a cast from {before} to {after}")
     return call.input
 
 

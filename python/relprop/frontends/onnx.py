@@ -25,8 +25,8 @@ from relprop.frontends.conversion import Unsupported, refusal
 from relprop.frontends.onnx_operators import Call, Known
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
-from relprop.frontends.onnx_tensors import FLOATS, Storage, Tensor, type_name
-from relprop.graph import Graph, Input, Shape
+from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Storage, Tensor, type_name
+from relprop.graph import Content, Graph, Input, Shape
 
 FIRST_OPSET = 9
 LARGEST_FILE = 2**31 - 1
@@ -143,8 +143,11 @@ class _Conversion:
             names = [str(value.name) for value in inputs]
             raise ValueError(f"the model must have one input, not {len(inputs)}: {names}.")
         kind = inputs[0].type.tensor_type
-        if kind.elem_type not in FLOATS:
-            raise ValueError(f"the input must be of a float type, not {type_name(kind.elem_type)}.")
+        if kind.elem_type not in (*FLOATS, *INTEGERS):
+            raise ValueError(
+                "the input must be of a float type, or of integers that are ids, not "
+                f"{type_name(kind.elem_type)}."
+            )
         dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
         if not kind.HasField("shape"):
             if given is None:
@@ -170,7 +173,8 @@ class _Conversion:
         if np.prod(wanted, dtype=float) > LARGEST:
             raise ValueError(f"a sample of shape {list(wanted)} is too large.")
         name = str(inputs[0].name)
-        self.values[name] = self.graph.add(name or "input", Input(wanted))
+        content: Content = "ids" if kind.elem_type in INTEGERS else "numbers"
+        self.values[name] = self.graph.add(name or "input", Input(wanted, content))
 
     # --- The walk ---
 

@@ -19,7 +19,7 @@ from relprop.frontends import einsum
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
 from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
 from relprop.frontends.onnx_steps import LARGEST, Step, cast_target
-from relprop.frontends.onnx_tensors import FLOATS, Tensor, type_name
+from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Tensor, type_name
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -32,6 +32,7 @@ from relprop.graph import (
     Conv,
     ConvTranspose,
     Dense,
+    Embedding,
     Function,
     Graph,
     LocalResponseNorm,
@@ -697,6 +698,10 @@ def _slice(call: Call) -> str:
 
 @_converts("Gather")
 def _gather(call: Call) -> str:
+    if not call.is_data(0):
+        call.require(call.step.integer("axis", 0) == 0, "it looks up another axis than the first")
+        return call.emit(Embedding(call.array(0, "weight", 2)), call.data(1))
+    call.require(not call.is_data(1), "its indices are computed from what it reads")
     axis = call.axis(call.step.integer("axis", 0))
     indices = call.known(1)
     size = call.shape[axis]
@@ -825,7 +830,8 @@ def _identity(call: Call) -> str:
 def _cast(call: Call) -> str:
     # The core computes in float32, whatever float the model was to run in.
     kind = cast_target(call.step)
-    call.require(kind in FLOATS, f"a cast to {type_name(kind)}")
+    same = INTEGERS if call.graph[call.input].ids else FLOATS
+    call.require(kind in same, f"a cast to {type_name(kind)}")
     return call.input
 
 

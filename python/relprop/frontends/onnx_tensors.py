@@ -42,6 +42,9 @@ FLOATS = (
     onnx.TensorProto.BFLOAT16,
 )
 
+INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+"""What ids may be of."""
+
 _FIELDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",

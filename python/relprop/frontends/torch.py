@@ -22,7 +22,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends.aten import TABLE, Call, bind, is_data, module_of, operator_name
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, refusal
-from relprop.graph import Graph, Input
+from relprop.graph import Content, Graph, Input
 
 _MODE_DEPENDENT = (
     nn.modules.batchnorm._BatchNorm,
@@ -44,7 +44,8 @@ def convert(module: nn.Module, example: torch.Tensor) -> Graph:
     module
         Takes one tensor whose first axis is the batch and returns one.
     example
-        An input with its batch axis; only its shape matters.
+        An input with its batch axis. Only its shape matters, and whether it is of int32 or int64:
+        then it holds ids for an embedding.
 
     Raises
     ------
@@ -98,7 +99,9 @@ def _example_like(module: nn.Module, example: torch.Tensor) -> torch.Tensor:
     if example.is_complex() or example.is_quantized:
         raise ValueError(f"example must be of a real floating type, not {example.dtype}.")
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    sample = example[:1].detach().to(device=parameter.device, dtype=parameter.dtype)
+    ids = example.dtype in (torch.int32, torch.int64)
+    kind = example.dtype if ids else parameter.dtype
+    sample = example[:1].detach().to(device=parameter.device, dtype=kind)
     return torch.cat([sample, sample])
 
 
@@ -183,8 +186,9 @@ class _Conversion:
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT:
                 self.batch = node.meta["val"].shape[0]
+                content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 self.values[node] = self.graph.add(
-                    "input", Input(tuple(node.meta["val"].shape[1:]))
+                    "input", Input(tuple(node.meta["val"].shape[1:]), content)
                 )
             else:
                 self.values[node] = tensors.get(spec.target)

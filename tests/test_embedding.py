@@ -1,0 +1,211 @@
+"""Ids that an embedding turns into numbers: the core, the Explainer, every front end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import reference
+import relprop
+from agreement import assert_agrees, assert_every_node_agrees
+from cases import BATCHES, SEEDS, numbers
+from onnx_models import build, integers, write
+from relprop import Explainer, UnsupportedOperatorError, rules
+from relprop import graph as g
+from relprop.frontends import onnx as onnx_frontend
+from relprop.frontends import torch as torch_frontend
+from test_onnx_round_trip import exported
+
+VOCABULARY = 11
+
+
+def ids(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, VOCABULARY, shape)
+
+
+@given(
+    shape=st.lists(st.integers(1, 4), max_size=3).map(tuple),
+    features=st.integers(1, 9),
+    n=BATCHES,
+    seed=SEEDS,
+    rule=st.sampled_from([rules.Pass(), rules.Zero()]),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_embedding(shape, features, n, seed, rule) -> None:
+    rng = np.random.default_rng(seed)
+    operator = g.Embedding(numbers(rng, (VOCABULARY, features)))
+    assert_agrees(operator, [ids(n, *shape, seed=seed)], rule, numbers(rng, (n, *shape, features)))
+
+
+class Classifier(nn.Module):
+    """Words to vectors, their mean to classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 8, padding_idx=0)
+        self.hidden = nn.Linear(8, 12)
+        self.classes = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classes(self.hidden(self.embedding(x)).relu().mean(1))
+
+
+class Convolutional(Classifier):
+    """As images of one row, words beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(8, 12, (1, 3), padding=(0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = self.embedding(x[:, 1:]).transpose(1, 2).unsqueeze(2)
+        return self.classes(self.hidden(vectors).relu().mean((2, 3)))
+
+
+def classifier(kind: type[nn.Module]) -> tuple[nn.Module, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind().eval(), torch.from_numpy(ids(4, 7))
+
+
+@pytest.mark.parametrize("composite", relprop.PRESETS)
+def test_text_classifier(composite: str) -> None:
+    module, x = classifier(Classifier)
+    bounds = {"low": -9.0, "high": 9.0} if "box" in composite or "deep" in composite else {}
+    explainer = Explainer(relprop.load(module, x), composite, **bounds)
+    result = explainer(x.numpy())
+    assert result.relevance.shape == x.shape
+    assert result.relevance.dtype == np.float32
+    with torch.no_grad():
+        np.testing.assert_allclose(result.scores, module(x).numpy(), atol=1e-5)
+    assert (result.ledger.closure_error <= 1e-6).all()
+    assert_every_node_agrees(explainer, x.numpy(), "argmax")
+    # Vectors are no input of a layer with weights that first-layer rules are for.
+    assert not {type(rule) for rule in explainer.rules.values()} & {rules.Flat, rules.ZBox}
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_kinds_of_integers(kind: type) -> None:
+    module, x = classifier(Classifier)
+    explainer = Explainer(relprop.load(module, x.numpy()))
+    expected = explainer(x.numpy()).relevance
+    np.testing.assert_array_equal(explainer(x.numpy().astype(kind)).relevance, expected)
+    from_torch = explainer(x).relevance
+    assert isinstance(from_torch, Tensor)
+    np.testing.assert_array_equal(from_torch.numpy(), expected)
+    np.testing.assert_array_equal(explainer(x.numpy()[1]).relevance, expected[1])
+
+
+def test_what_the_explainer_refuses() -> None:
+    module, x = classifier(Classifier)
+    explainer = Explainer(relprop.load(module, x))
+    with pytest.raises(TypeError, match=r"integers.* not float32"):
+        explainer(x.numpy().astype(np.float32))
+    for wrong in (VOCABULARY, -1, 2**40):
+        array = x.numpy().copy()
+        array[1, 2] = wrong
+        with pytest.raises(ValueError, match=rf"ids in \[0, {VOCABULARY}\).* not {wrong}\."):
+            explainer(array)
+
+
+def test_the_smallest_of_several_tables_counts() -> None:
+    graph = g.Graph()
+    graph.add("ids", g.Input((3,), "ids"))
+    graph.add("turned", g.Reshape((3, 1)), ["ids"])
+    graph.add("many", g.Embedding(np.ones((9, 2), np.float32)), ["ids"])
+    graph.add("few", g.Embedding(np.ones((5, 2), np.float32)), ["turned"])
+    assert graph.vocabularies() == {"ids": 5}
+
+
+@pytest.mark.parametrize(
+    ("operator", "content", "reason"),
+    [
+        (g.Activation("relu"), "ids", "reads ids"),
+        (g.Add(), "ids", "reads ids"),
+        (g.Pad(((1, 1),)), "ids", "reads ids"),
+        (g.Embedding(np.ones((4, 2), np.float32)), "numbers", "needs ids"),
+        (g.Embedding(np.ones(4, np.float32)), "ids", "2 axes"),
+        (g.Embedding(np.ones((0, 2), np.float32)), "ids", "not 0"),
+        (g.Embedding(np.broadcast_to(np.float32(1), (2**24 + 1, 1))), "ids", "not 16777217"),
+    ],
+)
+def test_ids_and_numbers_do_not_mix(operator, content, reason) -> None:
+    graph = g.Graph()
+    graph.add("input", g.Input((3,), content))
+    with pytest.raises(ValueError, match=reason):
+        graph.add("x", operator, ["input"] * (2 if isinstance(operator, g.Add) else 1))
+
+
+# --- Front ends --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exporter", ["trace", "export"])
+def test_round_trip(exporter: str, tmp_path: Path) -> None:
+    module, x = classifier(Classifier)
+    directly, through_file = (
+        Explainer(graph)(x.numpy())
+        for graph in (
+            torch_frontend.convert(module, x),
+            exported(module, x, exporter, tmp_path),
+        )
+    )
+    np.testing.assert_allclose(directly.relevance, through_file.relevance, rtol=1e-5, atol=1e-6)
+
+
+def test_moved_ids_and_convolution() -> None:
+    module, x = classifier(Convolutional)
+    graph = torch_frontend.convert(module, x)
+    value = reference.forward(graph, x.numpy())[graph.output]
+    with torch.no_grad():
+        np.testing.assert_allclose(value, module(x).numpy(), atol=1e-6)
+    result = Explainer(graph)(x.numpy())
+    assert not result.relevance[:, 0].any()
+    assert result.relevance[:, 1:].any()
+
+
+class Computes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + 1).float() @ torch.ones(7, 2)
+
+
+@pytest.mark.parametrize("kind", [Computes, lambda: nn.EmbeddingBag(VOCABULARY, 4)])
+def test_what_torch_computes_with_ids(kind) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=r"ids|embedding_bag"):
+        torch_frontend.convert(kind().eval(), torch.from_numpy(ids(2, 7)))
+
+
+def test_onnx(tmp_path: Path) -> None:
+    table = numbers(np.random.default_rng(0), (VOCABULARY, 4))
+    nodes = [
+        "a = Cast<to=7>(x)", "b = Unsqueeze(a, axis)", "c = Gather(w, b)",
+        "y = ReduceMean<axes=[1,2], keepdims=0>(c)",
+    ]  # fmt: skip
+    model = build(*nodes, shape=("N", 5), kind=6, w=table, axis=integers(2))
+    graph = onnx_frontend.convert(write(model, tmp_path))
+    x = ids(2, 5)
+    value = reference.forward(graph, x)[graph.output]
+    np.testing.assert_allclose(value, table[x].mean(1, dtype=np.float64))
+    for text, reason in [
+        ("y = Relu(x)", "reads ids"),
+        ("y = Cast<to=1>(x)", "cast to FLOAT"),
+        ("y = Gather<axis=1>(w, x)", "another axis"),
+        ("y = Gather(i, x)", "of type int64"),
+    ]:
+        bad = build(text, shape=("N", 5), kind=7, w=table, i=integers(1))
+        with pytest.raises(UnsupportedOperatorError, match=reason):
+            onnx_frontend.convert(write(bad, tmp_path))
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    module, x = classifier(Classifier)
+    model = relprop.load(module, x)
+    model.save(tmp_path / "text.relprop")
+    loaded = relprop.load(tmp_path / "text.relprop")
+    a, b = (Explainer(m)(x.numpy()).relevance for m in (model, loaded))
+    np.testing.assert_array_equal(a, b)
