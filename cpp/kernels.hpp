@@ -44,12 +44,6 @@ struct Epilogue {
     Message message;               // message: the product is Z+ or the plain sum
 };
 
-// Offset in the source image of one tap; a tap reads `run` consecutive floats there.
-struct Tap {
-    int y;
-    int x;
-};
-
 struct ProductSource {
     const float *data = nullptr;    // [n, from]
     const float *weights = nullptr; // packed by Kernels::pack
@@ -62,13 +56,17 @@ struct TapGrid {
     Image from; // the source images
     Image to;   // the destination images
     int groups = 1;
-    const Tap *taps = nullptr;
+    const Pixel *taps = nullptr; // a tap reads `run` consecutive floats
     int tap_count = 0;
-    int height = 0, width = 0;
-    int step_y = 1, step_x = 1;         // pixel (y, x) reads from (y step_y, x step_x) + tap
-    int out_step_y = 1, out_step_x = 1; // and writes (y out_step_y + out_y, x out_step_x + out_x)
-    int out_y = 0, out_x = 0;
+    Pixel size;                 // of the grid
+    Pixel step = {1, 1, 1};     // pixel p reads from p * step + tap
+    Pixel out_step = {1, 1, 1}; // and writes p * out_step + out
+    Pixel out;
 };
+
+RELPROP_HD Pixel moved(const Pixel &p, const Pixel &step, const Pixel &by) {
+    return {p.z * step.z + by.z, p.y * step.y + by.y, p.x * step.x + by.x};
+}
 
 // Both products of every linear layer: for each pixel of the grid, the sum over sources and taps of
 // source[tap] @ weights[tap].
@@ -98,10 +96,10 @@ struct Prepare {
     Transform transform;
     int64_t n;
     Image image;
-    int top, bottom, left, right;
-    const float *x;     // [n, height, width, channels]
-    const float *minus; // [channels]  transform minus: x - minus
-    float *out;         // [n, top + height + bottom, left + width + right, channels]
+    Pixel before, after; // width of the border
+    const float *x;      // [n, image]
+    const float *minus;  // [channels]  transform minus: x - minus
+    float *out;          // [n, image with its border]
 };
 
 // out = sum over the taps of the grid and the channels of the group of share: what flat and
@@ -109,7 +107,7 @@ struct Prepare {
 struct Spread {
     TapGrid grid;
     int64_t n;
-    const float *sums; // [n, from.height, from.width, groups]  by group_sums
+    const float *sums; // [n, pixels of from, groups]  by group_sums
     float *out;        // [n, to]
     bool add;
 };
@@ -117,13 +115,12 @@ struct Spread {
 struct Pool {
     int64_t n;
     int channels;
-    PoolAxis y, x;
+    PoolAxis z, y, x;
     bool count_include_pad; // average pooling
     int divisor;            // average pooling: replaces the count where > 0
-    const float *in;        // [n, y.size, x.size, channels]
-    const float *out;       // [n, y.outputs, x.outputs, channels]  relevance: unused by average
-    const float *r;         // [n, y.outputs, x.outputs, channels]  relevance, or s for average
-    float *result;          // forward: like out; relevance: like in
+    const float *in;        // [n, z.size, y.size, x.size, channels]
+    const float *r;         // [n, z.outputs, y.outputs, x.outputs, channels]; s for average
+    float *result;          // forward: like r; relevance: like in
     bool add;
 };
 

@@ -7,13 +7,33 @@
 
 namespace relprop {
 
-// Images are stored channels last: (n, height, width, channels).
+// Images are stored channels last: (n, depth, height, width, channels). What has fewer axes in
+// space has a depth, or a depth and a height, of 1.
 struct Image {
+    int depth = 1;
     int height = 1;
     int width = 1;
     int channels = 1;
-    int64_t size() const { return static_cast<int64_t>(height) * width * channels; }
+    int64_t pixels() const { return static_cast<int64_t>(depth) * height * width; }
+    int64_t size() const { return pixels() * channels; }
 };
+
+// A place in an image, a step between two of them, or a size.
+struct Pixel {
+    int z = 0;
+    int y = 0;
+    int x = 0;
+};
+
+RELPROP_HD bool inside(const Image &image, const Pixel &at) {
+    return at.z >= 0 && at.z < image.depth && at.y >= 0 && at.y < image.height && at.x >= 0 &&
+           at.x < image.width;
+}
+
+// The pixel's number among those of a batch.
+RELPROP_HD int64_t row_of(const Image &image, int64_t n, const Pixel &at) {
+    return ((n * image.depth + at.z) * image.height + at.y) * image.width + at.x;
+}
 
 RELPROP_HD int ceil_div(int a, int b) { return a / b + (a % b > 0); } // a + b may overflow
 RELPROP_HD int smaller(int a, int b) { return a < b ? a : b; }
@@ -81,28 +101,30 @@ RELPROP_HD bool reads(const Window &window, int position) {
 }
 
 // What average pooling divides the sum over a window by.
-RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &y,
-                                 const Window &x) {
+RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &z,
+                                 const Window &y, const Window &x) {
     if (divisor > 0)
         return static_cast<float>(divisor);
     if (count_include_pad)
-        return static_cast<float>(y.span) * static_cast<float>(x.span);
-    const int taps = (y.end - y.begin) * (x.end - x.begin);
+        return static_cast<float>(z.span) * static_cast<float>(y.span) * static_cast<float>(x.span);
+    const int taps = (z.end - z.begin) * (y.end - y.begin) * (x.end - x.begin);
     return static_cast<float>(taps > 0 ? taps : 1);
 }
 
 // One value of an image batch; place_at finds it from its index.
 struct Place {
     int64_t n;
-    int y;
-    int x;
+    Pixel at;
     int c;
 };
 
-RELPROP_HD Place place_at(int64_t index, int height, int width, int channels) {
-    const int64_t pixel = index / channels, row = pixel / width;
-    return {row / height, static_cast<int>(row % height), static_cast<int>(pixel % width),
-            static_cast<int>(index % channels)};
+RELPROP_HD Place place_at(int64_t index, const Image &image) {
+    const int64_t pixel = index / image.channels, row = pixel / image.width;
+    const int64_t plane = row / image.height;
+    return {plane / image.depth,
+            {static_cast<int>(plane % image.depth), static_cast<int>(row % image.height),
+             static_cast<int>(pixel % image.width)},
+            static_cast<int>(index % image.channels)};
 }
 
 } // namespace relprop

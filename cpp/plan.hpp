@@ -59,7 +59,7 @@ class Step {
 
 struct Tensor {
     Image image;
-    bool channels_first; // the user's order is (channels, height, width)
+    bool channels_first; // the user's order is (channels, depth, height, width)
 };
 
 // A copy of a tensor's value or relevance for the user, in the user's order.

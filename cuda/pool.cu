@@ -11,94 +11,122 @@ namespace relprop::cuda {
 
 namespace {
 
-__device__ int64_t input_offset(const Pool &p, int64_t n, int y, int x, int c) {
-    return ((n * p.y.size + y) * p.x.size + x) * p.channels + c;
+__host__ __device__ Image input_image(const Pool &p) {
+    return {p.z.size, p.y.size, p.x.size, p.channels};
 }
 
-__device__ int64_t output_offset(const Pool &p, int64_t n, int y, int x, int c) {
-    return ((n * p.y.outputs + y) * p.x.outputs + x) * p.channels + c;
+__host__ __device__ Image output_image(const Pool &p) {
+    return {p.z.outputs, p.y.outputs, p.x.outputs, p.channels};
 }
 
-// Whether input (y, x) is the first maximum of a window that covers it.
-__device__ bool wins(const Pool &p, int64_t n, Window wy, Window wx, int y, int x, int c) {
-    const float own = p.in[input_offset(p, n, y, x, c)];
-    for (int iy = wy.begin; iy < wy.end; iy += wy.step)
-        for (int ix = wx.begin; ix < wx.end; ix += wx.step) {
-            const float other = p.in[input_offset(p, n, iy, ix, c)];
-            const bool earlier = iy < y || (iy == y && ix < x);
-            if (other > own || (earlier && other == own))
-                return false;
+// A window in space.
+struct Windows {
+    Window z, y, x;
+};
+
+__device__ Windows windows_at(const Pool &p, const Pixel &at) {
+    return {window_at(p.z, at.z), window_at(p.y, at.y), window_at(p.x, at.x)};
+}
+
+__device__ float input_at(const Pool &p, int64_t n, const Pixel &at, int c) {
+    return p.in[row_of(input_image(p), n, at) * p.channels + c];
+}
+
+// Calls body(pixel) for the real inputs of a window, in row order, until it returns false.
+template <class Body> __device__ void each_tap(const Windows &w, const Body &body) {
+    for (int z = w.z.begin; z < w.z.end; z += w.z.step)
+        for (int y = w.y.begin; y < w.y.end; y += w.y.step)
+            for (int x = w.x.begin; x < w.x.end; x += w.x.step)
+                if (!body(Pixel{z, y, x}))
+                    return;
+}
+
+// Calls body(windows, offset of the output) for the windows that read an input, in row order.
+template <class Body>
+__device__ void each_reader(const Pool &p, const Place &in, const Body &body) {
+    const Cover zs = windows_over(p.z, in.at.z), ys = windows_over(p.y, in.at.y),
+                xs = windows_over(p.x, in.at.x);
+    for (int z = zs.first; z <= zs.last; ++z)
+        for (int y = ys.first; y <= ys.last; ++y)
+            for (int x = xs.first; x <= xs.last; ++x) {
+                const Windows w = windows_at(p, {z, y, x});
+                if (reads(w.z, in.at.z) && reads(w.y, in.at.y) && reads(w.x, in.at.x))
+                    body(w, row_of(output_image(p), in.n, {z, y, x}) * p.channels + in.c);
+            }
+}
+
+// Whether an input is the first maximum of a window that reads it.
+__device__ bool wins(const Pool &p, const Place &in, const Windows &w) {
+    const float own = input_at(p, in.n, in.at, in.c);
+    bool first = true, earlier = true;
+    each_tap(w, [&](const Pixel &at) {
+        if (at.z == in.at.z && at.y == in.at.y && at.x == in.at.x) {
+            earlier = false;
+        } else {
+            const float other = input_at(p, in.n, at, in.c);
+            first = !(other > own || (earlier && other == own));
         }
-    return true;
+        return first;
+    });
+    return first;
 }
 
 __global__ void max_pool_kernel(Pool p, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place out = place_at(thread_index(), p.y.outputs, p.x.outputs, p.channels);
-    const Window wy = window_at(p.y, out.y), wx = window_at(p.x, out.x);
-    float best = p.in[input_offset(p, out.n, wy.begin, wx.begin, out.c)];
-    for (int y = wy.begin; y < wy.end; y += wy.step)
-        for (int x = wx.begin; x < wx.end; x += wx.step) {
-            const float a = p.in[input_offset(p, out.n, y, x, out.c)];
-            best = a <= best ? best : a; // not less: lets NaN through
-        }
+    const Place out = place_at(thread_index(), output_image(p));
+    const Windows w = windows_at(p, out.at);
+    float best = input_at(p, out.n, {w.z.begin, w.y.begin, w.x.begin}, out.c);
+    each_tap(w, [&](const Pixel &at) {
+        const float a = input_at(p, out.n, at, out.c);
+        best = a <= best ? best : a; // not less: lets NaN through
+        return true;
+    });
     p.result[thread_index()] = best;
 }
 
 __global__ void average_pool_kernel(Pool p, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place out = place_at(thread_index(), p.y.outputs, p.x.outputs, p.channels);
-    const Window wy = window_at(p.y, out.y), wx = window_at(p.x, out.x);
+    const Place out = place_at(thread_index(), output_image(p));
+    const Windows w = windows_at(p, out.at);
     float sum = 0.0f;
-    for (int y = wy.begin; y < wy.end; y += wy.step)
-        for (int x = wx.begin; x < wx.end; x += wx.step)
-            sum += p.in[input_offset(p, out.n, y, x, out.c)];
-    p.result[thread_index()] = sum / average_divisor(p.divisor, p.count_include_pad, wy, wx);
+    each_tap(w, [&](const Pixel &at) {
+        sum += input_at(p, out.n, at, out.c);
+        return true;
+    });
+    p.result[thread_index()] = sum / average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
 }
 
 __global__ void max_pool_relevance_kernel(Pool p, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place in = place_at(thread_index(), p.y.size, p.x.size, p.channels);
-    const Cover ys = windows_over(p.y, in.y), xs = windows_over(p.x, in.x);
+    const Place in = place_at(thread_index(), input_image(p));
     float sum = p.add ? p.result[thread_index()] : 0.0f;
-    for (int oy = ys.first; oy <= ys.last; ++oy) {
-        const Window wy = window_at(p.y, oy);
-        for (int ox = xs.first; ox <= xs.last; ++ox) {
-            const Window wx = window_at(p.x, ox);
-            if (reads(wy, in.y) && reads(wx, in.x) && wins(p, in.n, wy, wx, in.y, in.x, in.c))
-                sum += p.r[output_offset(p, in.n, oy, ox, in.c)];
-        }
-    }
+    each_reader(p, in, [&](const Windows &w, int64_t out) {
+        if (wins(p, in, w))
+            sum += p.r[out];
+    });
     p.result[thread_index()] = sum;
 }
 
 __global__ void average_pool_relevance_kernel(Pool p, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place in = place_at(thread_index(), p.y.size, p.x.size, p.channels);
-    const Cover ys = windows_over(p.y, in.y), xs = windows_over(p.x, in.x);
+    const Place in = place_at(thread_index(), input_image(p));
     const float a = p.in[thread_index()];
     float sum = p.add ? p.result[thread_index()] : 0.0f;
-    for (int oy = ys.first; oy <= ys.last; ++oy) {
-        const Window wy = window_at(p.y, oy);
-        for (int ox = xs.first; ox <= xs.last; ++ox) {
-            const Window wx = window_at(p.x, ox);
-            if (reads(wy, in.y) && reads(wx, in.x))
-                sum += a * p.r[output_offset(p, in.n, oy, ox, in.c)] /
-                       average_divisor(p.divisor, p.count_include_pad, wy, wx);
-        }
-    }
+    each_reader(p, in, [&](const Windows &w, int64_t out) {
+        sum += a * p.r[out] / average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
+    });
     p.result[thread_index()] = sum;
 }
 
 // ---- launchers
 
-int64_t input_values(const Pool &p) { return p.n * p.y.size * p.x.size * p.channels; }
+int64_t input_values(const Pool &p) { return p.n * input_image(p).size(); }
 
-int64_t output_values(const Pool &p) { return p.n * p.y.outputs * p.x.outputs * p.channels; }
+int64_t output_values(const Pool &p) { return p.n * output_image(p).size(); }
 
 } // namespace
 

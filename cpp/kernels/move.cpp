@@ -31,25 +31,24 @@ void gather_relevance(const Gather &p, Stream) {
 }
 
 void to_channels_last(const float *in, float *out, int64_t n, Image image, Stream) {
-    const int64_t plane = static_cast<int64_t>(image.height) * image.width;
-    parallel_for(n * image.height, [&](int64_t task) {
-        const float *row =
-            in + task / image.height * image.size() + task % image.height * image.width;
+    const int64_t rows = static_cast<int64_t>(image.depth) * image.height;
+    parallel_for(n * rows, [&](int64_t task) {
+        const float *row = in + task / rows * image.size() + task % rows * image.width;
         float *to = out + task * image.width * image.channels;
         for (int c = 0; c < image.channels; ++c)
             for (int x = 0; x < image.width; ++x)
-                to[static_cast<int64_t>(x) * image.channels + c] = row[c * plane + x];
+                to[static_cast<int64_t>(x) * image.channels + c] = row[c * image.pixels() + x];
     });
 }
 
 void to_channels_first(const float *in, float *out, int64_t n, Image image, Stream) {
-    const int64_t plane = static_cast<int64_t>(image.height) * image.width;
-    parallel_for(n * image.height, [&](int64_t task) {
+    const int64_t rows = static_cast<int64_t>(image.depth) * image.height;
+    parallel_for(n * rows, [&](int64_t task) {
         const float *from = in + task * image.width * image.channels;
-        float *row = out + task / image.height * image.size() + task % image.height * image.width;
+        float *row = out + task / rows * image.size() + task % rows * image.width;
         for (int c = 0; c < image.channels; ++c)
             for (int x = 0; x < image.width; ++x)
-                row[c * plane + x] = from[static_cast<int64_t>(x) * image.channels + c];
+                row[c * image.pixels() + x] = from[static_cast<int64_t>(x) * image.channels + c];
     });
 }
 

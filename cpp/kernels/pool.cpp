@@ -10,34 +10,44 @@ constexpr int strip = 64; // channels that a task owns at most
 
 int64_t strips_of(const Pool &p) { return ceil_div(p.channels, strip); }
 
+Image input_image(const Pool &p) { return {p.z.size, p.y.size, p.x.size, p.channels}; }
+Image output_image(const Pool &p) { return {p.z.outputs, p.y.outputs, p.x.outputs, p.channels}; }
+
+// A window in space.
+struct Windows {
+    Window z, y, x;
+};
+
 // Calls body(input offset of the tap, ordinal of the tap) for the taps of a window, in row order.
 template <class Body>
-[[gnu::always_inline]] inline void each_tap(const Pool &p, Window y, Window x, const Body &body) {
+[[gnu::always_inline]] inline void each_tap(const Pool &p, const Windows &at, const Body &body) {
     int tap = 0;
-    for (int iy = y.begin; iy < y.end; iy += y.step)
-        for (int ix = x.begin; ix < x.end; ix += x.step)
-            body((static_cast<int64_t>(iy) * p.x.size + ix) * p.channels, tap++);
+    for (int z = at.z.begin; z < at.z.end; z += at.z.step)
+        for (int y = at.y.begin; y < at.y.end; y += at.y.step)
+            for (int x = at.x.begin; x < at.x.end; x += at.x.step)
+                body(row_of(input_image(p), 0, {z, y, x}) * p.channels, tap++);
 }
 
-float divisor_of(const Pool &p, const Window &y, const Window &x) {
-    return average_divisor(p.divisor, p.count_include_pad, y, x);
+float divisor_of(const Pool &p, const Windows &at) {
+    return average_divisor(p.divisor, p.count_include_pad, at.z, at.y, at.x);
 }
 
-// Calls body(n, window in y, window in x, offset of the output pixel, first channel, channels).
+// Calls body(offset of the sample's input, windows, offset of the output pixel).
 template <class Body> void each_output_row(const Pool &p, const Body &body) {
-    parallel_for(p.n * p.y.outputs, [&](int64_t task) {
-        const int64_t n = task / p.y.outputs;
-        const Window y = window_at(p.y, static_cast<int>(task % p.y.outputs));
-        for (int ox = 0; ox < p.x.outputs; ++ox)
-            body(n * p.y.size * p.x.size * p.channels, y, window_at(p.x, ox),
-                 (task * p.x.outputs + ox) * p.channels);
+    parallel_for(p.n * p.z.outputs * p.y.outputs, [&](int64_t task) {
+        const auto [n, at, _] = place_at(task, {p.z.outputs, p.y.outputs, 1, 1});
+        Windows windows{window_at(p.z, at.z), window_at(p.y, at.y), {}};
+        for (int x = 0; x < p.x.outputs; ++x) {
+            windows.x = window_at(p.x, x);
+            body(n * input_image(p).size(), windows, (task * p.x.outputs + x) * p.channels);
+        }
     });
 }
 
 void clear(const Pool &p, int64_t n, int first, int count) {
     if (p.add)
         return;
-    const int64_t pixels = static_cast<int64_t>(p.y.size) * p.x.size;
+    const int64_t pixels = input_image(p).pixels();
     for (int64_t i = n * pixels; i < (n + 1) * pixels; ++i)
         for (int c = 0; c < count; ++c)
             p.result[i * p.channels + first + c] = 0.0f;
@@ -51,22 +61,21 @@ template <class Body> void each_window(const Pool &p, const Body &body) {
         const int first = static_cast<int>(task % strips_of(p)) * strip;
         const int count = smaller(strip, p.channels - first);
         clear(p, n, first, count);
-        const int64_t in = n * p.y.size * p.x.size * p.channels + first;
-        for (int oy = 0; oy < p.y.outputs; ++oy)
-            for (int ox = 0; ox < p.x.outputs; ++ox) {
-                const int64_t out =
-                    ((n * p.y.outputs + oy) * p.x.outputs + ox) * p.channels + first;
-                body(in, window_at(p.y, oy), window_at(p.x, ox), out, count);
-            }
+        const int64_t in = n * input_image(p).size() + first;
+        int64_t out = n * output_image(p).size() + first;
+        for (int z = 0; z < p.z.outputs; ++z)
+            for (int y = 0; y < p.y.outputs; ++y)
+                for (int x = 0; x < p.x.outputs; ++x, out += p.channels)
+                    body(in, {window_at(p.z, z), window_at(p.y, y), window_at(p.x, x)}, out, count);
     });
 }
 
 } // namespace
 
 void max_pool(const Pool &p, Stream) {
-    each_output_row(p, [&](int64_t in, Window y, Window x, int64_t out) {
+    each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
         float *best = p.result + out;
-        each_tap(p, y, x, [&](int64_t offset, int tap) {
+        each_tap(p, at, [&](int64_t offset, int tap) {
             const float *a = p.in + in + offset;
             if (tap == 0)
                 for (int c = 0; c < p.channels; ++c)
@@ -79,10 +88,10 @@ void max_pool(const Pool &p, Stream) {
 }
 
 void max_pool_relevance(const Pool &p, Stream) {
-    each_window(p, [&](int64_t in, Window y, Window x, int64_t out, int count) {
+    each_window(p, [&](int64_t in, const Windows &at, int64_t out, int count) {
         float best[strip];
         int winner[strip];
-        each_tap(p, y, x, [&](int64_t offset, int tap) {
+        each_tap(p, at, [&](int64_t offset, int tap) {
             const float *a = p.in + in + offset;
             for (int c = 0; c < count; ++c) { // ties go to the first, as in torch
                 const bool better = tap == 0 || a[c] > best[c];
@@ -90,7 +99,7 @@ void max_pool_relevance(const Pool &p, Stream) {
                 best[c] = better ? a[c] : best[c];
             }
         });
-        each_tap(p, y, x, [&](int64_t offset, int tap) {
+        each_tap(p, at, [&](int64_t offset, int tap) {
             float *r = p.result + in + offset;
             for (int c = 0; c < count; ++c)
                 r[c] += winner[c] == tap ? p.r[out + c] : 0.0f;
@@ -99,12 +108,12 @@ void max_pool_relevance(const Pool &p, Stream) {
 }
 
 void average_pool(const Pool &p, Stream) {
-    each_output_row(p, [&](int64_t in, Window y, Window x, int64_t out) {
+    each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
         float *sum = p.result + out;
-        const float divisor = divisor_of(p, y, x);
+        const float divisor = divisor_of(p, at);
         for (int c = 0; c < p.channels; ++c)
             sum[c] = 0.0f;
-        each_tap(p, y, x, [&](int64_t offset, int) {
+        each_tap(p, at, [&](int64_t offset, int) {
             const float *a = p.in + in + offset;
             for (int c = 0; c < p.channels; ++c)
                 sum[c] += a[c];
@@ -115,9 +124,9 @@ void average_pool(const Pool &p, Stream) {
 }
 
 void average_pool_relevance(const Pool &p, Stream) {
-    each_window(p, [&](int64_t in, Window y, Window x, int64_t out, int count) {
-        const float divisor = divisor_of(p, y, x);
-        each_tap(p, y, x, [&](int64_t offset, int) {
+    each_window(p, [&](int64_t in, const Windows &at, int64_t out, int count) {
+        const float divisor = divisor_of(p, at);
+        each_tap(p, at, [&](int64_t offset, int) {
             const float *a = p.in + in + offset;
             float *r = p.result + in + offset;
             for (int c = 0; c < count; ++c)

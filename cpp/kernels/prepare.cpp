@@ -24,24 +24,23 @@ float transformed(Transform transform, float x, float minus) {
 } // namespace
 
 void prepare(const Prepare &p, Stream) {
-    const int width = p.left + p.image.width + p.right;
-    const int height = p.top + p.image.height + p.bottom;
+    const int depth = p.before.z + p.image.depth + p.after.z;
+    const int height = p.before.y + p.image.height + p.after.y;
+    const int width = p.before.x + p.image.width + p.after.x;
     const int channels = p.image.channels;
-    parallel_for(p.n * height, [&](int64_t task) {
-        const int64_t n = task / height;
-        const int y = static_cast<int>(task % height) - p.top;
+    parallel_for(p.n * depth * height, [&](int64_t task) {
+        auto [n, at, _] = place_at(task, {depth, height, 1, 1});
+        at.z -= p.before.z;
+        at.y -= p.before.y;
         float *out = p.out + task * width * channels;
-        const bool real = y >= 0 && y < p.image.height;
         for (int x = 0; x < width; ++x, out += channels) {
-            const int column = x - p.left;
-            if (!real || column < 0 || column >= p.image.width) {
+            at.x = x - p.before.x;
+            if (!inside(p.image, at)) {
                 for (int c = 0; c < channels; ++c)
                     out[c] = 0.0f;
                 continue;
             }
-            const float *in =
-                p.x ? p.x + ((n * p.image.height + y) * p.image.width + column) * channels
-                    : nullptr;
+            const float *in = p.x ? p.x + row_of(p.image, n, at) * channels : nullptr;
             for (int c = 0; c < channels; ++c)
                 out[c] = transformed(p.transform, in ? in[c] : 0.0f, p.minus ? p.minus[c] : 0.0f);
         }

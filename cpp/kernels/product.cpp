@@ -25,22 +25,25 @@ struct Places {
     Places(const TapGrid &grid, int64_t first, int rows) {
         const int tiles = ceil_div(rows, tile_rows);
         taps = new int64_t[static_cast<int64_t>(tiles) * grid.tap_count * tile_rows];
+        auto [n, at, _] = place_at(first, {grid.size.z, grid.size.y, grid.size.x, 1});
         for (int i = 0; i < tiles * tile_rows; ++i) {
-            // pixels beyond the last repeat it; their results are not stored
-            const int64_t pixel = first + smaller(i, rows - 1);
-            const int x = static_cast<int>(pixel % grid.width);
-            const int y = static_cast<int>(pixel / grid.width % grid.height);
-            const int64_t n = pixel / grid.width / grid.height;
-            row[i] = (n * grid.to.height + y * grid.out_step_y + grid.out_y) * grid.to.width +
-                     x * grid.out_step_x + grid.out_x;
+            row[i] = row_of(grid.to, n, moved(at, grid.out_step, grid.out));
             int64_t *out = taps + (i / tile_rows) * grid.tap_count * tile_rows + i % tile_rows;
             for (int t = 0; t < grid.tap_count; ++t, out += tile_rows) {
-                const int sy = y * grid.step_y + grid.taps[t].y;
-                const int sx = x * grid.step_x + grid.taps[t].x;
-                const bool inside =
-                    sy >= 0 && sy < grid.from.height && sx >= 0 && sx < grid.from.width;
-                const int64_t from = (n * grid.from.height + sy) * grid.from.width + sx;
-                *out = inside ? from * grid.from.channels : outside;
+                const Pixel from = moved(at, grid.step, grid.taps[t]);
+                *out = inside(grid.from, from) ? row_of(grid.from, n, from) * grid.from.channels
+                                               : outside;
+            }
+            // places beyond the last pixel repeat it; their results are not stored
+            if (i + 1 < rows && ++at.x == grid.size.x) {
+                at.x = 0;
+                if (++at.y == grid.size.y) {
+                    at.y = 0;
+                    if (++at.z == grid.size.z) {
+                        at.z = 0;
+                        ++n;
+                    }
+                }
             }
         }
     }
@@ -149,7 +152,7 @@ void run_product(const Product &p, bool depthwise) {
     const int groups = depthwise ? 1 : p.grid.groups;
     const int out = p.grid.to.channels / groups;
     const int panels = panels_of(out);
-    const int64_t pixels = p.n * p.grid.height * p.grid.width;
+    const int64_t pixels = p.n * p.grid.size.z * p.grid.size.y * p.grid.size.x;
     const int64_t blocks = (pixels + block_rows - 1) / block_rows;
     const int panel_blocks = ceil_div(panels, block_panels);
     const int64_t per_panel = static_cast<int64_t>(p.grid.tap_count) * p.run * panel;

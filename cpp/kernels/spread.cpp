@@ -22,22 +22,16 @@ void group_sums(const float *share, int64_t rows, int channels, int groups, floa
 void spread(const Spread &p, Stream) {
     const TapGrid &grid = p.grid;
     const int channels = grid.to.channels / grid.groups;
-    parallel_for(p.n * grid.height, [&](int64_t task) {
-        const int64_t n = task / grid.height;
-        const int y = static_cast<int>(task % grid.height);
-        for (int x = 0; x < grid.width; ++x) {
-            const int64_t row =
-                (n * grid.to.height + y * grid.out_step_y + grid.out_y) * grid.to.width +
-                x * grid.out_step_x + grid.out_x;
+    parallel_for(p.n * grid.size.z * grid.size.y, [&](int64_t task) {
+        auto [n, at, _] = place_at(task, {grid.size.z, grid.size.y, 1, 1});
+        for (at.x = 0; at.x < grid.size.x; ++at.x) {
+            const int64_t row = row_of(grid.to, n, moved(at, grid.out_step, grid.out));
             for (int g = 0; g < grid.groups; ++g) {
                 float sum = 0.0f;
                 for (int t = 0; t < grid.tap_count; ++t) {
-                    const int sy = y * grid.step_y + grid.taps[t].y;
-                    const int sx = x * grid.step_x + grid.taps[t].x;
-                    if (sy >= 0 && sy < grid.from.height && sx >= 0 && sx < grid.from.width)
-                        sum += p.sums[((n * grid.from.height + sy) * grid.from.width + sx) *
-                                          grid.groups +
-                                      g];
+                    const Pixel from = moved(at, grid.step, grid.taps[t]);
+                    if (inside(grid.from, from))
+                        sum += p.sums[row_of(grid.from, n, from) * grid.groups + g];
                 }
                 float *out = p.out + row * grid.to.channels + g * channels;
                 for (int c = 0; c < channels; ++c)

@@ -16,7 +16,7 @@ int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 } // namespace
 
-Linear::Linear(const Kernels &kernels, const Conv2d &conv, bool transposed,
+Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
                const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
                const Surroundings &around, std::vector<float> low, std::vector<float> high)
     : conv_(conv), transposed_(transposed), in_(transposed ? conv.to : conv.from),
@@ -26,7 +26,7 @@ Linear::Linear(const Kernels &kernels, const Conv2d &conv, bool transposed,
         throw std::invalid_argument("groups must divide the channels of input and output.");
     if (static_cast<int64_t>(weights.size()) != static_cast<int64_t>(conv.to.channels) *
                                                     (conv.from.channels / conv.groups) *
-                                                    conv.kernel_y * conv.kernel_x)
+                                                    conv.kernel.z * conv.kernel.y * conv.kernel.x)
         throw std::invalid_argument("weight does not fit the layer's geometry.");
     if (!bias_.empty() && static_cast<int>(bias_.size()) != out_.channels)
         throw std::invalid_argument("bias must have one value per output channel.");
@@ -35,8 +35,8 @@ Linear::Linear(const Kernels &kernels, const Conv2d &conv, bool transposed,
         throw std::invalid_argument("low and high must have one value per input channel.");
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
-    merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel_x > 1 &&
-              conv.dilation_x == 1;
+    merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
+              conv.dilation.x == 1;
     zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
     message_bias_ = bias_;
     if (rule.kind == RuleKind::w_square)
@@ -137,10 +137,11 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
                             const std::vector<Version> &needed) const {
     const int to = conv_.to.channels / conv_.groups, from = conv_.from.channels / conv_.groups;
     const int read = of_adjoint ? to : from, written = of_adjoint ? from : to;
-    const auto weight_at = [&](int g, int r, int w, const Tap &tap) {
+    const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
+    const auto weight_at = [&](int g, int r, int w, const Pixel &tap) {
         const int64_t row = static_cast<int64_t>(g) * to + (of_adjoint ? r : w);
-        const int64_t at = (row * from + (of_adjoint ? w : r)) * conv_.kernel_y + tap.y;
-        return weights[static_cast<size_t>(at * conv_.kernel_x + tap.x)];
+        const int64_t at = row_of(kernel, row * from + (of_adjoint ? w : r), tap);
+        return weights[static_cast<size_t>(at)];
     };
     Packed packed{phase, read, {}};
     const int taps = static_cast<int>(phase.taps.size());
@@ -149,12 +150,12 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
         plain.reserve(static_cast<size_t>(conv_.groups) * phase.taps.size() *
                       static_cast<size_t>(read * written));
         if (depthwise_)
-            for (const Tap &tap : phase.kernel)
+            for (const Pixel &tap : phase.kernel)
                 for (int g = 0; g < conv_.groups; ++g)
                     plain.push_back(version_of(version, weight_at(g, 0, 0, tap)));
         else
             for (int g = 0; g < conv_.groups; ++g)
-                for (const Tap &tap : phase.kernel)
+                for (const Pixel &tap : phase.kernel)
                     for (int r = 0; r < read; ++r)
                         for (int w = 0; w < written; ++w)
                             plain.push_back(version_of(version, weight_at(g, r, w, tap)));
@@ -169,12 +170,14 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
 
 // One tap for a whole row of the kernel: the packed weights are in that order already.
 void Linear::merge(Packed &packed) const {
-    packed.run *= conv_.kernel_x;
+    packed.run *= conv_.kernel.x;
     packed.phase.taps.clear();
-    for (int ky = 0; ky < conv_.kernel_y; ++ky)
-        packed.phase.taps.push_back({ky * conv_.dilation_y, 0});
-    packed.phase.grid.from.height += conv_.top + conv_.bottom;
-    packed.phase.grid.from.width += conv_.left + conv_.right;
+    each_pixel({conv_.kernel.z, conv_.kernel.y, 1},
+               [&](const Pixel &k) { packed.phase.taps.push_back(moved(k, conv_.dilation, {})); });
+    Image &from = packed.phase.grid.from;
+    from.depth += conv_.before.z + conv_.after.z;
+    from.height += conv_.before.y + conv_.after.y;
+    from.width += conv_.before.x + conv_.after.x;
 }
 
 void Linear::plan_scratch() {
@@ -196,8 +199,7 @@ void Linear::plan_scratch() {
     padded_second_at_ = take(merged_ && two_sources, padded_size_);
     negative_at_ = take(needs_negative_part(), out_.size());
     share_at_ = take(distribute, out_.size());
-    sums_at_ = take(distribute || rule_.kind == RuleKind::flat,
-                    static_cast<int64_t>(out_.height) * out_.width * conv_.groups);
+    sums_at_ = take(distribute || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
 }
 
 // ---- products ----------------------------------------------------------------------------------
@@ -207,8 +209,7 @@ const float *Linear::padded(const Run &run, const float *x, int64_t scratch_at) 
     if (!merged_)
         return x;
     float *out = run.scratch(scratch_at);
-    run.kernels.prepare({Transform::copy, run.n, in_, conv_.top, conv_.bottom, conv_.left,
-                         conv_.right, x, nullptr, out},
+    run.kernels.prepare({Transform::copy, run.n, in_, conv_.before, conv_.after, x, nullptr, out},
                         run.stream);
     return out;
 }
@@ -216,8 +217,14 @@ const float *Linear::padded(const Run &run, const float *x, int64_t scratch_at) 
 const float *Linear::transformed(const Run &run, Transform transform,
                                  const std::vector<float> &minus, int64_t scratch_at) const {
     float *out = run.scratch(scratch_at);
-    run.kernels.prepare({transform, run.n, in_, 0, 0, 0, 0, run.value(inputs[0]),
-                         minus.empty() ? nullptr : minus.data(), out},
+    run.kernels.prepare({transform,
+                         run.n,
+                         in_,
+                         {},
+                         {},
+                         run.value(inputs[0]),
+                         minus.empty() ? nullptr : minus.data(),
+                         out},
                         run.stream);
     return out;
 }
@@ -276,8 +283,8 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
 
 void Linear::spread(const Run &run, const float *share, bool add) const {
     float *sums = run.scratch(sums_at_);
-    run.kernels.group_sums(share, run.n * out_.height * out_.width, out_.channels, conv_.groups,
-                           sums, run.stream);
+    run.kernels.group_sums(share, run.n * out_.pixels(), out_.channels, conv_.groups, sums,
+                           run.stream);
     for (const Packed &packed : backward_) {
         TapGrid grid = product_of(packed, run.n).grid;
         run.kernels.spread({grid, run.n, sums, run.relevance(inputs[0]), add}, run.stream);
@@ -289,11 +296,9 @@ void Linear::spread(const Run &run, const float *share, bool add) const {
 std::vector<float> Linear::square_sums(const Kernels &kernels) const {
     std::vector<float> sums(static_cast<size_t>(out_.size()));
     std::vector<float> ones(static_cast<size_t>(std::max(in_.size(), padded_size_)) + 256);
-    Prepare border{Transform::one, 1, in_, 0, 0, 0, 0, nullptr, nullptr, ones.data()};
-    if (merged_) {
-        border.top = conv_.top, border.bottom = conv_.bottom;
-        border.left = conv_.left, border.right = conv_.right;
-    }
+    Prepare border{Transform::one, 1, in_, {}, {}, nullptr, nullptr, ones.data()};
+    if (merged_)
+        border.before = conv_.before, border.after = conv_.after;
     kernels.prepare(border, nullptr);
     for (const Packed &packed : forward_) {
         Product p = product_of(packed, 1);
@@ -326,9 +331,7 @@ bool Linear::needs_output() const {
     return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma;
 }
 
-int64_t Linear::absorbed_pairs() const {
-    return static_cast<int64_t>(out_.height) * out_.width * chunks_;
-}
+int64_t Linear::absorbed_pairs() const { return out_.pixels() * chunks_; }
 
 Message Linear::message_of(const Run &run) const {
     Message m;
@@ -338,7 +341,7 @@ Message Linear::message_of(const Run &run) const {
         m.s_neg = run.scratch(negative_at_);
     if (rule_.kind == RuleKind::w_square) {
         m.z = square_sums_.data();
-        m.period = static_cast<int64_t>(out_.height) * out_.width;
+        m.period = out_.pixels();
     } else if (needs_output()) {
         m.z = run.value(output);
     }
@@ -366,7 +369,7 @@ void Linear::relevance(const Run &run) const {
 
 // epsilon, w_square, flat: the sums are known, one message.
 void Linear::relevance_single(const Run &run) const {
-    const int64_t rows = run.n * out_.height * out_.width;
+    const int64_t rows = run.n * out_.pixels();
     run.kernels.message(message_of(run), rows, out_.channels, run.stream);
     const float *s = run.relevance(output);
     const bool add = run.adds(0);

@@ -19,11 +19,11 @@ struct Surroundings {
 
 class Linear final : public Step {
   public:
-    // weights [conv.to.channels][conv.from.channels / groups][kernel_y][kernel_x]; bias: one for
-    // each output channel, or empty; low, high: one for each input channel under z_box. A
+    // weights [conv.to.channels][conv.from.channels / groups][kernel]; bias: one for each output
+    // channel, or empty; low, high: one for each input channel under z_box. A
     // transposed layer is the adjoint of conv: its input is conv.to. Throws std::invalid_argument
     // where sizes disagree.
-    Linear(const Kernels &kernels, const Conv2d &conv, bool transposed,
+    Linear(const Kernels &kernels, const Conv &conv, bool transposed,
            const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
            const Surroundings &around, std::vector<float> low, std::vector<float> high);
 
@@ -79,7 +79,7 @@ class Linear final : public Step {
     void relevance_split(const Run &run) const;
     void relevance_z_box(const Run &run) const;
 
-    Conv2d conv_;
+    Conv conv_;
     bool transposed_;
     Image in_, out_;
     std::vector<float> bias_;
@@ -91,7 +91,7 @@ class Linear final : public Step {
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
-    std::vector<float> fan_in_;       // [out.height * out.width] real inputs of each neuron
+    std::vector<float> fan_in_;       // [pixels of out]  real inputs of each neuron
     std::vector<float> square_sums_;  // [out] w_square's denominators
     std::vector<float> message_bias_; // the bias, or its square for w_square
 

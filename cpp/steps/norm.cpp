@@ -16,14 +16,8 @@ BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> sca
 }
 
 Affine BatchNorm::arguments(const Run &run) const {
-    return {run.n * image_.height * image_.width,
-            image_.channels,
-            run.value(inputs[0]),
-            scale_.data(),
-            shift_.data(),
-            nullptr,
-            run.value(output),
-            false};
+    return {run.n * image_.pixels(), image_.channels, run.value(inputs[0]), scale_.data(),
+            shift_.data(),           nullptr,         run.value(output),    false};
 }
 
 void BatchNorm::forward(const Run &run) const { run.kernels.affine(arguments(run), run.stream); }

@@ -8,6 +8,7 @@ Pool arguments(const Run &run, const Step &step, const PoolGeometry &of) {
     Pool p{};
     p.n = run.n;
     p.channels = of.channels;
+    p.z = of.z;
     p.y = of.y;
     p.x = of.x;
     p.count_include_pad = of.count_include_pad;
@@ -25,7 +26,9 @@ Pool relevance_arguments(const Run &run, const Step &step, const PoolGeometry &o
     return p;
 }
 
-Image output_image(const PoolGeometry &of) { return {of.y.outputs, of.x.outputs, of.channels}; }
+Image output_image(const PoolGeometry &of) {
+    return {of.z.outputs, of.y.outputs, of.x.outputs, of.channels};
+}
 
 } // namespace
 

@@ -6,7 +6,7 @@
 namespace relprop {
 
 struct PoolGeometry {
-    PoolAxis y, x;
+    PoolAxis z, y, x;
     int channels;
     bool count_include_pad = true;
     int divisor = 0;

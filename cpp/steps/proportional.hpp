@@ -13,9 +13,7 @@ class Proportional : public Step {
 
     bool needs_inputs() const override { return true; }
     bool needs_output() const override { return true; }
-    int64_t absorbed_pairs() const override {
-        return static_cast<int64_t>(image_.height) * image_.width * chunks_;
-    }
+    int64_t absorbed_pairs() const override { return image_.pixels() * chunks_; }
 
   protected:
     // Turns the output's relevance into s = R / stab(z), books what is absorbed, and returns s.
@@ -28,7 +26,7 @@ class Proportional : public Step {
         m.bias = bias;
         m.absorbed = run.absorbed();
         m.chunks = chunks_;
-        run.kernels.message(m, run.n * image_.height * image_.width, image_.channels, run.stream);
+        run.kernels.message(m, run.n * image_.pixels(), image_.channels, run.stream);
         run.book_absorbed();
         return m.r;
     }

@@ -9,7 +9,7 @@ Interpolation::Interpolation(const Kernels &kernels, Image result, int64_t from_
                              std::vector<int32_t> index, std::vector<float> weight, float epsilon)
     : Proportional(kernels, result, epsilon), from_rows_(from_rows), index_(std::move(index)),
       weight_(std::move(weight)) {
-    const size_t rows = static_cast<size_t>(result.height) * static_cast<size_t>(result.width);
+    const size_t rows = static_cast<size_t>(result.pixels());
     if (index_.empty() || index_.size() != weight_.size() || index_.size() % rows != 0)
         throw std::invalid_argument(
             "index and weight must have the same taps for each output row.");
@@ -19,7 +19,7 @@ Interpolation::Interpolation(const Kernels &kernels, Image result, int64_t from_
 }
 
 Resample Interpolation::arguments(const Run &run) const {
-    const int64_t rows = static_cast<int64_t>(image_.height) * image_.width;
+    const int64_t rows = image_.pixels();
     const int taps = static_cast<int>(static_cast<int64_t>(index_.size()) / rows);
     return {run.n,          from_rows_,           rows,    image_.channels,   taps, index_.data(),
             weight_.data(), run.value(inputs[0]), nullptr, run.value(output), false};

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -25,17 +26,21 @@
 namespace relprop {
 namespace {
 
-using Extent = std::tuple<int, int, int>; // height, width, channels
-using Pair = std::tuple<int, int>;
-using Sides = std::tuple<int, int, int, int>; // top, bottom, left, right
+using Extent = std::tuple<int, int, int, int>;   // depth, height, width, channels
+using Triple = std::tuple<int, int, int>;        // one for each of depth, height and width
+using Sides = std::array<std::array<int, 2>, 3>; // before and after, for each of them
 
 Image image_of(const Extent &extent) {
-    const auto [height, width, channels] = extent;
-    if (height < 1 || width < 1 || channels < 1)
-        throw std::invalid_argument("image must have a positive height, width and channels.");
-    if (static_cast<int64_t>(height) * width > std::numeric_limits<int32_t>::max() / channels)
-        throw std::invalid_argument("image must hold fewer than 2^31 values.");
-    return {height, width, channels};
+    const auto [depth, height, width, channels] = extent;
+    int64_t size = 1;
+    for (int axis : {depth, height, width, channels}) {
+        if (axis < 1)
+            throw std::invalid_argument("image must be positive along every axis.");
+        size *= axis;
+        if (size > std::numeric_limits<int32_t>::max())
+            throw std::invalid_argument("image must hold fewer than 2^31 values.");
+    }
+    return {depth, height, width, channels};
 }
 
 // Every tensor that a step reads, checked to exist and, but for -1, to have the size it expects.
@@ -49,9 +54,11 @@ void check_input(const Plan &plan, int input, int64_t size) {
                                     ".");
 }
 
-void check_positive(const char *name, const Pair &pair) {
-    if (std::get<0>(pair) < 1 || std::get<1>(pair) < 1)
+Pixel positive(const char *name, const Triple &of) {
+    const auto [z, y, x] = of;
+    if (z < 1 || y < 1 || x < 1)
         throw std::invalid_argument(std::string(name) + " must be >= 1.");
+    return {z, y, x};
 }
 
 int add_input(Plan &plan, const Extent &image, bool channels_first) {
@@ -73,28 +80,30 @@ int windows(int size, int kernel, int stride, int before, int after, int dilatio
 
 // A convolution from `from` to `to`, or where `transposed` its adjoint, which reads `to`.
 int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, const py::array &weight,
-               const py::object &bias, const Pair &stride, const Sides &padding,
-               const Pair &dilation, int groups, const Rule &rule, bool transposed, bool blocks,
+               const py::object &bias, const Triple &stride, const Sides &padding,
+               const Triple &dilation, int groups, const Rule &rule, bool transposed, bool blocks,
                bool input_nonnegative, bool supported,
                std::optional<std::tuple<float, float>> clamp, const py::object &low,
                const py::object &high, bool channels_first) {
-    check_positive("stride", stride);
-    check_positive("dilation", dilation);
-    if (weight.ndim() != 4 || groups < 1)
-        throw std::invalid_argument("weight must have 4 axes and groups must be >= 1.");
-    Conv2d conv;
+    if (weight.ndim() != 5 || groups < 1)
+        throw std::invalid_argument("weight must have 5 axes and groups must be >= 1.");
+    Conv conv;
     conv.from = image_of(from);
     conv.to = image_of(to);
-    conv.kernel_y = static_cast<int>(weight.shape(2));
-    conv.kernel_x = static_cast<int>(weight.shape(3));
-    std::tie(conv.stride_y, conv.stride_x) = stride;
-    std::tie(conv.top, conv.bottom, conv.left, conv.right) = padding;
-    std::tie(conv.dilation_y, conv.dilation_x) = dilation;
+    conv.kernel = {static_cast<int>(weight.shape(2)), static_cast<int>(weight.shape(3)),
+                   static_cast<int>(weight.shape(4))};
+    conv.stride = positive("stride", stride);
+    conv.dilation = positive("dilation", dilation);
+    conv.before = {padding[0][0], padding[1][0], padding[2][0]};
+    conv.after = {padding[0][1], padding[1][1], padding[2][1]};
     conv.groups = groups;
-    if (conv.to.height != windows(conv.from.height, conv.kernel_y, conv.stride_y, conv.top,
-                                  conv.bottom, conv.dilation_y, false) ||
-        conv.to.width != windows(conv.from.width, conv.kernel_x, conv.stride_x, conv.left,
-                                 conv.right, conv.dilation_x, false))
+    const auto outputs = [&conv](int Image::*size, int Pixel::*axis) {
+        return windows(conv.from.*size, conv.kernel.*axis, conv.stride.*axis, conv.before.*axis,
+                       conv.after.*axis, conv.dilation.*axis, false);
+    };
+    if (conv.to.depth != outputs(&Image::depth, &Pixel::z) ||
+        conv.to.height != outputs(&Image::height, &Pixel::y) ||
+        conv.to.width != outputs(&Image::width, &Pixel::x))
         throw std::invalid_argument("to_image does not follow from from_image and the geometry.");
     const Image in = transposed ? conv.to : conv.from, out = transposed ? conv.from : conv.to;
     check_input(plan, input, in.size());
@@ -110,15 +119,6 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
-PoolAxis axis_of(int size, int outputs, int kernel, int stride, int before, int after, int dilation,
-                 bool ceil_mode, bool adaptive) {
-    if (outputs < 1 ||
-        (!adaptive && outputs != windows(size, kernel, stride, before, after, dilation, ceil_mode)))
-        throw std::invalid_argument(
-            "the output's image does not follow from the input's and the geometry.");
-    return {size, outputs, kernel, stride, before, after, dilation, adaptive};
-}
-
 // A maximum over padding alone would be no number.
 bool every_window_is_real(const PoolAxis &axis) {
     for (int output = 0; output < axis.outputs; ++output) {
@@ -130,24 +130,31 @@ bool every_window_is_real(const PoolAxis &axis) {
 }
 
 int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from, const Extent &to,
-             const Pair &kernel, const Pair &stride, const Sides &padding, const Pair &dilation,
-             bool ceil_mode, bool adaptive, bool count_include_pad, int divisor, float epsilon,
-             bool blocks) {
-    check_positive("kernel", kernel);
-    check_positive("stride", stride);
-    check_positive("dilation", dilation);
+             const Triple &kernel, const Triple &stride, const Sides &padding,
+             const Triple &dilation, bool ceil_mode, bool adaptive, bool count_include_pad,
+             int divisor, float epsilon, bool blocks) {
     const Image in = image_of(from), out = image_of(to);
     check_input(plan, input, in.size());
     if (in.channels != out.channels)
         throw std::invalid_argument("pooling keeps the number of channels.");
-    const auto [top, bottom, left, right] = padding;
     PoolGeometry geometry;
-    geometry.y = axis_of(in.height, out.height, std::get<0>(kernel), std::get<0>(stride), top,
-                         bottom, std::get<0>(dilation), ceil_mode, adaptive);
-    geometry.x = axis_of(in.width, out.width, std::get<1>(kernel), std::get<1>(stride), left, right,
-                         std::get<1>(dilation), ceil_mode, adaptive);
+    const Pixel size = positive("kernel", kernel), pace = positive("stride", stride),
+                apart = positive("dilation", dilation);
+    const auto axis_of = [&](int Image::*along, int Pixel::*axis, const std::array<int, 2> &pads) {
+        const PoolAxis of{in.*along, out.*along, size.*axis,  pace.*axis,
+                          pads[0],   pads[1],    apart.*axis, adaptive};
+        if (!adaptive && of.outputs != windows(of.size, of.kernel, of.stride, of.pad_before,
+                                               of.pad_after, of.dilation, ceil_mode))
+            throw std::invalid_argument(
+                "the output's image does not follow from the input's and the geometry.");
+        return of;
+    };
+    geometry.z = axis_of(&Image::depth, &Pixel::z, padding[0]);
+    geometry.y = axis_of(&Image::height, &Pixel::y, padding[1]);
+    geometry.x = axis_of(&Image::width, &Pixel::x, padding[2]);
     if (kind != "average" &&
-        !(every_window_is_real(geometry.y) && every_window_is_real(geometry.x)))
+        !(every_window_is_real(geometry.z) && every_window_is_real(geometry.y) &&
+          every_window_is_real(geometry.x)))
         throw std::invalid_argument("padding must leave every window a real input to choose.");
     geometry.channels = in.channels;
     geometry.count_include_pad = count_include_pad;
@@ -169,13 +176,12 @@ int add_resample(Plan &plan, int input, const py::array &index, const py::array 
                  const Extent &to, float epsilon, bool blocks) {
     const Image out = image_of(to);
     const Image in = plan.tensor(input).image;
-    const int64_t rows = static_cast<int64_t>(out.height) * out.width;
+    const int64_t rows = out.pixels();
     const int64_t taps = index.ndim() == 2 ? index.shape(1) : 0;
     if (in.channels != out.channels)
         throw std::invalid_argument("resampling keeps the number of channels.");
     const int32_t *places = read<int32_t>(index, "index", {rows, taps});
-    auto step = std::make_unique<Interpolation>(plan.kernels(), out,
-                                                static_cast<int64_t>(in.height) * in.width,
+    auto step = std::make_unique<Interpolation>(plan.kernels(), out, in.pixels(),
                                                 std::vector<int32_t>(places, places + rows * taps),
                                                 copy(weight, "weight", {rows, taps}), epsilon);
     return plan.add_step(std::move(step), {input}, {out, true}, blocks);
@@ -283,7 +289,7 @@ int add_embedding(Plan &plan, int input, const py::array &weight, bool blocks) {
         throw std::invalid_argument("the output must hold fewer than 2^31 values.");
     auto step =
         std::make_unique<Embedding>(ids, features, copy(weight, "weight", shape_of(weight)));
-    const Image out = {1, static_cast<int>(ids), static_cast<int>(features)};
+    const Image out = {1, 1, static_cast<int>(ids), static_cast<int>(features)};
     return plan.add_step(std::move(step), {input}, {out, false}, blocks);
 }
 
@@ -367,7 +373,7 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
 void register_plan(py::module_ &module) {
     using namespace pybind11::literals;
     py::class_<Plan>(module, "Plan",
-                     "A network compiled to steps; images are (height, width, channels).")
+                     "A network compiled to steps; images are (depth, height, width, channels).")
         .def(py::init([] { return std::make_unique<Plan>(cpu_kernels()); }))
         .def("input", add_input, "image"_a, "channels_first"_a)
         .def("linear", add_linear, "input"_a, "from_image"_a, "to_image"_a, "weight"_a, "bias"_a,

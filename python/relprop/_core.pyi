@@ -13,6 +13,10 @@ def instruction_set() -> str: ...
 def threads() -> int: ...
 def set_threads(count: int) -> None: ...
 
+_Extent = tuple[int, int, int, int]  # depth, height, width, channels
+_Triple = tuple[int, int, int]  # for depth, height, width
+_Sides = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # before and after, for each
+
 class Rule:
     def __init__(
         self,
@@ -33,17 +37,17 @@ class Plan:
     def tensors(self) -> int: ...
     @property
     def arena_per_sample(self) -> int: ...
-    def input(self, image: tuple[int, int, int], channels_first: bool) -> int: ...
+    def input(self, image: _Extent, channels_first: bool) -> int: ...
     def linear(
         self,
         input: int,
-        from_image: tuple[int, int, int],
-        to_image: tuple[int, int, int],
+        from_image: _Extent,
+        to_image: _Extent,
         weight: NDArray[np.float32],
         bias: NDArray[np.float32] | None,
-        stride: tuple[int, int],
-        padding: tuple[int, int, int, int],
-        dilation: tuple[int, int],
+        stride: _Triple,
+        padding: _Sides,
+        dilation: _Triple,
         groups: int,
         rule: Rule,
         *,
@@ -60,13 +64,13 @@ class Plan:
         self,
         kind: str,
         input: int,
-        from_image: tuple[int, int, int],
-        to_image: tuple[int, int, int],
+        from_image: _Extent,
+        to_image: _Extent,
         *,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int, int, int],
-        dilation: tuple[int, int],
+        kernel: _Triple,
+        stride: _Triple,
+        padding: _Sides,
+        dilation: _Triple,
         ceil_mode: bool,
         adaptive: bool,
         count_include_pad: bool,
@@ -79,7 +83,7 @@ class Plan:
         input: int,
         index: NDArray[np.int32],
         weight: NDArray[np.float32],
-        to_image: tuple[int, int, int],
+        to_image: _Extent,
         epsilon: float,
         blocks: bool,
     ) -> int: ...
@@ -90,7 +94,7 @@ class Plan:
         self,
         inputs: Sequence[int],
         outer: int,
-        to_image: tuple[int, int, int],
+        to_image: _Extent,
         channels_first: bool,
         blocks: bool,
     ) -> int: ...
@@ -118,15 +122,13 @@ class Plan:
     def clip(self, input: int, low: float, high: float, blocks: bool) -> int: ...
     def prelu(self, input: int, slope: NDArray[np.float32], blocks: bool) -> int: ...
     def embedding(self, input: int, weight: NDArray[np.float32], blocks: bool) -> int: ...
-    def constant(
-        self, value: NDArray[np.float32], image: tuple[int, int, int], channels_first: bool
-    ) -> int: ...
+    def constant(self, value: NDArray[np.float32], image: _Extent, channels_first: bool) -> int: ...
     def move(
         self,
         input: int,
         index: NDArray[np.int32],
         value: float,
-        to_image: tuple[int, int, int],
+        to_image: _Extent,
         channels_first: bool,
         blocks: bool,
     ) -> int: ...

@@ -1,8 +1,7 @@
 """Compiles a Graph and its rules to a Plan of the core.
 
-Images are (height, width, channels) in the core and (channels, height, width) in the Graph;
-tensors of other ranks keep their order. A ReLU is fused into the layer before it where the
-rules allow it.
+How the core stores each tensor is decided in ``layouts.py``. A ReLU is fused into the layer
+before it where the rules allow it.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +44,16 @@ from relprop.graph import (
     Permute,
     PReLU,
     Reshape,
-    Shape,
     Sizes,
     Slice,
     UpsampleBilinear2d,
     UpsampleNearest2d,
     clip_bounds,
 )
+from relprop.layouts import Extent, Layout, layouts
 from relprop.signs import nonnegative, supported
 
-Extent = tuple[int, int, int]
+_Setting = TypeVar("_Setting", int, Pair)
 
 
 @dataclass(frozen=True)
@@ -92,27 +91,6 @@ def _alive(graph: Graph) -> Graph:
     return Graph({node.name: node for node in graph if node.name in wanted}, graph.output)
 
 
-def extent_of(shape: Shape) -> Extent:
-    """Height, width and channels under which the core stores a tensor."""
-    if len(shape) == 3:
-        return shape[1], shape[2], shape[0]
-    return 1, math.prod(shape[:-1]), shape[-1] if shape else 1
-
-
-def _places(shape: Shape) -> NDArray[np.int64]:
-    """For each element of a tensor, in the Graph's order, its place in the core's memory."""
-    places: NDArray[np.int64] = np.arange(math.prod(shape))
-    if len(shape) == 3:
-        places = places.reshape(shape[1], shape[2], shape[0]).transpose(2, 0, 1)
-    return places.reshape(shape)
-
-
-def _stored(values: NDArray[Any]) -> NDArray[Any]:
-    """Values of the Graph's order in the core's order, flat."""
-    in_order = values.transpose(1, 2, 0) if values.ndim == 3 else values
-    return in_order.ravel()
-
-
 @dataclass
 class _Lowering:
     graph: Graph
@@ -126,12 +104,14 @@ class _Lowering:
         self.nonnegative = nonnegative(self.graph)
         self.supported = supported(self.graph, self.rules)
         self.readers = self.graph.consumers()
+        self.layouts = layouts(self.graph)
 
     def lower(self) -> Compiled:
         # The plan's first tensor is its input; constants may come before it in the graph.
         source = self.graph.input
+        layout = self.layouts[source.name]
         self.tensors[source.name] = self.plan.input(
-            extent_of(source.shape), channels_first=len(source.shape) == 3
+            layout.extent, channels_first=layout.channels_last
         )
         for node in self.graph:
             if isinstance(node.operator, Input) or node.name in self.tensors:
@@ -165,26 +145,26 @@ class _Lowering:
         source: int,
         index: NDArray[np.int64],
         value: float,
-        shape: Shape,
+        layout: Layout,
         blocks: bool = False,
     ) -> int:
-        """Values of ``source`` taken from ``index`` (of ``shape``, -1 for ``value``)."""
+        """Values of ``source`` taken from ``index`` (shaped as the result, -1 for ``value``)."""
         return self.plan.move(
             source,
-            _stored(index).astype(np.int32),
+            layout.stored(index).astype(np.int32),
             value,
-            extent_of(shape),
-            channels_first=len(shape) == 3,
+            layout.extent,
+            channels_first=layout.channels_last,
             blocks=blocks,
         )
 
     def broadcast(self, node: Node, source: str) -> int:
-        """The tensor of ``source`` in the shape of ``node``."""
-        shape = self.graph[source].shape
-        if shape == node.shape:
+        """The tensor of ``source`` in the shape and layout of ``node``."""
+        before, after = self.layouts[source], self.layouts[node.name]
+        if before == after:
             return self.tensors[source]
-        index = np.broadcast_to(_places(shape), node.shape)
-        return self.move(self.tensors[source], index, 0.0, node.shape)
+        index = np.broadcast_to(before.places(), node.shape)
+        return self.move(self.tensors[source], index, 0.0, after)
 
     def clamp(self, node: Node, *, needs_value: bool) -> tuple[float, float] | None:
         """Bounds of the activation that can be fused into ``node``, which is then recorded.
@@ -208,8 +188,9 @@ class _Lowering:
 
     def constant(self, node: Node) -> int:
         assert isinstance(node.operator, Constant)
-        value = _stored(node.operator.value).astype(np.float32)
-        return self.plan.constant(value, extent_of(node.shape), channels_first=len(node.shape) == 3)
+        layout = self.layouts[node.name]
+        value = layout.stored(node.operator.value).astype(np.float32)
+        return self.plan.constant(value, layout.extent, channels_first=layout.channels_last)
 
     def embedding(self, node: Node) -> int:
         """Rows looked up in the Graph's order of the ids, each with its features innermost."""
@@ -247,52 +228,52 @@ class _Lowering:
 
     def dense(self, node: Node) -> int:
         assert isinstance(node.operator, Dense)
-        weight = node.operator.weight[:, :, None, None]
-        if len(node.shape) != 3:
+        weight = node.operator.weight
+        before, after = self.layouts[node.inputs[0]], self.layouts[node.name]
+        if not before.channels_last and not after.channels_last:
             return self.linear(node, weight)
         # A dense layer works on the last axis, which for images is not the innermost.
-        shape = self.graph[node.inputs[0]].shape
-        rows = math.prod(shape[:-1])
-        places = _places(shape).reshape(rows, shape[-1])
-        source = self.move(self.inputs(node)[0], places, 0.0, places.shape)
-        result = (rows, node.shape[-1])
-        made = self.linear(node, weight, source=source, shapes=(places.shape, result))
-        return self.move(made, _places(result).reshape(node.shape), 0.0, node.shape)
+        rows = math.prod(node.shape[:-1])
+        read, made = (Layout((rows, features), False) for features in weight.shape[::-1])
+        places = before.places().reshape(read.shape)
+        source = self.move(self.inputs(node)[0], places, 0.0, read)
+        result = self.linear(node, weight, source=source, layouts=(read, made))
+        return self.move(result, made.places().reshape(node.shape), 0.0, after)
 
     def linear(
         self,
         node: Node,
         weight: NDArray[np.float32],
-        stride: Sizes = (1, 1),
-        padding: Padding = ((0, 0), (0, 0)),
-        dilation: Sizes = (1, 1),
+        stride: Sizes = (),
+        padding: Padding = (),
+        dilation: Sizes = (),
         groups: int = 1,
         *,
         transposed: bool = False,
         source: int | None = None,
-        shapes: tuple[Shape, Shape] | None = None,
+        layouts: tuple[Layout, Layout] | None = None,
     ) -> int:
-        """A layer with weights; ``source`` and ``shapes`` where it reads not what its node does."""
+        """A layer with weights; ``source`` and ``layouts`` where it reads not its node's input."""
         assert isinstance(node.operator, Conv | ConvTranspose | Dense)
         rule, bias = self.rules[node.name], node.operator.bias
         clamp = None
         if source is None:
             source = self.inputs(node)[0]
             clamp = self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
-        shape_in, shape_out = shapes or (self.graph[node.inputs[0]].shape, node.shape)
-        image_in, image_out = extent_of(shape_in), extent_of(shape_out)
+        before, after = layouts or (self.layouts[node.inputs[0]], self.layouts[node.name])
         low = high = None
         if isinstance(rule, r.ZBox):
-            low, high = (_bound(b, image_in[2], node.name) for b in (rule.low, rule.high))
+            low, high = (_bound(b, before.extent[3], node.name) for b in (rule.low, rule.high))
+        kernel = _deep(weight.shape[2:], 1)
         return self.plan.linear(
             source,
-            image_out if transposed else image_in,
-            image_in if transposed else image_out,
-            np.ascontiguousarray(weight, np.float32),
+            after.extent if transposed else before.extent,
+            before.extent if transposed else after.extent,
+            np.ascontiguousarray(weight, np.float32).reshape(*weight.shape[:2], *kernel),
             None if bias is None else np.ascontiguousarray(bias, np.float32),
-            _two(stride),
-            _sides(padding),
-            _two(dilation),
+            _deep(stride, 1),
+            _deep(padding, (0, 0)),
+            _deep(dilation, 1),
             groups,
             _core_rule(rule),
             transposed=transposed,
@@ -302,17 +283,17 @@ class _Lowering:
             clamp=clamp,
             low=low,
             high=high,
-            channels_first=len(shape_out) == 3,
+            channels_first=after.channels_last,
         )
 
     def pool(
         self,
         node: Node,
         kind: str,
-        kernel: Sizes = (1, 1),
-        stride: Sizes = (1, 1),
-        padding: Padding = ((0, 0), (0, 0)),
-        dilation: Sizes = (1, 1),
+        kernel: Sizes = (),
+        stride: Sizes = (),
+        padding: Padding = (),
+        dilation: Sizes = (),
         ceil_mode: bool = False,
         adaptive: bool = False,
         count_include_pad: bool = False,
@@ -324,12 +305,12 @@ class _Lowering:
         return self.plan.pool(
             kind,
             self.inputs(node)[0] if source is None else source,
-            from_image or extent_of(self.graph[node.inputs[0]].shape),
-            to_image or extent_of(node.shape),
-            kernel=_two(kernel),
-            stride=_two(stride),
-            padding=_sides(padding),
-            dilation=_two(dilation),
+            from_image or self.layouts[node.inputs[0]].extent,
+            to_image or self.layouts[node.name].extent,
+            kernel=_deep(kernel, 1),
+            stride=_deep(stride, 1),
+            padding=_deep(padding, (0, 0)),
+            dilation=_deep(dilation, 1),
             ceil_mode=ceil_mode,
             adaptive=adaptive,
             count_include_pad=count_include_pad,
@@ -366,13 +347,14 @@ class _Lowering:
     def upsample_nearest(self, node: Node) -> int:
         up = node.operator
         assert isinstance(up, UpsampleNearest2d)
-        places = _places(self.graph[node.inputs[0]].shape)
+        places = self.layouts[node.inputs[0]].places()
         rows, columns = (
             np.minimum(np.floor(np.arange(size) * ratio).astype(np.int64), length - 1)
             for size, ratio, length in zip(up.size, up.ratio, places.shape[1:])
         )
         index = places[:, rows[:, None], columns]
-        return self.move(self.inputs(node)[0], index, 0.0, node.shape, self.blocks(node))
+        layout = self.layouts[node.name]
+        return self.move(self.inputs(node)[0], index, 0.0, layout, self.blocks(node))
 
     def upsample_bilinear(self, node: Node) -> int:
         up = node.operator
@@ -386,7 +368,7 @@ class _Lowering:
             self.inputs(node)[0],
             index.reshape(-1, 4).astype(np.int32),
             weight.reshape(-1, 4).astype(np.float32),
-            extent_of(node.shape),
+            self.layouts[node.name].extent,
             self.epsilon(node),
             self.blocks(node),
         )
@@ -394,49 +376,52 @@ class _Lowering:
     def mean(self, node: Node) -> int:
         """Mean over any axes: bring them together, then one window over all of them."""
         assert isinstance(node.operator, Mean)
-        shape = self.graph[node.inputs[0]].shape
+        layout = self.layouts[node.inputs[0]]
         axes = node.operator.axes
-        rest = tuple(a for a in range(len(shape)) if a not in axes)
-        window = math.prod(shape[a] for a in axes)
-        kept = math.prod(shape[a] for a in rest)
-        index = _places(shape).transpose(*rest, *axes).reshape(kept, window, 1)
-        source = self.move(self.inputs(node)[0], index, 0.0, (kept, window, 1))
+        rest = tuple(a for a in range(len(layout.shape)) if a not in axes)
+        window = math.prod(layout.shape[a] for a in axes)
+        kept = math.prod(layout.shape[a] for a in rest)
+        together = Layout((kept, window), True)
+        index = layout.places().transpose(*rest, *axes).reshape(together.shape)
+        source = self.move(self.inputs(node)[0], index, 0.0, together)
+        means = Layout((kept, 1), True)
         mean = self.pool(
             node,
             "average",
             adaptive=True,
             source=source,
-            from_image=(window, 1, kept),
-            to_image=(1, 1, kept),
+            from_image=together.extent,
+            to_image=means.extent,
         )
-        return self.arrange(mean, (kept,), np.arange(kept).reshape(node.shape), node)
+        return self.arrange(mean, means, np.arange(kept).reshape(node.shape), node)
 
-    def arrange(self, source: int, shape: Shape, index: NDArray[np.int64], node: Node) -> int:
-        """``source``, of ``shape``, in the order of ``index``; itself where that is its own."""
-        alike = extent_of(shape) == extent_of(node.shape) and (
-            len(shape) == len(node.shape) or extent_of(shape)[:2] == (1, 1)
+    def arrange(self, source: int, before: Layout, index: NDArray[np.int64], node: Node) -> int:
+        """``source``, of layout ``before``, ordered by ``index``; itself if that is its order."""
+        after = self.layouts[node.name]
+        alike = before.extent == after.extent and (
+            before.channels_last == after.channels_last or before.extent[:3] == (1, 1, 1)
         )
-        same = alike and np.array_equal(_stored(index), np.arange(index.size))
+        same = alike and np.array_equal(after.stored(index), np.arange(index.size))
         # Shared by other readers, the tensor's relevance is the sum of theirs, not this node's.
         alone = len(self.readers[node.inputs[0]]) == 1
         if same and alone and not self.blocks(node):
             return source
-        return self.move(source, index, 0.0, node.shape, self.blocks(node))
+        return self.move(source, index, 0.0, after, self.blocks(node))
 
     def rearrange(
         self, node: Node, change: Callable[[NDArray[np.int64]], NDArray[np.int64]]
     ) -> int:
         """The node's only input with its elements placed as ``change`` places theirs."""
-        shape = self.graph[node.inputs[0]].shape
-        return self.arrange(self.inputs(node)[0], shape, change(_places(shape)), node)
+        before = self.layouts[node.inputs[0]]
+        return self.arrange(self.inputs(node)[0], before, change(before.places()), node)
 
     def batch_norm(self, node: Node) -> int:
         norm = node.operator
         assert isinstance(norm, BatchNorm)
-        if len(node.shape) not in (1, 3):
+        if len(node.shape) > 4:
             raise ValueError(
-                f"node {node.name!r} (BatchNorm): the shape must be (features,) or (channels, "
-                f"height, width), not {node.shape}."
+                f"node {node.name!r} (BatchNorm): the shape must be (features,) or (channels, ...) "
+                f"with at most three more axes, not {node.shape}."
             )
         return self.plan.batch_norm(
             self.inputs(node)[0],
@@ -473,9 +458,10 @@ class _Lowering:
     def prelu(self, node: Node) -> int:
         assert isinstance(node.operator, PReLU)
         slope = node.operator.slope
-        if slope.size > 1 and len(node.shape) not in (1, 3):  # channels are not innermost
+        layout = self.layouts[node.name]
+        if slope.size > 1 and len(node.shape) > 1 and not layout.channels_last:
             each = slope.reshape(-1, *(1,) * (len(node.shape) - 1))
-            slope = _stored(np.broadcast_to(each, node.shape))
+            slope = layout.stored(np.broadcast_to(each, node.shape))
         slope = np.ascontiguousarray(slope, np.float32)
         return self.plan.prelu(self.inputs(node)[0], slope, self.blocks(node))
 
@@ -517,14 +503,14 @@ class _Lowering:
 
     def concat(self, node: Node) -> int:
         assert isinstance(node.operator, Concat)
-        # The axis in the core's order, and how often it is run through per sample.
-        axis = (node.operator.axis - 1) % 3 if len(node.shape) == 3 else node.operator.axis
-        order = extent_of(node.shape) if len(node.shape) == 3 else node.shape
+        layout = self.layouts[node.name]
+        # The axis as it is stored, and how often it is run through per sample.
+        axis = (node.operator.axis - layout.channels_last) % len(node.shape)
         return self.plan.concat(
             self.inputs(node),
-            math.prod(order[:axis]),
-            extent_of(node.shape),
-            channels_first=len(node.shape) == 3,
+            math.prod(layout.order[:axis]),
+            layout.extent,
+            channels_first=layout.channels_last,
             blocks=self.blocks(node),
         )
 
@@ -536,10 +522,11 @@ class _Lowering:
 
     def pad(self, node: Node) -> int:
         assert isinstance(node.operator, Pad)
-        places = _places(self.graph[node.inputs[0]].shape)
+        places = self.layouts[node.inputs[0]].places()
         index = np.pad(places, node.operator.pads, constant_values=-1)
+        layout = self.layouts[node.name]
         return self.move(
-            self.inputs(node)[0], index, node.operator.value, node.shape, self.blocks(node)
+            self.inputs(node)[0], index, node.operator.value, layout, self.blocks(node)
         )
 
     def reshape(self, node: Node) -> int:
@@ -582,14 +569,10 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
 }
 
 
-def _two(sizes: Sizes) -> Pair:
-    height, width = sizes
-    return height, width
-
-
-def _sides(padding: Padding) -> tuple[int, int, int, int]:
-    (top, bottom), (left, right) = padding
-    return top, bottom, left, right
+def _deep(settings: tuple[_Setting, ...], default: _Setting) -> tuple[_Setting, _Setting, _Setting]:
+    """Settings along depth, height and width, of which the first may be missing."""
+    depth, height, width = (default,) * (3 - len(settings)) + settings
+    return depth, height, width
 
 
 def _between(
