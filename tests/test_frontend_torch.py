@@ -367,6 +367,37 @@ def test_operator(name):
     assert types(graph) == expected
 
 
+SPELLINGS = {
+    "subtract": lambda x: torch.subtract(x, x.relu(), alpha=2),
+    "subtract in place": lambda x: x.clone().sub_(x.relu()),
+    "subtract from": lambda x: torch.rsub(x, x.relu(), alpha=0.5),
+    "subtract from a tensor": lambda x: torch.ones(7) - x,
+    "negative": lambda x: torch.negative(x),
+    "positive": lambda x: +x,
+    "divide": lambda x: torch.divide(x, torch.full((4, 1, 1), 2.0)),
+    "divide truly": lambda x: torch.true_divide(x, 3),
+    "divide in place": lambda x: x.clone().div_(3),
+    "multiply": lambda x: torch.multiply(x, 3),
+    "squeeze": lambda x: x.unsqueeze(2).squeeze(2),
+    "squeeze several": lambda x: x.unsqueeze(-1).unsqueeze(1).squeeze((1, -1)),
+    "squeeze nothing": lambda x: x.squeeze(1),
+    "index by None": lambda x: x[:, :, None, ..., None],
+    "uneven chunks": lambda x: torch.cat(x.chunk(2, 3)[::-1], 3),
+    "unsafe chunks": lambda x: torch.cat(x.unsafe_chunk(2, 1)[::-1], 1),
+    "split by size": lambda x: torch.cat(x.split(3, -1)[::-1], 3),
+    "split by sizes": lambda x: torch.cat(x.unsafe_split_with_sizes([1, 3], 1)[::-1], 1),
+    "split by indices": lambda x: torch.cat(torch.tensor_split(x, (1, 3), 1)[::-1], 1),
+    "split along a named axis": lambda x: torch.cat(torch.hsplit(x, 2)[::-1], 1),
+    "unbind": lambda x: torch.stack(x.unbind(-1)[::-1], 1),
+    "unbind and sum": lambda x: sum(x.unbind(1)),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spelling(name):
+    assert_same(Function(SPELLINGS[name]).eval(), samples(*IMAGE), 1e-6)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm2d, IMAGE), (nn.BatchNorm1d, (4,))])
 def test_batch_norm(norm, shape, affine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,46 @@ def test_network(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in TOY_NETWORKS if name not in LATER])
 def test_toy_network(name, tmp_path):
     assert_same(*toy(name), "trace", tmp_path)
+
+
+class Function(nn.Module):
+    """A function between two layers."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function, self.prelu = function, nn.PReLU(4)
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(4 * 5 * 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x), self.prelu).flatten(1))
+
+
+SPELLINGS = {
+    "subtract": lambda x, _: (x - 1) - (2 - x.relu()),
+    "negate and divide": lambda x, _: -x / 4,
+    "chunk": lambda x, _: torch.cat(x.chunk(2, 2)[::-1], 2),
+    "split": lambda x, _: torch.cat(x.split([1, 2, 2], 2)[::-1], 2),
+    "unbind": lambda x, _: torch.stack(x.unbind(1)[::-1], 1),
+    "squeeze": lambda x, _: x.unsqueeze(2).squeeze(2),
+    "index by None": lambda x, _: x[:, :, None].mean(2),
+    "clamp": lambda x, _: x.clamp(-0.5, 0.25),
+    "maximum": lambda x, _: torch.maximum(x, x.mean(2, keepdim=True)),
+    "minimum": lambda x, _: torch.min(torch.min(x, -x), torch.tensor(-0.125)),
+    "prelu": lambda x, prelu: prelu(x),
+    "matrix first": lambda x, _: torch.ones(5, 5) @ x,
+    "einsum": lambda x, _: torch.einsum("nchw,hk->nckw", x, torch.ones(5, 5)),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spelling(name, tmp_path):
+    module = Function(SPELLINGS[name]).eval()
+    x = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    through_file = Explainer(exported(module, x, "trace", tmp_path), "epsilon_plus")(x.numpy())
+    directly = Explainer(canonize(torch_frontend.convert(module, x)), "epsilon_plus")(x.numpy())
+    np.testing.assert_allclose(through_file.scores, directly.scores, rtol=1e-5, atol=1e-6)
+    scale = np.abs(directly.relevance).max()
+    np.testing.assert_allclose(through_file.relevance, directly.relevance, atol=1e-4 * scale)
 
 
 @pytest.mark.parametrize("name", ["gelu", "squeeze-excite gate"])

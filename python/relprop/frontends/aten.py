@@ -506,7 +506,7 @@ def _softmax(call: Call) -> str:
     return call.emit(Softmax(call.axis(call["dim"])))
 
 
-@_converts("add", "sub")
+@_converts("add", "sub", "subtract")
 def _add(call: Call) -> str:
     sign = 1.0 if operator_name(call.node.target) == "add" else -1.0
     first = call.operand("self")
@@ -518,17 +518,17 @@ def _rsub(call: Call) -> str:
     return call.emit(Add(), call.operand("other"), call.operand("self", -float(call["alpha"])))
 
 
-@_converts("mul")
+@_converts("mul", "multiply")
 def _mul(call: Call) -> str:
     return call.emit(Mul(), call.operand("self"), call.operand("other"))
 
 
-@_converts("neg")
+@_converts("neg", "negative")
 def _neg(call: Call) -> str:
     return call.operand("self", -1.0)
 
 
-@_converts("div")
+@_converts("div", "divide", "true_divide")
 def _div(call: Call) -> str:
     call.require(not is_data(call["other"]), "division by a value that depends on the input")
     call.require(call["rounding_mode"] is None, "division with rounding")
@@ -598,7 +598,7 @@ def _pieces(call: Call, axis: int, sizes: Sequence[int]) -> list[str | None]:
     ]
 
 
-@_converts("split", "split_with_sizes", "chunk")
+@_converts("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes")
 def _split(call: Call) -> list[str | None]:
     axis = call.axis(call["dim"])
     sizes = [part.shape[axis + 1] for part in call.node.meta["val"]]
