@@ -195,18 +195,16 @@ class _Lowering:
     def embedding(self, node: Node) -> int:
         """Rows looked up in the Graph's order of the ids, each with its features innermost."""
         assert isinstance(node.operator, Embedding)
-        shape = self.graph[node.inputs[0]].shape
-        ids, features = math.prod(shape), node.shape[-1]
-        source, places = self.inputs(node)[0], _places(shape).reshape(ids)
+        before, after = self.layouts[node.inputs[0]], self.layouts[node.name]
+        ids, features = math.prod(before.shape), node.shape[-1]
+        source, places = self.inputs(node)[0], before.places().reshape(ids)
         if not np.array_equal(places, np.arange(ids)):
-            source = self.move(source, places, 0.0, (ids,))
+            source = self.move(source, places, 0.0, Layout((ids,), False))
         weight = np.ascontiguousarray(node.operator.weight, np.float32)
         made = self.plan.embedding(source, weight, self.blocks(node))
-        rows = (ids, features)
-        index = _places(rows).reshape(node.shape)
-        if np.array_equal(_stored(index), np.arange(index.size)):
+        if not after.channels_last:
             return made
-        return self.move(made, index, 0.0, node.shape)
+        return self.move(made, np.arange(ids * features).reshape(node.shape), 0.0, after)
 
     def conv(self, node: Node) -> int:
         conv = node.operator
