@@ -3,6 +3,9 @@
 #   make demo     explain real photos with a real network; pictures land in build/demo
 #   make test     build, install and run the whole suite
 #   make check    formats, lints, types, stubs
+#   make asan     the core's tests and the fuzz tests under address and undefined-behaviour
+#                 sanitizers; RELPROP_FUZZ=50 tries fifty times as many inputs as `make test`
+#   make tsan     many threads under the thread sanitizer
 #   make peers    the other libraries that tests and benchmarks compare with
 #   make format   rewrite the sources the way `make check` wants them
 #   make clean    remove all that was made
@@ -24,7 +27,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_
 export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test check peers format clean
+.PHONY: demo test check asan tsan peers format clean
 .DELETE_ON_ERROR:
 
 # The photos are files of scikit-image's.
@@ -43,6 +46,27 @@ check: $(MADE)/package $(MADE)/check
 	mypy
 	cd build && stubtest relprop._core --mypy-config-file ../pyproject.toml \
 	  --allowlist ../.ci/stubtest-allowlist
+
+# The sanitizers' runtimes must be loaded before Python; their own reports go past pytest's capture.
+# Python itself leaks at exit, by design.
+SANITIZED = cmake --preset $@ && cmake --build --preset $@ \
+  && cp -r python/relprop build/$@ \
+  && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+    PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
+CORE_TESTS := $(addprefix tests/test_,bindings.py conv2d.py conv_transpose2d.py dense.py \
+  instruction_sets.py merge.py move.py norm.py pointwise.py pool.py ranges.py upsample.py \
+  whole_graphs.py)
+
+asan: export ASAN_OPTIONS := detect_leaks=0
+asan: export UBSAN_OPTIONS := print_stacktrace=1
+asan: export RELPROP_FUZZ ?= 5
+asan: $(MADE)/package $(MADE)/test
+	$(SANITIZED) $(CORE_TESTS)
+	$(SANITIZED) -m fuzz --ignore=tests/test_bindings.py
+
+tsan: export TSAN_OPTIONS := halt_on_error=1
+tsan: $(MADE)/package $(MADE)/test
+	$(SANITIZED) tests/test_threads.py
 
 peers: $(MADE)/peers
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -279,40 +276,6 @@ def test_nodes_behind_the_output_are_left_out(images: np.ndarray) -> None:
         Explainer(graph, "epsilon")(images).relevance,
         Explainer(tiny(), "epsilon")(images).relevance,
     )
-
-
-def test_threads_may_share_an_explainer(explainer: Explainer, images: np.ndarray) -> None:
-    expected = explainer(images).relevance
-    wrong: list[int] = []
-
-    def work() -> None:
-        for turn in range(20):
-            if not np.array_equal(explainer(images).relevance, expected):
-                wrong.append(turn)
-
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_explains_too(explainer: Explainer, images: np.ndarray) -> None:
-    expected = explainer(images).relevance
-    child = os.fork()
-    if child == 0:
-        same = np.array_equal(explainer(images).relevance, expected)
-        os._exit(0 if same else 1)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-def test_set_threads_checks() -> None:
-    for bad in (0, -1, 10**6):
-        with pytest.raises(ValueError, match=f"between 1 and 4096, not {bad}"):
-            relprop.set_threads(bad)
 
 
 def test_drop_in_for_torch() -> None:

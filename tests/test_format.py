@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cases import convolutions, dense_layers, numbers, pools
+from fuzzing import fuzz
 from relprop import format as f
 from relprop import graph as g
 from relprop.explain import Explainer
@@ -519,8 +520,8 @@ BYTES = safetensors.numpy.save(
 )
 
 
+@fuzz(300)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_damaged_bytes(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     content = bytearray(BYTES)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -532,8 +533,8 @@ def test_damaged_bytes(data: st.DataObject, tmp_path_factory: pytest.TempPathFac
     load_or_refuse(path)
 
 
+@fuzz(300)
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
 def test_hostile_json(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     content = json.loads(json.dumps(CONTENT))
     for _ in range(data.draw(st.integers(1, 3))):

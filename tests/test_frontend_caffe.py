@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from caffe_files import CAFFENET, caffenet, write_caffenet, write_weights
+from fuzzing import fuzz
 from networks import initialise
 from reference import forward
 from relprop import Explainer
@@ -579,12 +580,7 @@ def test_the_intact_files_load(intact):
     assert len(convert(*intact)) == 10
 
 
-FUZZ = settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-
-
-@FUZZ
+@fuzz(400)
 @given(data=damaged(NETWORK.encode()) | reworded(NETWORK))
 def test_damaged_prototxt(intact, tmp_path: Path, data: bytes):
     (tmp_path / "net.prototxt").write_bytes(data)
@@ -592,7 +588,7 @@ def test_damaged_prototxt(intact, tmp_path: Path, data: bytes):
         attempt(tmp_path / "net.prototxt", intact[1])
 
 
-@FUZZ
+@fuzz(400)
 @given(data=st.data())
 def test_damaged_caffemodel(intact, tmp_path: Path, data: st.DataObject):
     (tmp_path / "net.caffemodel").write_bytes(data.draw(damaged(intact[1].read_bytes())))

@@ -15,10 +15,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from fuzzing import fuzz
 from onnx_models import build, integers, random, write
 from reference import forward
 from relprop.canonizers import canonize
@@ -681,9 +682,7 @@ def test_the_sound_model(tmp_path):
     assert convert(path)[convert(path).output].shape == (3,)
 
 
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzz(400)
 @given(data=st.data())
 def test_mutated_bytes(data, tmp_path):
     mutated = bytearray(SOUND)
@@ -730,9 +729,7 @@ def test_mutated_bytes(data, tmp_path):
     opset=st.sampled_from([9, 11, 13, 18, 20]),
     batch=st.sampled_from(["N", 1]),
 )  # fmt: skip
-@settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzz(400)
 def test_senseless_models(nodes, opset, batch, tmp_path):
     names = ["x", "w", "i", "v", "z"]
     model = build(

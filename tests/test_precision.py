@@ -6,7 +6,6 @@ Without replay a float32 run differs from float64 by flipped gates; with it, by 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -122,14 +121,3 @@ def test_a_sample_is_bit_identical_wherever_it_runs(name: str, composite: str) -
                 np.testing.assert_array_equal(explainer(batch, 3).relevance[place], alone)
     finally:
         relprop.set_threads(os.cpu_count() or 1)
-
-
-def test_two_python_threads_run_one_explainer() -> None:
-    graph, x = network("resnet20")
-    explainer = Explainer(graph, "epsilon_plus_flat")
-    images = np.random.default_rng(3).standard_normal((8, *x.shape[1:])).astype(np.float32)
-    expected = [explainer(image[None], "argmax").relevance for image in images]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda image: explainer(image[None], "argmax").relevance, images))
-    for one, other in zip(found, expected):
-        np.testing.assert_array_equal(one, other)

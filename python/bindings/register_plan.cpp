@@ -68,14 +68,17 @@ int add_input(Plan &plan, const Extent &image, bool channels_first) {
 }
 
 int windows(int size, int kernel, int stride, int before, int after, int dilation, bool ceil_mode) {
-    const int span = size + before + after - dilation * (kernel - 1) - 1;
+    const int64_t padded = static_cast<int64_t>(size) + before + after;
+    const int64_t span = padded - static_cast<int64_t>(dilation) * (kernel - 1) - 1;
     if (before < 0 || after < 0 || span < 0)
         throw std::invalid_argument(
             "padding must be >= 0 and the window must fit the padded image.");
-    int count = (ceil_mode ? ceil_div(span, stride) : span / stride) + 1;
-    if (ceil_mode && (count - 1) * stride >= size + before)
+    if (padded > std::numeric_limits<int32_t>::max())
+        throw std::invalid_argument("the padded image must be smaller than 2^31 in each direction.");
+    int64_t count = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
+    if (ceil_mode && (count - 1) * stride >= static_cast<int64_t>(size) + before)
         --count;
-    return count;
+    return static_cast<int>(count);
 }
 
 // A convolution from `from` to `to`, or where `transposed` its adjoint, which reads `to`.
@@ -408,8 +411,7 @@ void register_plan(py::module_ &module) {
              "copies"_a = py::list())
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
-        .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)
-        .def_readwrite("samples_at_once", &Plan::samples_at_once);
+        .def_property_readonly("arena_per_sample", &Plan::arena_per_sample);
 }
 
 } // namespace relprop
