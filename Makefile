@@ -53,7 +53,7 @@ SANITIZED = cmake --preset $@ && cmake --build --preset $@ \
   && cp -r python/relprop build/$@ \
   && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
-CORE_TESTS := $(addprefix tests/test_,bindings.py conv2d.py conv_transpose2d.py dense.py \
+CORE_TESTS := $(addprefix tests/test_,bindings.py conv.py conv_transpose.py dense.py \
   instruction_sets.py merge.py move.py norm.py pointwise.py pool.py ranges.py upsample.py \
   whole_graphs.py)
 
@@ -64,7 +64,7 @@ asan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) $(CORE_TESTS)
 	$(SANITIZED) -m fuzz --ignore=tests/test_bindings.py
 
-tsan: export TSAN_OPTIONS := halt_on_error=1
+tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) tests/test_threads.py
 

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cases import CASES, CONV_TRANSPOSE2D, Case, fixed
+from cases import CASES, Case, fixed
 from relprop import graph as g
 from relprop.explain import Explainer
 
 LAYERS = [
     *CASES,
-    *CONV_TRANSPOSE2D,
     Case("nearest", (3, 4, 5), fixed(g.UpsampleNearest2d((8, 9), (0.5, 0.6)))),
     Case("bilinear", (3, 4, 5), fixed(g.UpsampleBilinear2d((8, 9), (0.5, 0.6)))),
     Case("slice", (3, 8), fixed(g.Slice(1, 1, 7, 2))),
