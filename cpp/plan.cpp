@@ -76,6 +76,11 @@ int Plan::add_tensor(Image image, bool channels_first) {
     return static_cast<int>(tensors_.size()) - 1;
 }
 
+int Plan::add_input(Image image, bool channels_first) {
+    inputs_.push_back(add_tensor(image, channels_first));
+    return inputs_.back();
+}
+
 int Plan::add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor output,
                    bool blocks) {
     for (int input : inputs)
@@ -122,6 +127,10 @@ void Plan::finish(int output) {
             relevance_begin[in] = std::min(relevance_begin[in], backward_time(s));
         }
     }
+    for (int t = 0; t < tensor_count; ++t)
+        if (readers[static_cast<size_t>(t)] == 0 && t != output)
+            throw std::invalid_argument("every tensor but the output must be read; " +
+                                        std::to_string(t) + " is not.");
 
     // A tensor that only a passing step reads has the relevance of that step's output.
     std::vector<int> home(tensors_.size());
@@ -229,6 +238,14 @@ void from_user(const Kernels &kernels, const Tensor &tensor, const float *from, 
 std::vector<float> initial_relevance(const Request &request, int64_t first, int64_t n,
                                      const float *scores, int64_t outputs) {
     std::vector<float> relevance(static_cast<size_t>(n * outputs), 0.0f);
+    const bool one = request.initial == Initial::one;
+    if (request.mask != nullptr) {
+        const uint8_t *mask = request.mask + first * outputs;
+        for (int64_t i = 0; i < n * outputs; ++i)
+            if (mask[i])
+                relevance[static_cast<size_t>(i)] = one ? 1.0f : scores[i];
+        return relevance;
+    }
     for (int64_t i = 0; i < n; ++i) {
         const float *row = scores + i * outputs;
         int64_t &target = request.targets[first + i];
@@ -237,8 +254,7 @@ std::vector<float> initial_relevance(const Request &request, int64_t first, int6
         if (target < 0 || target >= outputs)
             throw std::out_of_range("target must be in [0, " + std::to_string(outputs) + "), not " +
                                     std::to_string(target) + ".");
-        relevance[static_cast<size_t>(i * outputs + target)] =
-            request.initial == Initial::one ? 1.0f : row[target];
+        relevance[static_cast<size_t>(i * outputs + target)] = one ? 1.0f : row[target];
     }
     return relevance;
 }
@@ -268,10 +284,13 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
     const int64_t step_count = steps();
     Run run{*this, kernels_, nullptr, n, arena, request.absorbed != nullptr};
 
-    const Tensor &in = tensor(input()), &out = tensor(output_);
-    from_user(kernels_, in, request.input + first * in.image.size(), run.value(input()), n,
-              run.stream);
-    copy_out(run, request, first, input(), false);
+    const Tensor &out = tensor(output_);
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+        const Tensor &in = tensor(inputs_[i]);
+        from_user(kernels_, in, request.inputs[i] + first * in.image.size(), run.value(inputs_[i]),
+                  n, run.stream);
+        copy_out(run, request, first, inputs_[i], false);
+    }
     for (int64_t s = 0; s < step_count; ++s) {
         run.step = static_cast<int>(s);
         const Step &step = *steps_[static_cast<size_t>(s)];
@@ -283,7 +302,7 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
     float *scores = request.scores + first * outputs;
     to_user(kernels_, out, run.value(output_), scores, n, run.stream);
     check_finite(scores, n, outputs, first, "output");
-    if (request.forward_only)
+    if (request.relevance.empty())
         return;
 
     std::vector<float> chosen;
@@ -325,10 +344,13 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
                 kernels_.fill(0.0f, run.relevance(step.inputs[slot]),
                               n * tensor(step.inputs[slot]).image.size(), run.stream);
     }
-    weigh(input());
-    float *relevance = request.relevance + first * in.image.size();
-    to_user(kernels_, in, run.relevance(input()), relevance, n, run.stream);
-    check_finite(relevance, n, in.image.size(), first, "relevance");
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+        weigh(inputs_[i]);
+        const Tensor &in = tensor(inputs_[i]);
+        float *relevance = request.relevance[i] + first * in.image.size();
+        to_user(kernels_, in, run.relevance(inputs_[i]), relevance, n, run.stream);
+        check_finite(relevance, n, in.image.size(), first, "relevance");
+    }
 }
 
 } // namespace relprop

@@ -74,16 +74,16 @@ enum class Initial { value, one, given };
 // Arguments of a run; pointers to the host's memory, arrays in the user's order.
 struct Request {
     int64_t n = 0;
-    const float *input = nullptr; // [n, input size]
-    float *scores = nullptr;      // [n, output size]
-    bool forward_only = false;
+    std::vector<const float *> inputs; // [n, size] of each input
+    float *scores = nullptr;           // [n, output size]
     Initial initial = Initial::value;
-    bool argmax = false;          // choose the targets here
-    int64_t *targets = nullptr;   // [n]  in, or out where argmax
-    const float *given = nullptr; // [n, output size]  the output's relevance
-    float *relevance = nullptr;   // [n, input size]
-    double *absorbed = nullptr;   // [n, steps, 4]  bias, stabilizer, constants, zero; or null
-    double *totals = nullptr;     // [n, tensors, 2]  sum and sum of magnitudes of relevance
+    bool argmax = false;            // choose the targets here
+    int64_t *targets = nullptr;     // [n]  in, or out where argmax
+    const uint8_t *mask = nullptr;  // [n, output size]  in place of targets
+    const float *given = nullptr;   // [n, output size]  the output's relevance
+    std::vector<float *> relevance; // [n, size] of each input; empty: forward alone
+    double *absorbed = nullptr;     // [n, steps, 4]  bias, stabilizer, constants, zero; or null
+    double *totals = nullptr;       // [n, tensors, 2]  sum and sum of magnitudes of relevance
     std::vector<Copy> copies;
     std::function<void()> between_chunks; // may throw to end the run
 };
@@ -93,9 +93,10 @@ class Plan {
     explicit Plan(const Kernels &kernels);
     ~Plan();
 
-    int add_tensor(Image image, bool channels_first);
+    int add_input(Image image, bool channels_first);
     int add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor output, bool blocks);
-    // Fixes liveness and the arena; no step can be added afterwards.
+    // Fixes liveness and the arena; no step can be added afterwards. Every other tensor must be
+    // read: relevance that nobody hands down would be whatever the arena held.
     void finish(int output);
     void run(const Request &request) const;
 
@@ -103,7 +104,7 @@ class Plan {
     const Tensor &tensor(int index) const { return tensors_.at(static_cast<size_t>(index)); }
     int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
     int64_t tensors() const { return static_cast<int64_t>(tensors_.size()); }
-    int input() const { return 0; }
+    const std::vector<int> &inputs() const { return inputs_; }
     int output() const { return output_; }
     bool finished() const { return output_ >= 0; }
     int64_t arena_per_sample() const { return arena_; } // floats
@@ -112,6 +113,7 @@ class Plan {
   private:
     friend struct Run;
     struct Arena;
+    int add_tensor(Image image, bool channels_first);
     std::unique_ptr<Arena> take_arena(int64_t floats) const;
     void run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const;
     void copy_out(const Run &run, const Request &request, int64_t first, int tensor,
@@ -120,7 +122,8 @@ class Plan {
     const Kernels &kernels_;
     std::vector<Tensor> tensors_;
     std::vector<std::unique_ptr<Step>> steps_;
-    std::vector<int> producer_; // [tensors]  step, or -1 for the input
+    std::vector<int> producer_; // [tensors]  step, or -1 for an input
+    std::vector<int> inputs_;
     int output_ = -1;
 
     // offsets in floats per sample

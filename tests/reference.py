@@ -57,17 +57,20 @@ def stabilize(z: Values, epsilon: float = STABILIZER) -> Values:
 
 
 def forward(
-    graph: g.Graph, x: Values, gates: Mapping[str, NDArray[np.floating]] | None = None
+    graph: g.Graph,
+    x: Values | Mapping[str, Values],
+    gates: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> dict[str, Values]:
     """Value of every node; ``gates`` are a float32 run's values whose decisions are replayed."""
-    x = np.asarray(x, np.float64)
+    given = x if isinstance(x, Mapping) else {graph.input.name: x}
+    samples = len(next(iter(given.values())))
     values: dict[str, Values] = {}
     for node in graph:
         if isinstance(node.operator, g.Input):
-            values[node.name] = x
+            values[node.name] = np.asarray(given[node.name], np.float64)
         elif isinstance(node.operator, g.Constant):
             values[node.name] = np.repeat(
-                node.operator.value[None].astype(np.float64), len(x), axis=0
+                node.operator.value[None].astype(np.float64), samples, axis=0
             )
         else:
             inputs = [values[name] for name in node.inputs]
@@ -774,7 +777,7 @@ def move_back(operator: g.Operator, inputs: list[Values], r: Values) -> tuple[li
 def relevance(
     graph: g.Graph,
     assigned: Mapping[str, rules.Rule],
-    x: Values,
+    x: Values | Mapping[str, Values],
     output_relevance: Values,
     gates: Mapping[str, NDArray[np.floating]] | None = None,
     form: str = "products",
@@ -784,11 +787,11 @@ def relevance(
     Parameters
     ----------
     graph
-        The network.
+        The network, of one output.
     assigned
         A rule for every node but inputs and constants.
     x
-        The network's input.
+        The network's input, or its inputs by their names.
     output_relevance
         Relevance of the network's output.
     gates
@@ -797,7 +800,7 @@ def relevance(
         How linear nodes are computed, ``"products"`` or ``"matrix"``.
     """
     values = forward(graph, x, gates)
-    found = {node.name: np.zeros((len(x), *node.shape)) for node in graph}
+    found = {node.name: np.zeros_like(values[node.name]) for node in graph}
     found[graph.output] = np.asarray(output_relevance, np.float64).reshape(
         found[graph.output].shape
     )

@@ -100,7 +100,7 @@ def test_all_in_order():
     assert types(after) == ["Conv", "Activation", "Reshape", "Dense"]
     assert list(after.nodes) == ["input", "1", "4", "5", "6"]
     del graph.nodes["7"]
-    graph.output = "6"
+    graph.outputs = {"6": "6"}
     assert_same(graph, after)
 
 
@@ -162,7 +162,7 @@ def test_a_permutation_of_equal_sizes_stays():
 def test_nodes_that_nothing_reads_are_dropped_with_their_reader():
     graph = chain((4,), g.Identity(), g.Activation("relu"))
     graph.add("unread", g.Activation("tanh"), ["input"])
-    graph.output = "1"
+    graph.outputs = {"1": "1"}
     assert list(drop_no_ops(graph).nodes) == ["input", "1"]
 
 
@@ -298,7 +298,7 @@ def test_batch_norm_after_a_layer_that_others_read_stays():
     graph.add("sum", g.Add(), ["0", "1"])
     assert types(fold_batch_norms(graph)) == ["Conv", "BatchNorm", "Add"]
     graph = chain(IMAGE, conv(), norm())
-    graph.output = "0"
+    graph.outputs = {"0": "0"}
     assert_same(graph, fold_batch_norms(graph), 0.0)
 
 

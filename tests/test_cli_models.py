@@ -65,7 +65,7 @@ def test_inspect(run: Run) -> None:
     assert ["2", "1", "Activation", "4x16x16", "Pass()"] in lines
     assert ["5", "4", "Dense", "3", "Epsilon(1e-06)", "195", "192"] in lines
     assert out.splitlines()[-1].endswith(
-        "3x16x16 in, 4 out, 6 nodes, 307 parameters, 27,840 multiply-adds"
+        "input 3x16x16 in, output 3 out, 6 nodes, 307 parameters, 27,840 multiply-adds"
     )
 
 
@@ -74,7 +74,8 @@ def test_inspect_as_json(run: Run) -> None:
     code, out, _ = run(*arguments, "-c", "epsilon_gamma_box", "-p", "low=-1", "-p", "high=1")
     content = json.loads(out)
     assert code == 0
-    assert (content["input"], content["output"], content["problems"]) == ([3, 16, 16], "4", [])
+    assert content["problems"] == []
+    assert (content["inputs"], content["outputs"]) == ({"input": [3, 16, 16]}, {"output": [3]})
     assert (content["parameters"], content["multiply_adds"]) == (307, 27_840)
     assert content["nodes"][1] == {
         "name": "0",

@@ -219,7 +219,8 @@ def test_bad_images(explainer: Explainer, bad, error: type[Exception], text: str
         ("horse", ValueError, "horse"),
         (np.zeros((5, 4), np.float32), ValueError, r"shape \(5, 3\), not \(5, 4\)"),
         (np.full((5, 3), np.inf), ValueError, "must be finite"),
-        ([True] * 5, TypeError, "index or a class name, not True"),
+        ([True] * 5, ValueError, r"as a mask must have shape \(5, 3\), not \(5,\)"),
+        (["cat", True, 0, 1, 2], TypeError, "index or a class name, not True"),
     ],
 )
 def test_bad_targets(
@@ -252,7 +253,7 @@ def test_output_that_is_no_vector_needs_its_relevance() -> None:
     graph.add("conv", Conv(np.ones((2, 1, 2, 2), np.float32)), ["x"])
     explainer = Explainer(graph, "epsilon")
     image = np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)
-    with pytest.raises(ValueError, match="give the output's relevance as an array"):
+    with pytest.raises(ValueError, match="only where the output is a vector"):
         explainer(image)
     given = np.zeros((1, 2, 2, 2), np.float32)
     given[0, 1, 0, 0] = 8.0  # inputs 0, 1, 3, 4 sum to 8
@@ -271,7 +272,7 @@ def test_output_that_overflows_is_refused() -> None:
 def test_nodes_behind_the_output_are_left_out(images: np.ndarray) -> None:
     graph = tiny()
     graph.add("beside", Activation("relu"), ["conv2"])
-    graph.output = "dense"
+    graph.outputs = {"dense": "dense"}
     np.testing.assert_array_equal(
         Explainer(graph, "epsilon")(images).relevance,
         Explainer(tiny(), "epsilon")(images).relevance,

@@ -50,7 +50,7 @@ def same(a: Any, b: Any) -> bool:
 
 def assert_same(a: g.Graph, b: g.Graph) -> None:
     assert list(a.nodes) == list(b.nodes)
-    assert a.output == b.output
+    assert list(a.outputs.items()) == list(b.outputs.items())
     for one, other in zip(a, b):
         assert (one.type, one.inputs, one.shape) == (other.type, other.inputs, other.shape)
         left, right = fields(one.operator), fields(other.operator)
@@ -107,7 +107,7 @@ def test_a_model_survives(tmp_path: Path) -> None:
 
 def test_a_graph_survives(tmp_path: Path) -> None:
     graph = network().graph
-    graph.output = "gate"
+    graph.outputs = {"gate": "gate"}
     graph.save(tmp_path / "x.relprop")
     found = load(tmp_path / "x.relprop")
     assert_same(found.graph, graph)
@@ -132,7 +132,7 @@ def test_the_file_is_safetensors(saved: Path) -> None:
         "shift.value", "first.weight", "second.bias", "scores.weight", "scores.bias"
     }  # fmt: skip
     with safetensors.safe_open(saved, "numpy") as file:
-        assert file.metadata()["relprop.format"] == "1"
+        assert file.metadata()["relprop.format"] == "2"
 
 
 @st.composite
@@ -172,7 +172,8 @@ def graphs(draw: st.DrawFn) -> g.Graph:
         count = 2 if isinstance(kind, (g.Add, g.Mul, g.Concat)) else 1
         name = draw(text.filter(lambda name: name not in names))
         names.append(graph.add(name, kind, [source] * count))
-    graph.output = draw(st.sampled_from(names))
+    outputs = draw(st.lists(text, min_size=1, max_size=3, unique=True))
+    graph.outputs = {name: draw(st.sampled_from(names)) for name in outputs}
     return graph
 
 
@@ -216,7 +217,7 @@ def test_every_field_of_every_operator_survives(kind: type, data: st.DataObject)
     names = [field.name for field in dataclasses.fields(kind)]
     operator = kind(**{name: data.draw(values_of(hints[name]), name) for name in names})
     node = g.Node("node", operator, (), ())
-    content, tensors = f._written(Model(g.Graph({"node": node}, "node")))
+    content, tensors = f._written(Model(g.Graph({"node": node}, {"node": "node"})))
     written = json.loads(json.dumps(content, allow_nan=False))["nodes"][0]["fields"]
     found = f._dataclass(kind, written, "node", tensors.__getitem__)
     assert same(tuple(fields(found).values()), tuple(fields(operator).values()))
@@ -326,7 +327,7 @@ def forge(path: Path, edit: Edit) -> Path:
     """A file of the small network after an edit of its JSON, tensors or metadata."""
     content, tensors = f._written(network())
     content = json.loads(json.dumps(content))
-    metadata = {"relprop.format": "1", "relprop.writer": "0.1"}
+    metadata = {"relprop.format": "2", "relprop.writer": "0.1"}
     edit(content, tensors, metadata)
     metadata.setdefault("relprop.model", json.dumps(content))
     path.write_bytes(safetensors.numpy.save(tensors, metadata))
@@ -339,8 +340,12 @@ def node(content: Content, name: str) -> dict[str, Any]:
 
 FORGERIES: dict[str, tuple[Edit, str]] = {
     "newer format": (
-        lambda c, t, m: m.update({"relprop.format": "2", "relprop.writer": "0.9.1"}),
-        "of format 2, written by relprop '0.9.1'; this relprop reads up to format 1",
+        lambda c, t, m: m.update({"relprop.format": "3", "relprop.writer": "0.9.1"}),
+        "of format 3, written by relprop '0.9.1'; this relprop reads format 2. Install a newer one",
+    ),
+    "older format": (
+        lambda c, t, m: m.update({"relprop.format": "1"}),
+        "of format 1, written by relprop '0.1'; this relprop reads format 2. Save the model once",
     ),
     "no format": (
         lambda c, t, m: m.pop("relprop.format"),
@@ -363,10 +368,22 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         "node 'pad' (Pad): value must be a number, not nan",
     ),
     "a list": (lambda c, t, m: m.update({"relprop.model": "[]"}), "the model must be an object"),
-    "no output": (lambda c, t, m: c.pop("output"), "the model lacks output"),
+    "no outputs": (lambda c, t, m: c.pop("outputs"), "the model lacks outputs"),
+    "an empty output": (lambda c, t, m: c.update(outputs=[]), "must have inputs and outputs"),
     "more": (lambda c, t, m: c.update(code="x"), "the model has no 'code'; its entries are"),
-    "unknown output": (lambda c, t, m: c.update(output="y"), "output names 'y', which is no node"),
-    "no nodes": (lambda c, t, m: c.update(nodes=[]), "output names 'scores', which is no node"),
+    "unknown output": (
+        lambda c, t, m: c.update(outputs=[["y", "z"]]),
+        "output 'y' names 'z', which is no node",
+    ),
+    "half an output": (
+        lambda c, t, m: c.update(outputs=[["y"]]),
+        "outputs must have 2 entries, not 1",
+    ),
+    "an output twice": (
+        lambda c, t, m: c["outputs"].append(["scores", "flat"]),
+        "outputs must differ in their names",
+    ),
+    "no nodes": (lambda c, t, m: c.update(nodes=[]), "output 'scores' names 'scores', which is no"),
     "nodes by name": (lambda c, t, m: c.update(nodes={}), "nodes must be list, not {}"),
     "class names": (
         lambda c, t, m: c.update(classes=["cat", "dog"]),
@@ -433,9 +450,11 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         lambda c, t, m: node(c, "relu").update(name="first"),
         "node name 'first' is taken",
     ),
-    "two inputs": (
-        lambda c, t, m: c["nodes"].append(dict(node(c, "image"), name="image2")),
-        "a graph has one input, not 2",
+    "no inputs": (
+        lambda c, t, m: c.update(
+            nodes=[node(c, "shift")], outputs=[["shift", "shift"]], classes=[]
+        ),
+        "the model must have inputs and outputs",
     ),
     "a number for a tensor": (
         lambda c, t, m: node(c, "scores")["fields"].update(bias=0),
@@ -516,7 +535,7 @@ def load_or_refuse(path: Path) -> None:
 
 CONTENT, TENSORS = f._written(network())
 BYTES = safetensors.numpy.save(
-    TENSORS, {"relprop.format": "1", "relprop.model": json.dumps(CONTENT)}
+    TENSORS, {"relprop.format": "2", "relprop.model": json.dumps(CONTENT)}
 )
 
 
@@ -548,7 +567,7 @@ def test_hostile_json(data: st.DataObject, tmp_path_factory: pytest.TempPathFact
                 parent[key] = data.draw(JSON)
                 break
             parent = parent[key]
-    metadata = {"relprop.format": "1", "relprop.model": json.dumps(content)}
+    metadata = {"relprop.format": "2", "relprop.model": json.dumps(content)}
     path = tmp_path_factory.getbasetemp() / "json.relprop"
     path.write_bytes(safetensors.numpy.save(TENSORS, metadata))
     load_or_refuse(path)

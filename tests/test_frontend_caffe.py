@@ -358,7 +358,7 @@ def test_layers_in_place_and_what_only_trains(write: Write):
     paths = write(text, fc=[weight, bias], auxiliary=[numbers(3)])
     with pytest.raises(ValueError, match=r"does not tell the shape of 'data'.*example"):
         convert(*paths)
-    graph = convert(*paths, shape=(3, 2, 2))
+    graph = convert(*paths, shapes=(3, 2, 2))
     assert graph.output == "drop"
     x = numbers(2, 3, 2, 2)
     wanted = F.relu(F.linear(tensor(x).flatten(1), tensor(weight), tensor(bias)))
@@ -429,14 +429,19 @@ REFUSED = {
         "'one' was made before"
     ),
     layer("ReLU", bottom="date"): "reads 'date', which no layer",
-    layer("ReLU") + layer("TanH", name="two"): r"ends in 2 blobs \(one, two\)",
     layer("ReLU", bottom="data data"): "needs one bottom, not 2",
     'layer { name: "one" type: "ReLU" bottom: "data" }': "needs a bottom and a top",
     "": "has no layers",
     'input: "data"': "has 1 inputs and shapes for 0",
     'input: "data" input_shape { dim: 1 dim: -3 }' + layer("ReLU"): r"all positive.*\(1, -3\)",
     'input: "data" input_dim: 9 input_dim: 0 ' + layer("ReLU"): r"all positive.*\(9, 0\)",
-    'input: "a" input: "b" input_shape { dim: 1 } input_shape { dim: 1 }': r"2 inputs \(a, b\)",
+    'input: "a" input: "b" input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2 '
+    "input_dim: 5 input_dim: 3 input_dim: 2 input_dim: 2": r"batches of different sizes: \[1, 5\]",
+    'input: "a" input: "a" input_shape { dim: 1 } input_shape { dim: 1 }': r"differ in their names",
+    'input: "a" input: "b" input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2 '
+    "input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2" + layer("ReLU", bottom="b"): (
+        "the output 'a' is the input 'a' itself"
+    ),
     'input: "data" input_shape { dim: 1 dim: 65536 dim: 65536 }' + layer("ReLU"): "2147483647",
     layer("Pooling", "pooling_param { kernel_size: 9 }"): "window of 9 does not fit",
     layer("Pooling", "pooling_param { kernel_size: 2 stride: 0 }"): "stride must be between 1",

@@ -478,11 +478,13 @@ BIG = 2**40
 REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "nothing": (b"", "no ONNX file"),
     "text": (b"layer { name: 'conv' }", "no ONNX file"),
-    "several inputs": (build("y = Add(a, b)", inputs=("a", "b")), "one input, not 2"),
-    "several outputs": (
-        build("y = Relu(x)", "z = Tanh(x)", outputs=("y", "z")), "one output, not 2",
+    "an input twice": (build("y = Add(a, a)", inputs=("a", "a")), "inputs of different names"),
+    "an output twice": (build("y = Relu(x)", outputs=("y", "y")), "outputs of different names"),
+    "no input": (build("y = Relu(x)", inputs=(), x=W), "inputs of different names"),
+    "no output": (build("y = Relu(x)", outputs=()), "outputs of different names"),
+    "input as output": (
+        build("y = Relu(x)", outputs=("y", "x")), "the output 'x' is the input 'x' itself",
     ),
-    "no input": (build("y = Relu(x)", inputs=(), x=W), "one input, not 0"),
     "constant output": (build("y = Relu(w)", "z = Relu(x)", w=W), "on constants"),
     "fixed batch": (build("y = Relu(x)", shape=(8, 3, 8, 8)), "batches of 8"),
     "bytes": (build("y = Relu(x)", kind=onnx.TensorProto.UINT8), "that are ids, not UINT8"),

@@ -634,9 +634,11 @@ def test_batch_axis_is_out_of_bounds(function):
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: (x, x), "must return one tensor"),
-        (lambda x: {"out": x}, "must return one tensor"),
-        (lambda x: torch.ones(2), "does not depend"),
+        (lambda x: (x, x + 1), "the output 'output_0' is the input 'input' itself"),
+        (lambda x: {"y": x + 1, "n": 3}, "the output 'n' is 3, no tensor"),
+        (lambda x: {1: x + 1, "1": x + 2}, "the output '1' is there twice"),
+        (lambda x: None, "returns no tensor"),
+        (lambda x: torch.ones(2), "'output' does not depend on any input"),
         (lambda x: x if x.sum() > 0 else -x, "cannot trace"),
     ],
 )
@@ -649,8 +651,10 @@ def test_bad_arguments():
     module = nn.Linear(6, 5).eval()
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
         convert(lambda x: x, samples(6))
-    with pytest.raises(TypeError, match="several inputs"):
+    with pytest.raises(ValueError, match="cannot trace the module: too many positional arguments"):
         convert(module, (samples(6), samples(6)))
+    with pytest.raises(TypeError, match=r"example\[1\] must be a tensor, not list; for several"):
+        convert(module, (samples(6), [6]))
     with pytest.raises(ValueError, match="batch"):
         convert(module, samples(6)[0])
     with pytest.raises(ValueError, match="empty"):

@@ -143,7 +143,7 @@ def test_names_and_arity() -> None:
         graph.add("y", g.Mul(), ["x", "x", "x"])
     with pytest.raises(ValueError, match=r"node 'y' has \d+ values; a node has at most 2147483647"):
         graph.add("y", g.Input((2**16, 2**15)))
-    with pytest.raises(ValueError, match="a graph has one input, not 0"):
+    with pytest.raises(ValueError, match="the graph must have one input, not 0"):
         _ = g.Graph().input
 
 

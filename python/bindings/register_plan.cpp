@@ -62,9 +62,7 @@ Pixel positive(const char *name, const Triple &of) {
 }
 
 int add_input(Plan &plan, const Extent &image, bool channels_first) {
-    if (plan.tensors() != 0)
-        throw std::logic_error("a plan has one input, added first.");
-    return plan.add_tensor(image_of(image), channels_first);
+    return plan.add_input(image_of(image), channels_first);
 }
 
 int windows(int size, int kernel, int stride, int before, int after, int dilation, bool ceil_mode) {
@@ -311,21 +309,35 @@ int add_move(Plan &plan, int input, const py::array &index, float value, const E
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
+// One array for each of the plan's inputs, checked by `access`; `name` is the whole argument's.
+template <class Access>
+auto each_input(const Plan &plan, std::vector<py::array> arrays, const char *name, int64_t n,
+                Access access) {
+    if (arrays.size() != plan.inputs().size())
+        throw std::invalid_argument(std::string(name) + " must hold " +
+                                    std::to_string(plan.inputs().size()) + " arrays, not " +
+                                    std::to_string(arrays.size()) + ".");
+    std::vector<decltype(access(arrays[0], name, Shape()))> pointers;
+    for (size_t i = 0; i < arrays.size(); ++i)
+        pointers.push_back(
+            access(arrays[i], name, Shape{n, plan.tensor(plan.inputs()[i]).image.size()}));
+    return pointers;
+}
+
 // Arrays are in the user's order, flattened per sample: (n, size).
-void run(const Plan &plan, const py::array &input, py::array scores, const std::string &initial,
-         bool argmax, py::object targets, const py::object &given, py::object relevance,
+void run(const Plan &plan, const std::vector<py::array> &inputs, py::array scores,
+         const std::string &initial, bool argmax, py::object targets, const py::object &mask,
+         const py::object &given, const std::optional<std::vector<py::array>> &relevance,
          py::object absorbed, py::object totals,
          const std::vector<std::tuple<int, bool, py::array>> &copies) {
     if (!plan.finished())
         throw std::logic_error("the plan is not finished.");
     Request request;
-    request.n = input.ndim() > 0 ? input.shape(0) : 0;
-    const int64_t inputs = plan.tensor(plan.input()).image.size();
+    request.n = scores.ndim() > 0 ? scores.shape(0) : 0;
     const int64_t outputs = plan.tensor(plan.output()).image.size();
     const int64_t n = request.n;
-    request.input = read<float>(input, "input", {n, inputs});
+    request.inputs = each_input(plan, inputs, "inputs", n, read<float>);
     request.scores = write<float>(scores, "scores", {n, outputs});
-    request.forward_only = relevance.is_none();
     request.argmax = argmax;
     if (initial == "value")
         request.initial = Initial::value;
@@ -338,11 +350,12 @@ void run(const Plan &plan, const py::array &input, py::array scores, const std::
                                     "\".");
 
     const auto writable = [](py::object &object) { return object.cast<py::array>(); };
-    if (!relevance.is_none()) {
-        auto array = writable(relevance);
-        request.relevance = write<float>(array, "relevance", {n, inputs});
+    if (relevance) {
+        request.relevance = each_input(plan, *relevance, "relevance", n, write<float>);
         if (request.initial == Initial::given) {
             request.given = read<float>(given.cast<py::array>(), "given", {n, outputs});
+        } else if (!mask.is_none()) {
+            request.mask = read<uint8_t>(mask.cast<py::array>(), "mask", {n, outputs});
         } else {
             auto of_targets = writable(targets);
             request.targets = write<int64_t>(of_targets, "targets", {n});
@@ -405,10 +418,10 @@ void register_plan(py::module_ &module) {
         .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,
              "blocks"_a)
         .def("finish", &Plan::finish, "output"_a)
-        .def("run", run, "input"_a, "scores"_a, py::kw_only(), "initial"_a = "value",
-             "argmax"_a = true, "targets"_a = py::none(), "given"_a = py::none(),
-             "relevance"_a = py::none(), "absorbed"_a = py::none(), "totals"_a = py::none(),
-             "copies"_a = py::list())
+        .def("run", run, "inputs"_a, "scores"_a, py::kw_only(), "initial"_a = "value",
+             "argmax"_a = true, "targets"_a = py::none(), "mask"_a = py::none(),
+             "given"_a = py::none(), "relevance"_a = py::none(), "absorbed"_a = py::none(),
+             "totals"_a = py::none(), "copies"_a = py::list())
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
         .def_property_readonly("arena_per_sample", &Plan::arena_per_sample);

@@ -134,14 +134,15 @@ class Plan:
     def finish(self, output: int) -> None: ...
     def run(
         self,
-        input: NDArray[np.float32],
+        inputs: Sequence[NDArray[np.float32]],
         scores: NDArray[np.float32],
         *,
         initial: str = "value",
         argmax: bool = True,
         targets: NDArray[np.int64] | None = None,
+        mask: NDArray[np.uint8] | None = None,
         given: NDArray[np.float32] | None = None,
-        relevance: NDArray[np.float32] | None = None,
+        relevance: Sequence[NDArray[np.float32]] | None = None,
         absorbed: NDArray[np.float64] | None = None,
         totals: NDArray[np.float64] | None = None,
         copies: Sequence[tuple[int, bool, NDArray[np.float32]]] = [],

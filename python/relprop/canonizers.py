@@ -43,12 +43,21 @@ def canonize(graph: Graph) -> Graph:
 
 def cut_final_softmax(graph: Graph) -> Graph:
     """Explain the logits: drop a softmax or log-softmax that ends the model, flattened or not."""
-    last = graph[graph.output]
-    while isinstance(last.operator, (Reshape, Identity)):
-        last = graph[last.inputs[0]]
-    if not isinstance(last.operator, Softmax):
-        return graph
-    return _rewrite(graph, {}, {last.name: last.inputs[0]})
+    graph = graph.pruned()
+    readers = graph.consumers()
+    bypass: dict[str, str] = {}
+    for name, output in graph.outputs.items():
+        last, others = graph[output], len(readers[output])
+        while isinstance(last.operator, (Reshape, Identity)):
+            last = graph[last.inputs[0]]
+            others += len(readers[last.name]) - 1
+        if not isinstance(last.operator, Softmax):
+            continue
+        if last.name == output:
+            graph.outputs[name] = last.inputs[0]  # what else reads the softmax still does
+        elif not others:
+            bypass[last.name] = last.inputs[0]
+    return _rewrite(graph, {}, bypass)
 
 
 def drop_no_ops(graph: Graph) -> Graph:
@@ -114,22 +123,17 @@ def _rewrite(graph: Graph, operators: Mapping[str, Operator], bypass: Mapping[st
             name = bypass[name]
         return name
 
-    output = source(graph.output)
-    needed = {output, graph.input.name}
-    for node in reversed(list(graph)):
-        if node.name in needed:
-            needed.update(source(name) for name in node.inputs)
     result = Graph()
     for node in graph:
-        if node.name in needed:
+        if node.name not in bypass:
             inputs = [source(name) for name in node.inputs]
             result.add(node.name, operators.get(node.name, node.operator), inputs)
-    result.output = output
-    return result
+    result.outputs = {name: source(output) for name, output in graph.outputs.items()}
+    return result.pruned()
 
 
 def _only_reader(graph: Graph, name: str, readers: Mapping[str, list[Node]]) -> bool:
-    return len(readers[name]) == 1 and name != graph.output
+    return len(readers[name]) == 1 and name not in graph.outputs.values()
 
 
 # --- No-ops ------------------------------------------------------------------------------------
@@ -159,7 +163,7 @@ def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _M
     pad = node.operator
     if not isinstance(pad, Pad) or pad.value != 0 or pad.pads[:1] != ((0, 0),):
         return None
-    if not readers[node.name] or node.name == graph.output:
+    if not readers[node.name] or node.name in graph.outputs.values():
         return None
     operators: dict[str, Operator] = {}
     for reader in readers[node.name]:
@@ -237,7 +241,9 @@ def _find_batch_norm_before(
     only a norm without shift is folded.
     """
     norm = node.operator
-    if not isinstance(norm, BatchNorm) or node.name == graph.output or not readers[node.name]:
+    if not isinstance(norm, BatchNorm) or not readers[node.name]:
+        return None
+    if node.name in graph.outputs.values():
         return None
     operators: dict[str, Operator] = {}
     for reader in readers[node.name]:

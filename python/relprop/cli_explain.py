@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from relprop.cli_model import (
     Interpolation,
     Mean,
     ModelName,
+    OutputName,
     Resize,
     Size,
     Std,
@@ -65,6 +67,7 @@ def explain(
     ] = None,
     param: Parameters = None,
     rule: Overrides = None,
+    output_name: OutputName = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "explained"
     ),
@@ -124,6 +127,7 @@ def explain(
     names = result_names(images)
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
+    loaded = _explained(loaded, output_name)
     if loaded.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
@@ -183,6 +187,27 @@ def _explain(
     )
 
 
+def _explained(model: Model, output: str | None) -> Model:
+    """The part of the model that leads to one output, where a photo in and classes out is all."""
+    try:
+        graph = model.graph.explaining(output)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--output-name") from None
+    shape = graph[graph.output].shape
+    beyond = ""
+    if len(graph.inputs) != 1:
+        beyond = f"has several inputs ({', '.join(node.name for node in graph.inputs)})"
+    elif len(shape) != 1:
+        beyond = f"has an output of shape {shape}, no vector of classes"
+    if beyond:
+        raise typer.BadParameter(
+            f"{model.name} {beyond}: explain it in Python, with relprop.Explainer.",
+            param_hint="MODEL",
+        )
+    named = (len(model.classes),) == shape
+    return replace(model, graph=graph, classes=model.classes if named else ())
+
+
 def _target(text: str, model: Model) -> int | str:
     if text == "argmax":
         return text
@@ -193,7 +218,7 @@ def _target(text: str, model: Model) -> int | str:
             return model.class_index(text)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--target") from None
-    outputs = model.graph[model.graph.output].shape[-1]
+    (outputs,) = model.graph[model.graph.output].shape
     if not 0 <= index < outputs:
         raise typer.BadParameter(
             f"{index} is not an output; the model has {outputs}, counted from 0.",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from relprop import costs
-from relprop.cli_model import ModelName, Shape, Weights, load_model, read_shape
+from relprop.cli_model import ModelName, OutputName, Shape, Weights, load_model, read_shape
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters, rule_text
 from relprop.cli_summary import plain_console
 from relprop.composites import match
@@ -31,6 +32,7 @@ def inspect(
     ] = "epsilon_plus_flat",
     param: Parameters = None,
     rule: Overrides = None,
+    output_name: OutputName = None,
     weights: Weights = None,
     shape: Shape = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
@@ -39,6 +41,7 @@ def inspect(
 
     Multiply-adds are those of layers with weights, for one sample. Nodes are shown as they are
     explained: batch norm is folded into its neighbour where it can be, and a final softmax is cut.
+    Of several outputs all are shown, or what leads to the one of --output-name.
 
     [bold]Exit codes[/bold]  0: all of the model can be explained. 1: some of it is unsupported or
     has no rule; everything that is in the way is listed. 2: wrong use. 3: it cannot be loaded.
@@ -63,6 +66,8 @@ def inspect(
 
     from relprop.explain import composite_for
 
+    if output_name is not None:
+        loaded = replace(loaded, graph=loaded.graph.explaining(output_name))
     chosen = composite_for(loaded, composite, values)
     rules, missing = match(chosen, loaded.graph, overrides(rule or [], loaded.graph))
     problems = list(missing.values()) or _compile(loaded, rules)
@@ -79,11 +84,13 @@ def _compile(model: Model, rules: dict[str, Rule]) -> list[str]:
     """What the compiled core does not take, if anything."""
     from relprop.compile import compile_plan
 
-    try:
-        compile_plan(model.graph, rules)
-    except ValueError as error:
-        return [str(error)]
-    return []
+    problems: dict[str, None] = {}
+    for output in model.graph.outputs:
+        try:
+            compile_plan(model.graph.explaining(output), rules)
+        except ValueError as error:
+            problems[str(error)] = None
+    return list(problems)
 
 
 def _refuse(name: str, text: str, as_json: bool) -> None:
@@ -114,8 +121,8 @@ def _content(
     ]
     return {
         "model": model.name,
-        "input": list(graph.input.shape),
-        "output": graph.output,
+        "inputs": {node.name: list(node.shape) for node in graph.inputs},
+        "outputs": {name: list(graph[node].shape) for name, node in graph.outputs.items()},
         "composite": composite,
         "nodes": nodes,
         "parameters": costs.total_parameters(graph),
@@ -150,8 +157,9 @@ def _show(content: dict[str, Any]) -> None:
         )
     console.print(table)
     totals = f"{content['parameters']:,} parameters, {content['multiply_adds']:,} multiply-adds"
+    inputs, outputs = (_shapes(content[kind]) for kind in ("inputs", "outputs"))
     console.print(
-        f"\n{content['model']}: {_extent(content['input'])} in, {content['output']} out, "
+        f"\n{content['model']}: {inputs} in, {outputs} out, "
         f"{len(content['nodes'])} nodes, {totals}",
         soft_wrap=True,
     )
@@ -159,6 +167,10 @@ def _show(content: dict[str, Any]) -> None:
         console.print(f"\ncannot be explained with {content['composite']}:", style="red")
         for problem in content["problems"]:
             console.print(f"  {problem}", style="red", soft_wrap=True)
+
+
+def _shapes(named: dict[str, list[int]]) -> str:
+    return ", ".join(f"{name} {_extent(shape)}" for name, shape in named.items())
 
 
 def _extent(shape: list[int]) -> str:

@@ -33,6 +33,13 @@ ModelName = Annotated[
         "or package.module:callable that returns a torch module.",
     ),
 ]
+OutputName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which output, of a model that has several; [bold]relprop inspect[/bold] lists them.",
+    ),
+]
 Shape = Annotated[
     str | None,
     typer.Option(

@@ -67,28 +67,30 @@ class Compiled:
     """Nodes whose own output is not kept: their tensor holds it after the ReLU."""
     step_nodes: tuple[str, ...]
     """For each step the node it belongs to."""
+    inputs: tuple[str, ...]
+    """The inputs that the output depends on, in the order in which the Plan takes them."""
 
 
 def compile_plan(graph: Graph, rules: Mapping[str, r.Rule]) -> Compiled:
-    """Compile the part of ``graph`` that its output depends on.
+    """Compile the part of ``graph`` that its one output depends on.
 
     Raises
     ------
     ValueError
-        If the output does not depend on the input.
+        If the output depends on no input.
     """
     return _Lowering(_alive(graph), rules).lower()
 
 
 def _alive(graph: Graph) -> Graph:
-    """The nodes that the output depends on, and the input."""
-    wanted = {graph.output}
-    for node in reversed(list(graph)):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-    if graph.input.name not in wanted:
-        raise ValueError(f"the output {graph.output!r} does not depend on the input.")
-    return Graph({node.name: node for node in graph if node.name in wanted}, graph.output)
+    """The nodes that the output depends on, without inputs that it does not."""
+    graph = graph.pruned()
+    readers = graph.consumers()
+    unread = {n.name for n in graph.inputs if not readers[n.name] and n.name != graph.output}
+    if len(unread) == len(graph.inputs):
+        raise ValueError(f"the output {graph.output!r} depends on no input.")
+    nodes = {name: node for name, node in graph.nodes.items() if name not in unread}
+    return Graph(nodes, graph.outputs)
 
 
 @dataclass
@@ -107,14 +109,8 @@ class _Lowering:
         self.layouts = layouts(self.graph)
 
     def lower(self) -> Compiled:
-        # The plan's first tensor is its input; constants may come before it in the graph.
-        source = self.graph.input
-        layout = self.layouts[source.name]
-        self.tensors[source.name] = self.plan.input(
-            layout.extent, channels_first=layout.channels_last
-        )
         for node in self.graph:
-            if isinstance(node.operator, Input) or node.name in self.tensors:
+            if node.name in self.tensors:
                 continue
             self.tensors[node.name] = _LOWER[type(node.operator)](self, node)
             self.step_nodes += [node.name] * (self.plan.steps - len(self.step_nodes))
@@ -126,6 +122,7 @@ class _Lowering:
             self.tensors,
             frozenset(self.fused),
             tuple(self.step_nodes),
+            tuple(node.name for node in self.graph.inputs),
         )
 
     # ---- pieces ----------------------------------------------------------------------------
@@ -185,6 +182,10 @@ class _Lowering:
         return bounds
 
     # ---- operators -------------------------------------------------------------------------
+
+    def input(self, node: Node) -> int:
+        layout = self.layouts[node.name]
+        return self.plan.input(layout.extent, channels_first=layout.channels_last)
 
     def constant(self, node: Node) -> int:
         assert isinstance(node.operator, Constant)
@@ -539,6 +540,7 @@ class _Lowering:
 
 
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
+    Input: _Lowering.input,
     Constant: _Lowering.constant,
     Embedding: _Lowering.embedding,
     Conv: _Lowering.conv,

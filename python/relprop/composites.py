@@ -92,7 +92,7 @@ _APPLICABLE: dict[type, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class First:
-    """Matches the layers that touch the input: those reached without passing another layer.
+    """Matches the layers that touch an input: those reached without passing another layer.
 
     Behind an Embedding no layer touches the input: it reads learned vectors.
     """
@@ -240,8 +240,8 @@ def _select_by_name(name: str, graph: Graph) -> set[str]:
 
 
 def _touching_input(graph: Graph) -> list[Node]:
-    """Layers with weights that read the input, directly or through nodes without weights."""
-    unweighted = {graph.input.name}  # nodes that the input reaches without passing a layer
+    """Layers with weights that read an input, directly or through nodes without weights."""
+    unweighted = {node.name for node in graph.inputs}  # reached without passing a layer
     touching = []
     for node in graph:
         if unweighted.isdisjoint(node.inputs):

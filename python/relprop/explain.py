@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +13,21 @@ from numpy.typing import NDArray
 from relprop import _core
 from relprop.compile import compile_plan
 from relprop.composites import Composite, Matcher, assign, parameters, preset
-from relprop.graph import Graph, Shape
+from relprop.graph import Graph, Input, Shape
+from relprop.inputs import Float32, Images, by_input, in_structure, like, read_batches
 from relprop.ledger import Ledger
 from relprop.model import Model
 from relprop.rules import Rule, ZBox
-
-Images: TypeAlias = Any
-"""A numpy array or a torch tensor."""
-
-Float32 = NDArray[np.float32]
-Target: TypeAlias = int | str | Sequence[int | str] | Images
-"""A class index or name, one for each sample, "argmax", or the output's relevance itself."""
+from relprop.targets import Initial, Target, read_target
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an :class:`Explainer` returns; arrays are of the kind that went in.
+    """What an :class:`Explainer` returns; arrays are of the kind that (the first) went in.
 
-    ``relevance`` has the input's shape. ``scores`` is (samples, outputs) and ``target``
-    (samples,), -1 where the output's relevance was given. ``ledger`` is None where it was
+    ``relevance`` has the input's shape; of several inputs it is a dictionary or a tuple, as
+    they were given. ``scores`` is (samples, *output shape) and ``target`` (samples,), -1 where
+    a mask or the output's relevance was given. ``ledger`` is None where it was
     switched off. ``intermediate`` and ``activations`` hold the relevance at the outputs of the
     nodes that were asked for, and their values; a node whose ReLU is fused into it has no
     value of its own and is left out of ``activations``.
@@ -46,7 +42,7 @@ class Result:
 
 
 class Explainer:
-    """A model with a rule for every node, compiled once.
+    """A model with a rule for every node on the way to one output, compiled once.
 
     Parameters
     ----------
@@ -54,6 +50,8 @@ class Explainer:
         What :func:`relprop.load` returns, or a Graph.
     composite
         A preset's name or a Composite.
+    output
+        The name of the output that is explained; may be left out where there is one.
     rules
         Rules for single nodes, before the composite's: by name, operator type, position or
         predicate.
@@ -70,7 +68,7 @@ class Explainer:
     UnmatchedLayerError
         If a node has no rule that applies to it.
     TypeError, ValueError
-        If the model, the preset or a parameter is not known or out of range.
+        If the model, the output, the preset or a parameter is not known or out of range.
     RuntimeError
         If the device is not available.
     """
@@ -80,6 +78,7 @@ class Explainer:
         model: Model | Graph,
         composite: str | Composite = "epsilon_plus_flat",
         *,
+        output: str | None = None,
         rules: Mapping[Matcher, Rule] | None = None,
         device: str = "cpu",
         ledger: bool = True,
@@ -94,16 +93,17 @@ class Explainer:
             )
         _check_device(device)
         self.model = model
-        self.graph = model.graph
+        self.graph = model.graph.explaining(output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, self.graph, rules)
         self.ledger = ledger
         self._compiled = compile_plan(self.graph, self.rules)
+        self._vocabularies = self.graph.vocabularies()
         self._boxes = [
-            (node.name, rule)
+            (node.name, node.inputs[0], rule)
             for node in self.graph
             if isinstance(rule := self.rules.get(node.name), ZBox)
-            and node.inputs == (self.graph.input.name,)
+            and isinstance(self.graph[node.inputs[0]].operator, Input)
         ]
 
     def __call__(
@@ -111,7 +111,7 @@ class Explainer:
         images: Images,
         target: Target = "argmax",
         *,
-        initial: Literal["value", "one"] = "value",
+        initial: Initial = "value",
         intermediate: Iterable[str] = (),
     ) -> Result:
         """Explain images.
@@ -123,10 +123,14 @@ class Explainer:
             without; numpy or torch, finite. float16 and float64 are converted to float32;
             integers are refused, since pixels must be preprocessed first. Where the model's
             input are ids, of words say, they must be integers, and their relevance is the sum
-            over what the model's embedding makes of each.
+            over what the model's embedding makes of each. A model of several
+            inputs takes a dictionary by their names or a tuple in their order, and as many
+            samples for each; an input that the output does not depend on has relevance zero.
         target
-            What is explained: ``"argmax"``, a class index or name, one for each sample, or
-            the output's relevance as a float array of the output's shape.
+            What is explained: ``"argmax"``, a class index or name, one for each sample; of an
+            output that is no vector, or a vector as well, a boolean mask of its shape, or its
+            relevance as a float array. A mask that depends on the prediction is made of
+            :meth:`forward`.
         initial
             The relevance that the target starts with: its output value, or one.
         intermediate
@@ -137,59 +141,62 @@ class Explainer:
         TypeError
             If an array's type cannot be used.
         ValueError
-            If a shape or a target does not fit, an input is not finite or outside a z_box,
+            If a shape or a target does not fit, samples differ in number from input to input,
+            an input is not finite or outside a z_box,
             or the model's output or the relevance is not finite.
         """
-        batch = self._batch(images)
-        n = len(batch)
-        out_shape = self.graph[self.graph.output].shape
-        targets, given = self._targets(target, n, out_shape)
+        given = by_input(images, self.graph.inputs)
+        batches = self._batches(given)
+        n = len(next(iter(batches.values())))
+        shape = self.graph[self.graph.output].shape
+        start = read_target(target, n, shape, self.model)
         if initial not in ("value", "one"):
             raise ValueError(f'initial must be "value" or "one", not {initial!r}.')
         names = self._known(intermediate)
 
         plan = self._compiled.plan
-        flat = batch.reshape(n, -1) if n else batch.reshape(0, _size(self.graph.input.shape))
-        scores = np.empty((n, _size(out_shape)), np.float32)
-        relevance = np.empty_like(flat)
+        scores = np.empty((n, _size(shape)), np.float32)
+        relevance = {name: np.zeros_like(batch) for name, batch in batches.items()}
         absorbed = np.empty((n, plan.steps, 4)) if self.ledger else None
         totals = np.empty((n, plan.tensors, 2)) if self.ledger else None
         found, values, copies = self._copies(names, n)
         plan.run(
-            flat,
+            self._ordered(batches),
             scores,
-            initial="given" if given is not None else initial,
-            argmax=isinstance(target, str) and target == "argmax",
-            targets=targets,
-            given=given,
-            relevance=relevance,
+            initial=initial if start.given is None else "given",
+            argmax=start.argmax,
+            targets=start.indices,
+            mask=start.mask,
+            given=start.given,
+            relevance=self._ordered(relevance),
             absorbed=absorbed,
             totals=totals,
             copies=copies,
         )
-        started = given.astype(np.float64).sum(axis=1) if given is not None else None
-        if started is None:
-            row = scores[np.arange(n), targets].astype(np.float64)
-            started = row if initial == "value" else np.ones(n)
-        ledger = self._ledger(absorbed, totals, started)
-        like = _like(images)
+        ledger = self._ledger(absorbed, totals, start.relevance(scores, initial))
+        returned = like(next(iter(given.values())))
+        at_inputs = {
+            name: returned(array.reshape(np.shape(given[name])))
+            for name, array in relevance.items()
+        }
         return Result(
-            relevance=like(relevance.reshape(np.shape(images))),
-            scores=like(scores.reshape(n, *out_shape)),
-            target=targets,
+            relevance=in_structure(images, at_inputs),
+            scores=returned(scores.reshape(n, *shape)),
+            target=start.indices,
             ledger=ledger,
-            intermediate={name: like(array) for name, array in found.items()},
-            activations={name: like(array) for name, array in values.items()},
+            intermediate={name: returned(array) for name, array in found.items()},
+            activations={name: returned(array) for name, array in values.items()},
         )
 
     def forward(self, images: Images) -> Any:
-        """Return the model's output for images, (samples, *output shape), without explaining."""
-        batch = self._batch(images)
+        """Return the output for images, (samples, *output shape), without explaining it."""
+        given = by_input(images, self.graph.inputs)
+        batches = self._batches(given)
+        n, first = len(next(iter(batches.values()))), next(iter(given.values()))
         shape = self.graph[self.graph.output].shape
-        scores = np.empty((len(batch), _size(shape)), np.float32)
-        flat = batch.reshape(len(batch), _size(self.graph.input.shape))
-        self._compiled.plan.run(flat, scores)
-        return _like(images)(scores.reshape(len(batch), *shape))
+        scores = np.empty((n, _size(shape)), np.float32)
+        self._compiled.plan.run(self._ordered(batches), scores)
+        return like(first)(scores.reshape(n, *shape))
 
     def __str__(self) -> str:
         nodes = list(self.graph)
@@ -203,70 +210,19 @@ class Explainer:
 
     # ---- arguments -----------------------------------------------------------------------
 
-    def _batch(self, images: Images) -> Float32:
-        """Images as one contiguous float32 array with a batch axis, checked."""
-        array = _to_numpy(images, "images")
-        ids = self.graph.input.ids
-        if ids and array.dtype.kind not in "iu":
-            raise TypeError(
-                f"images must be integers, the model's input are ids, not {array.dtype}."
-            )
-        if not ids and array.dtype.kind != "f":
-            raise TypeError(
-                f"images must be floating point, not {array.dtype}: pixels must be scaled as the "
-                "model expects (see Model.preprocessing) before they are explained."
-            )
-        shape = self.graph.input.shape
-        if array.shape == shape:
-            array = array[None]
-        if array.shape[1:] != shape:
-            raise ValueError(
-                f"images must have shape (samples, {', '.join(map(str, shape))}) or {shape}, "
-                f"not {array.shape}."
-            )
-        if ids:
-            _check_ids(array, self.graph.vocabularies()[self.graph.input.name])
-        with np.errstate(over="ignore"):
-            batch = np.ascontiguousarray(array, np.float32)
-        if not np.isfinite(batch).all():
-            bad = np.flatnonzero(~np.isfinite(batch.reshape(len(batch), -1)).all(axis=1))
-            raise ValueError(
-                f"images must be finite in float32; samples {bad[:8].tolist()} are not."
-            )
-        for name, box in self._boxes:
-            _check_box(batch, box, name)
-        return batch
+    def _batches(self, given: Mapping[str, Any]) -> dict[str, Float32]:
+        """Every input's samples, checked."""
+        batches = read_batches(given, self.graph.inputs, self._vocabularies)
+        for name, source, box in self._boxes:
+            _check_box(batches[source], box, name)
+        return batches
 
-    def _targets(
-        self, target: Target, n: int, shape: Shape
-    ) -> tuple[NDArray[np.int64], Float32 | None]:
-        """Target indices, to be filled in for argmax, or the output's relevance."""
-        if isinstance(target, str) and target == "argmax":
-            _require_vector(shape, "argmax")
-            return np.zeros(n, np.int64), None
-        if not isinstance(target, int | str | np.integer) and not _has_names(target):
-            array = _to_numpy(target, "target")
-            if array.dtype.kind == "f":
-                return np.full(n, -1, np.int64), _given(array, n, shape)
-        _require_vector(shape, "a class")
-        return self._indices(target, n, shape[0]), None
-
-    def _indices(self, target: Any, n: int, outputs: int) -> NDArray[np.int64]:
-        if isinstance(target, int | str | np.integer):
-            target = [target] * n
-        elif not _has_names(target):
-            target = _to_numpy(target, "target").reshape(-1).tolist()
-        if len(target) != n:
-            raise ValueError(
-                f"target must name one class for each of {n} samples, not {len(target)}."
-            )
-        indices = [self.model.class_index(t) if isinstance(t, str) else t for t in target]
-        for index in indices:
-            if not isinstance(index, int | np.integer) or isinstance(index, bool):
-                raise TypeError(f"target must be an index or a class name, not {index!r}.")
-            if not 0 <= index < outputs:
-                raise ValueError(f"target must be in [0, {outputs}), not {index}.")
-        return np.array(indices, np.int64).reshape(n)
+    def _ordered(self, arrays: Mapping[str, Float32]) -> list[Float32]:
+        """Arrays as the core takes them: flat, of the inputs that the output depends on."""
+        return [
+            arrays[name].reshape(-1, _size(self.graph[name].shape))
+            for name in self._compiled.inputs
+        ]
 
     def _known(self, names: Iterable[str]) -> list[str]:
         names = [names] if isinstance(names, str) else list(names)
@@ -312,6 +268,7 @@ class Explainer:
         for step, name in enumerate(self._compiled.step_nodes):
             by_node[:, row[name]] += absorbed[:, step]
         at_output = totals[:, [self._compiled.tensors[name] for name in names]]
+        at_inputs = totals[:, [self._compiled.tensors[name] for name in self._compiled.inputs]]
         bias, stabilizer, constants, zero = np.moveaxis(by_node, 2, 0)
         return Ledger(
             nodes=names,
@@ -322,7 +279,7 @@ class Explainer:
             relevance=at_output[:, :, 0],
             magnitude=at_output[:, :, 1],
             initial=initial,
-            input=totals[:, 0, 0],
+            input=at_inputs[:, :, 0].sum(axis=1),
         )
 
 
@@ -361,15 +318,6 @@ def composite_for(
     return preset(composite, **values)
 
 
-def _check_ids(array: NDArray[Any], vocabulary: int) -> None:
-    unknown = array[(array < 0) | (array >= vocabulary)]
-    if unknown.size:
-        raise ValueError(
-            f"images must hold ids in [0, {vocabulary}), the rows of the model's embedding, "
-            f"not {unknown[0]}."
-        )
-
-
 def _check_box(batch: Float32, box: ZBox, name: str) -> None:
     per_channel = (-1, *[1] * (batch.ndim - 2))
     low, high = (
@@ -381,54 +329,3 @@ def _check_box(batch: Float32, box: ZBox, name: str) -> None:
             f"images must lie in z_box's bounds [{box.low}, {box.high}] (node {name!r}), "
             f"not in [{batch.min():g}, {batch.max():g}]."
         )
-
-
-def _require_vector(shape: Shape, what: str) -> None:
-    if len(shape) != 1:
-        raise ValueError(
-            f"target can be {what} only for a model whose output is a vector, not of shape "
-            f"{shape}; give the output's relevance as an array."
-        )
-
-
-def _has_names(target: Any) -> bool:
-    return isinstance(target, list | tuple) and any(isinstance(t, str) for t in target)
-
-
-def _given(array: NDArray[Any], n: int, shape: Shape) -> Float32:
-    """The output's relevance, (samples, outputs)."""
-    if array.shape not in ((n, *shape), shape if n == 1 else (n, *shape)):
-        raise ValueError(
-            f"target given as relevance must have shape {(n, *shape)}, not {array.shape}."
-        )
-    given = np.ascontiguousarray(array, np.float32).reshape(n, -1 if n else _size(shape))
-    if not np.isfinite(given).all():
-        raise ValueError("target given as relevance must be finite.")
-    return given
-
-
-def _is_torch(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "torch"
-
-
-def _to_numpy(value: Any, name: str) -> NDArray[Any]:
-    if _is_torch(value):
-        value = value.detach()
-        if value.device.type != "cpu":
-            raise TypeError(f"{name} must be on the CPU, not on {value.device}.")
-        if value.is_complex() or str(value.dtype) == "torch.bfloat16":
-            raise TypeError(f"{name} must be float32, float64 or float16, not {value.dtype}.")
-        return np.asarray(value.numpy())
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be an array of numbers, not of {array.dtype}.")
-    return array
-
-
-def _like(images: Images) -> Any:
-    """Return what turns a numpy array into the kind of array that ``images`` is."""
-    if not _is_torch(images):
-        return lambda array: array
-    import torch
-
-    return torch.from_numpy

@@ -29,7 +29,7 @@ from relprop.preprocessing import Preprocessing
 SUFFIX = ".relprop"
 """What the names of such files end in."""
 
-VERSION = 1
+VERSION = 2
 """The format's version: raised when older releases could no longer read a file rightly."""
 
 _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_args(Operator)}
@@ -115,11 +115,11 @@ def _content(metadata: Mapping[str, str]) -> Any:
         version.isascii() and version.isdecimal() and 0 < len(version) <= 9,
         f"'relprop.format' must be a number, not {_shown(version)}.",
     )
+    advice = "Install a newer one." if int(version) > VERSION else "Save the model once more."
     _require(
-        int(version) <= VERSION,
+        int(version) == VERSION,
         f"the file is of format {version}, written by relprop "
-        f"{_shown(metadata.get('relprop.writer'))}; this relprop reads up to format {VERSION}. "
-        "Install a newer one.",
+        f"{_shown(metadata.get('relprop.writer'))}; this relprop reads format {VERSION}. {advice}",
     )
     _require("relprop.model" in metadata, "its metadata has no 'relprop.model'.")
     try:
@@ -167,7 +167,7 @@ def _written(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             }
             for node in model.graph
         ],
-        "output": model.graph.output,
+        "outputs": [list(pair) for pair in model.graph.outputs.items()],
     }
     return content, tensors
 
@@ -202,7 +202,7 @@ def _read(content: Any, tensor: Tensor) -> tuple[Model, set[str]]:
             arrays[name] = tensor(name)
         return arrays[name]
 
-    parts = _record(content, ("name", "classes", "preprocessing", "nodes", "output"), "the model")
+    parts = _record(content, ("name", "classes", "preprocessing", "nodes", "outputs"), "the model")
     name = _typed(str, parts["name"], "name", find)
     classes = _typed(tuple[str, ...], parts["classes"], "classes", find)
     preprocessing = None
@@ -221,8 +221,12 @@ def _read(content: Any, tensor: Tensor) -> tuple[Model, set[str]]:
         where = f"node {own!r} ({kind})"
         inputs = _typed(tuple[str, ...], node["inputs"], f"{where}: inputs", find)
         graph.add(own, _dataclass(_OPERATORS[kind], node["fields"], where, find), inputs)
-    graph.output = _typed(str, parts["output"], "output", find)
-    _require(graph.output in graph.nodes, f"output names {graph.output!r}, which is no node.")
+    outputs = _typed(tuple[tuple[str, str], ...], parts["outputs"], "outputs", find)
+    for own, output in outputs:
+        _require(output in graph.nodes, f"output {own!r} names {output!r}, which is no node.")
+    graph.outputs = dict(outputs)
+    _require(len(graph.outputs) == len(outputs), "outputs must differ in their names.")
+    _require(bool(outputs) and bool(graph.inputs), "the model must have inputs and outputs.")
     model = Model(graph, preprocessing, classes, name)
     model.check()
     return model, set(arrays)

@@ -623,16 +623,17 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in topological order; ``output`` names the node that is explained.
+    """Nodes in topological order, and which of them are the model's ``outputs``.
 
-    Built with :meth:`add`, which infers and checks every shape.
+    Built with :meth:`add`, which infers and checks every shape. ``outputs`` has the name of each
+    output, in the model's order, and the node whose value it is.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
-    output: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, operator: Operator, inputs: Sequence[str] = ()) -> str:
-        """Append a node and return its name; the last one added is the output.
+        """Append a node and return its name; the last one added is the only output.
 
         Raises
         ------
@@ -662,7 +663,7 @@ class Graph:
         )
         ids = self._holds_ids(name, operator, inputs)
         self.nodes[name] = Node(name, operator, tuple(inputs), shape, ids)
-        self.output = name
+        self.outputs = {name: name}
         return name
 
     def _holds_ids(self, name: str, operator: Operator, inputs: Sequence[str]) -> bool:
@@ -701,11 +702,56 @@ class Graph:
         return self.nodes[name]
 
     @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The Input nodes, in the model's order."""
+        return tuple(node for node in self if isinstance(node.operator, Input))
+
+    @property
     def input(self) -> Node:
-        """The one Input node."""
-        inputs = [node for node in self if isinstance(node.operator, Input)]
-        _require(len(inputs) == 1, f"a graph has one input, not {len(inputs)}.")
-        return inputs[0]
+        """The Input node of a graph that has one; a ValueError lists several."""
+        names = [node.name for node in self.inputs]
+        _require(len(names) == 1, f"the graph must have one input, not {len(names)}: {names}.")
+        return self[names[0]]
+
+    @property
+    def output(self) -> str:
+        """The output's node in a graph that has one output; a ValueError lists several."""
+        names = list(self.outputs)
+        _require(len(names) == 1, f"the graph must have one output, not {len(names)}: {names}.")
+        return self.outputs[names[0]]
+
+    def explaining(self, output: str | None = None) -> Graph:
+        """Return the graph of one output: what it depends on, and every input.
+
+        Raises
+        ------
+        ValueError
+            If there is no output of that name, or several where none is named.
+        """
+        names = ", ".join(self.outputs)
+        if output is None:
+            _require(
+                len(self.outputs) == 1,
+                f"output must name one of the model's outputs, which are {names}.",
+            )
+            (output,) = self.outputs
+        _require(output in self.outputs, f"output must be one of {names}, not {output!r}.")
+        return Graph(self.nodes, {output: self.outputs[output]}).pruned()
+
+    def pruned(self) -> Graph:
+        """Return the graph without the nodes that no output depends on; every input stays."""
+        needed = set(self.outputs.values())
+        for node in reversed(list(self)):
+            if node.name in needed:
+                needed.update(node.inputs)
+        return Graph(
+            {
+                name: node
+                for name, node in self.nodes.items()
+                if name in needed or isinstance(node.operator, Input)
+            },
+            dict(self.outputs),
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the graph to a file, as :meth:`relprop.Model.save` does."""

@@ -19,7 +19,7 @@ class Ledger:
     stabilizer of denominators, to constants and padding, to nodes under the zero rule.
     ``relevance`` and ``magnitude``, of the same shape, are the sum and the sum of absolute
     values of the relevance at each node's output. ``initial`` (samples,) is the relevance that
-    was set at the output, ``input`` (samples,) what arrived at the input.
+    was set at the output, ``input`` (samples,) what arrived at the inputs.
     """
 
     nodes: tuple[str, ...]

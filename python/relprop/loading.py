@@ -6,11 +6,11 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,13 @@ from relprop.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import torch
 
-Example = Union["torch.Tensor", NDArray[Any], Sequence[int]]
+    from relprop.frontends.conversion import Shapes
+
+One = Union["torch.Tensor", NDArray[Any], Sequence[int]]
 """An input with its batch axis, or the shape of one sample without it."""
+
+Example = One | tuple[One, ...] | Mapping[str, One]
+"""Of the one input, or of several in the model's order or by their names."""
 
 
 def load(
@@ -45,12 +50,14 @@ def load(
         A Caffe network is two files, ``("net.prototxt", "net.caffemodel")``.
     example
         What a torch module takes: an input with its batch axis (int64 where it takes ids), or a
-        shape without it such as ``(3, 224, 224)``. May be left out where ``preprocessing`` tells
-        the shape, or an ONNX file does.
+        shape without it such as ``(3, 224, 224)``; of several inputs a tuple of them, or a
+        dictionary of keyword arguments. May be left out where ``preprocessing`` tells the shape,
+        or an ONNX file does.
     preprocessing
-        How photos become inputs; needed only to explain photos. Built-in models bring theirs.
+        How photos become the one input; needed only to explain photos. Built-in models bring
+        theirs.
     classes
-        Names of the outputs, in order.
+        Names of an output's values, in order.
 
     Raises
     ------
@@ -153,12 +160,14 @@ def _converted(
                 "or a shape without it such as (3, 224, 224)."
             )
         example = (len(preprocessing.mean), *preprocessing.size)
-    if isinstance(example, np.ndarray):
-        ids = example.dtype in (np.int32, np.int64)
-        example = torch.from_numpy(np.array(example, None if ids else np.float32))
-    elif not isinstance(example, torch.Tensor):
-        example = torch.zeros(1, *_shape(example))
-    return Model(canonize(convert(module, example)), preprocessing, name=name)
+
+    def tensor(one: Any) -> torch.Tensor:
+        if isinstance(one, np.ndarray):
+            ids = one.dtype in (np.int32, np.int64)
+            return torch.from_numpy(np.array(one, None if ids else np.float32))
+        return one if isinstance(one, torch.Tensor) else torch.zeros(1, *_shape(one))
+
+    return Model(canonize(convert(module, _each(example, tensor))), preprocessing, name=name)
 
 
 def _from_onnx(path: Path, example: Example | None, preprocessing: Preprocessing | None) -> Model:
@@ -169,12 +178,8 @@ def _from_onnx(path: Path, example: Example | None, preprocessing: Preprocessing
         if error.name != "onnx":
             raise
         raise ImportError("loading an ONNX file needs onnx: pip install 'relprop[onnx]'") from error
-    shape = None
-    if example is not None:
-        shape = tuple(getattr(example, "shape", ()))[1:] or _shape(example)
-    elif preprocessing is not None:
-        shape = (len(preprocessing.mean), *preprocessing.size)
-    return Model(canonize(convert(path, shape)), preprocessing, name=path.stem)
+    graph = canonize(convert(path, _shapes(example, preprocessing)))
+    return Model(graph, preprocessing, name=path.stem)
 
 
 def _from_caffe(
@@ -191,13 +196,25 @@ def _from_caffe(
         raise ImportError(
             "loading a Caffe network needs protobuf: pip install 'relprop[caffe]'"
         ) from error
-    shape = None
-    if example is not None:
-        shape = tuple(getattr(example, "shape", ()))[1:] or _shape(example)
-    elif preprocessing is not None:
-        shape = (len(preprocessing.mean), *preprocessing.size)
-    graph = canonize(convert(*source, shape))
+    graph = canonize(convert(*source, _shapes(example, preprocessing)))
     return Model(graph, preprocessing, name=Path(source[0]).stem)
+
+
+def _each(example: Any, change: Callable[[Any], Any]) -> Any:
+    """The example, or each of a tuple or a mapping of them, changed."""
+    if isinstance(example, Mapping):
+        return {name: change(one) for name, one in example.items()}
+    if isinstance(example, tuple) and not all(isinstance(size, int) for size in example):
+        return tuple(change(one) for one in example)
+    return change(example)
+
+
+def _shapes(example: Example | None, preprocessing: Preprocessing | None) -> Shapes | None:
+    """The shape of a sample of each input, as far as it is told."""
+    if example is None:
+        return None if preprocessing is None else (len(preprocessing.mean), *preprocessing.size)
+    shapes = _each(example, lambda one: tuple(getattr(one, "shape", ()))[1:] or _shape(one))
+    return cast("Shapes", shapes)
 
 
 def _shape(example: Any) -> tuple[int, ...]:

@@ -51,16 +51,19 @@ class Model:
 
     def check(self) -> None:
         """Raise a ValueError where preprocessing or class names do not fit the graph."""
-        shape, outputs = self.graph.input.shape, self.graph[self.graph.output].shape
         known = self.preprocessing
-        if known is not None and (len(known.mean), *known.size) != shape:
+        if known is not None:
+            made, taken = (len(known.mean), *known.size), [n.shape for n in self.graph.inputs]
+            if taken != [made]:
+                raise ValueError(
+                    f"preprocessing makes one input of shape {made}, the model takes "
+                    f"{' and '.join(map(str, taken))}."
+                )
+        shapes = [self.graph[output].shape for output in self.graph.outputs.values()]
+        if self.classes and (len(self.classes),) not in shapes:
             raise ValueError(
-                f"preprocessing makes inputs of shape {(len(known.mean), *known.size)}, "
-                f"the model takes {shape}."
-            )
-        if self.classes and (len(self.classes),) != outputs:
-            raise ValueError(
-                f"classes has {len(self.classes)} names for outputs of shape {outputs}."
+                f"classes has {len(self.classes)} names for outputs of shape "
+                f"{' and '.join(map(str, shapes))}."
             )
 
     def class_name(self, index: int) -> str:

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from relprop.composites import Composite
-from relprop.explain import Explainer, Target
+from relprop.explain import Explainer
+from relprop.frontends.torch import Example
 from relprop.loading import load
+from relprop.targets import Initial, Target
 
 
 def attribute(
     module: torch.nn.Module,
-    inputs: torch.Tensor,
+    inputs: Example,
     target: Target = "argmax",
     composite: str | Composite = "epsilon_plus_flat",
     *,
-    initial: Literal["value", "one"] = "value",
+    initial: Initial = "value",
     **parameters: Any,
-) -> torch.Tensor:
-    """Return the relevance of ``inputs``, a tensor of their shape.
+) -> Any:
+    """Return the relevance of ``inputs``, of their shape: a tensor, or as many as they are.
 
     The module is converted and compiled on every call, so that its weights are today's; for
     many batches make an :class:`relprop.Explainer` once. Parameters are those of
-    :class:`relprop.Explainer` and of its call, errors as well; ``inputs`` has the batch axis.
+    :class:`relprop.Explainer` and of its call, errors as well. ``inputs`` have the batch axis;
+    several are a tuple, or a dictionary of keyword arguments.
     """
-    model = load(module, inputs[:1])
-    relevance: torch.Tensor = Explainer(model, composite, **parameters)(
-        inputs, target, initial=initial
-    ).relevance
-    return relevance
+    explainer = Explainer(load(module, inputs), composite, **parameters)
+    return explainer(inputs, target, initial=initial).relevance

@@ -16,7 +16,13 @@ from typing import Any
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends.caffe_layers import LARGEST, TABLE, Layer, name_of
 from relprop.frontends.caffe_proto import read_description, read_weights
-from relprop.frontends.conversion import Unsupported, refusal
+from relprop.frontends.conversion import (
+    Shapes,
+    Unsupported,
+    check_outputs,
+    refusal,
+    shapes_of,
+)
 from relprop.graph import Array, Graph, Input, Reshape, Shape
 
 TEST = 1
@@ -49,7 +55,7 @@ V1_NAMES = {
 def convert(
     prototxt: str | os.PathLike[str],
     caffemodel: str | os.PathLike[str],
-    shape: Sequence[int] | None = None,
+    shapes: Shapes | None = None,
 ) -> Graph:
     """Turn a Caffe network and its weights into a Graph.
 
@@ -59,9 +65,10 @@ def convert(
         The network in text form, one for deployment or one for training.
     caffemodel
         Its weights, found by the layers' names; those of other layers are left alone.
-    shape
+    shapes
         The input's shape without the batch axis, for a prototxt that holds a data layer in place
-        of it. Where the prototxt tells it too, both must agree.
+        of it; of several inputs by their order or their names. Where the prototxt tells it too,
+        both must agree.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def convert(
     description = read_description(path)
     weights = read_weights(Path(caffemodel))
     try:
-        graph = _Conversion(description.net, weights, Path(caffemodel).name).run(shape)
+        graph = _Conversion(description.net, weights, Path(caffemodel).name).run(shapes)
     except UnsupportedOperatorError as error:
         raise UnsupportedOperatorError(f"{path}: {error}") from None
     except ValueError as error:
@@ -102,8 +109,8 @@ class _Conversion:
         self.unread: dict[str, None] = {}
         self.problems: list[str] = []
 
-    def run(self, shape: Sequence[int] | None) -> Graph:
-        self.batch = self._add_input(shape)
+    def run(self, shapes: Shapes | None) -> Graph:
+        self.batch = self._add_inputs(shapes)
         for message in self.layers:
             kind = _type(message)
             if kind == "Silence":  # it has the blobs that nobody shall see
@@ -117,27 +124,30 @@ class _Conversion:
                 raise ValueError(f"layer {name_of(message)!r} ({kind}): {error}") from None
         if self.problems:
             raise refusal(self.problems)
-        if len(self.graph) == 1:
+        if len(self.graph) == len(self.graph.inputs):
             raise ValueError("it has no layers.")
-        if len(self.unread) != 1:
-            raise ValueError(
-                f"it ends in {len(self.unread)} blobs ({', '.join(self.unread)}) instead of one: "
-                "leave out the layers that lead to the others."
-            )
-        self.graph.output = self.tops[next(iter(self.unread))] or ""
-        shape = self.graph[self.graph.output].shape
-        if len(shape) > 1 and math.prod(shape) == shape[0]:  # classes, by global pooling
-            output = self.graph.output
-            self.graph.add(f"{output}/flatten", Reshape(shape[:1]), (output,))
+        outputs = check_outputs(self.graph, {name: self.tops[name] for name in self.unread})
+        for name, output in outputs.items():
+            shape = self.graph[output].shape
+            if len(shape) > 1 and math.prod(shape) == shape[0]:  # classes, by global pooling
+                operator = Reshape(shape[:1])
+                outputs[name] = self.graph.add(f"{output}/flatten", operator, (output,))
+        self.graph.outputs = outputs
         return self.graph
 
-    def _add_input(self, given: Sequence[int] | None) -> int | None:
-        """Add the Input node; returns the batch size that the network names."""
+    def _add_inputs(self, given: Shapes | None) -> int | None:
+        """Add the Input nodes; returns the batch size that the network names."""
         declared = _inputs(self.net, self.layers)
-        if len(declared) != 1:
-            names = ", ".join(name for name, _ in declared)
-            raise ValueError(f"it has {len(declared)} inputs ({names}) instead of one.")
-        name, dims = declared[0]
+        if not declared:
+            raise ValueError("it has no input.")
+        shapes = shapes_of(given, list(declared))
+        sizes = {self._add_input(name, dims, shapes[name]) for name, dims in declared.items()}
+        known = sorted(size for size in sizes if size is not None)
+        if len(known) > 1:
+            raise ValueError(f"its inputs have batches of different sizes: {known}.")
+        return known[0] if known else None
+
+    def _add_input(self, name: str, dims: Shape | None, given: Shape | None) -> int | None:
         if dims is None and given is None:
             raise ValueError(
                 f"its data layer does not tell the shape of {name!r}: give the input's shape, "
@@ -145,7 +155,7 @@ class _Conversion:
             )
         shape = tuple(given or ()) if dims is None else dims[1:]
         if given is not None and tuple(given) != shape:
-            raise ValueError(f"its input has shape {shape}, not {tuple(given)}.")
+            raise ValueError(f"its input {name!r} has shape {shape}, not {tuple(given)}.")
         if not shape or min(dims or shape) < 1 or math.prod(shape) > LARGEST:
             raise ValueError(
                 f"its input {name!r} must have a batch axis and others, all positive, with at most "
@@ -205,7 +215,7 @@ def _is_included(layer: Any, state: Any) -> bool:
     return not any(met(rule) for rule in layer.exclude)
 
 
-def _inputs(net: Any, layers: Sequence[Any]) -> list[tuple[str, Shape | None]]:
+def _inputs(net: Any, layers: Sequence[Any]) -> dict[str, Shape | None]:
     """Name and shape, batch included, of every input; no shape where a data layer has none."""
     shapes = [tuple(shape.dim) for shape in net.input_shape]
     if net.input_dim:
@@ -227,7 +237,10 @@ def _inputs(net: Any, layers: Sequence[Any]) -> list[tuple[str, Shape | None]]:
                     f"{len(layer.top)} tops."
                 )
             inputs.extend(zip(layer.top, shapes))
-    return inputs
+    named = dict(inputs)
+    if len(named) != len(inputs):
+        raise ValueError(f"its inputs must differ in their names: {[n for n, _ in inputs]}.")
+    return named
 
 
 def _type(message: Any) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.graph import Activation, Clip, Graph, Identity, Operator
+from relprop.graph import Activation, Clip, Graph, Identity, Input, Operator, Shape
+
+Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
+"""Of one sample without the batch axis: of the one input, or of each by order or by name."""
 
 BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
@@ -43,6 +47,47 @@ def clipping(low: float, high: float) -> Operator:
         return Identity()
     named = {(0.0, math.inf): Activation("relu"), (0.0, 6.0): Activation("relu6")}
     return named.get((low, high)) or Clip(low, high)
+
+
+def shapes_of(given: Shapes | None, names: Sequence[str]) -> dict[str, Shape | None]:
+    """The shape that each input is given, None where it is given none.
+
+    Raises
+    ------
+    ValueError
+        If shapes are given for other inputs.
+    """
+    if given is None:
+        return dict.fromkeys(names)
+    if isinstance(given, Mapping):
+        if set(given) != set(names):
+            raise ValueError(
+                f"example must have the inputs {', '.join(names)}, not {', '.join(given)}."
+            )
+        return {name: given[name] for name in names}
+    shapes: Any = [given] if all(isinstance(size, int) for size in given) else given
+    if len(shapes) != len(names):
+        raise ValueError(
+            f"example must be a dictionary or a tuple of the {len(names)} inputs "
+            f"{', '.join(names)}, not {given}."
+        )
+    return dict(zip(names, shapes))
+
+
+def check_outputs(graph: Graph, outputs: Mapping[str, Any]) -> dict[str, str]:
+    """What a model's outputs became, all of them nodes that depend on an input.
+
+    Raises
+    ------
+    ValueError
+        If one is no node of the graph, or the input itself.
+    """
+    for name, value in outputs.items():
+        if not isinstance(value, str):
+            raise ValueError(f"the output {name!r} does not depend on any input.")
+        if isinstance(graph[value].operator, Input):
+            raise ValueError(f"the output {name!r} is the input {value!r} itself.")
+    return dict(outputs)
 
 
 def refusal(problems: Iterable[str]) -> UnsupportedOperatorError:

@@ -21,7 +21,13 @@ from google.protobuf.message import DecodeError
 
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends import onnx_constants, onnx_operators
-from relprop.frontends.conversion import Unsupported, refusal
+from relprop.frontends.conversion import (
+    Shapes,
+    Unsupported,
+    check_outputs,
+    refusal,
+    shapes_of,
+)
 from relprop.frontends.onnx_operators import Call, Known
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
@@ -36,16 +42,17 @@ _ANY_BATCH = (1009, 2003)
 """Two sizes, unlike any that a model would be made for."""
 
 
-def convert(path: Path, shape: Shape | None = None) -> Graph:
+def convert(path: Path, shapes: Shapes | None = None) -> Graph:
     """Turn an ONNX file into a Graph.
 
     Parameters
     ----------
     path
-        The model, with one input whose first axis is the batch (of any size, or of 1) and one
-        output. Files of external data must lie in its folder.
-    shape
-        The shape of one sample without the batch axis; needed where the model leaves it open.
+        The model, with inputs whose first axis is the batch (of any size, or of 1). Files of
+        external data must lie in its folder.
+    shapes
+        The shape of one sample without the batch axis, of several inputs by their order or
+        their names; needed where the model leaves it open.
 
     Raises
     ------
@@ -53,12 +60,12 @@ def convert(path: Path, shape: Shape | None = None) -> Graph:
         If the Graph cannot represent some operators, or they do not fit what they are given; the
         message lists all of them.
     ValueError
-        If the file is no sound ONNX model, or has several inputs or outputs.
+        If the file is no sound ONNX model, or an output does not depend on an input.
     OSError
         If it, or a file of external data, cannot be read.
     """
     try:
-        return _Conversion(_read(path), Storage(path)).run(shape)
+        return _Conversion(_read(path), Storage(path)).run(shapes)
     except _ShapeOpen as error:
         text = f"example is needed: {path.name} leaves the shape of a sample open{error}."
         raise ValueError(text) from None
@@ -114,38 +121,44 @@ class _Conversion:
         self.opset = _opset(model)
         self.storage = storage
         self.graph = Graph()
-        self.batches: tuple[int, ...] = _ANY_BATCH
+        self.batches: tuple[int, ...]
         self.values: dict[str, str | Known | _Unknown] = {}
         self.makers: dict[str, Step] = {}
         self.problems: list[str] = []
         self.tensors = {str(tensor.name): tensor for tensor in self.model.initializer}
 
-    def run(self, shape: Shape | None) -> Graph:
+    def run(self, shapes: Shapes | None) -> Graph:
         names = [str(output.name) for output in self.model.output]
-        if len(names) != 1:
-            raise ValueError(f"the model must have one output, not {len(names)}: {names}.")
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"the model must have outputs of different names, not {names}.")
         self.readers = Counter(_read_by(self.model.node))
-        self.readers[names[0]] += 0
-        self._read_input(shape)
+        for name in names:
+            self.readers[name] += 0
+        self._read_inputs(shapes)
         self._walk(self.model.node)
-        output = self._value(names[0], ())
-        if isinstance(output, _Unknown):
-            raise refusal(self.problems[number] for number in output.problems())
-        if not isinstance(output, str):
-            raise ValueError("the model's output does not depend on its input.")
-        return _needed(self.graph, output)
+        outputs = {name: self._value(name, ()) for name in names}
+        unknown = _Unknown(None, tuple(v for v in outputs.values() if isinstance(v, _Unknown)))
+        if unknown.sources:
+            raise refusal(self.problems[number] for number in unknown.problems())
+        self.graph.outputs = check_outputs(self.graph, outputs)
+        return self.graph.pruned()
 
-    # --- The input ---
+    # --- The inputs ---
 
-    def _read_input(self, given: Shape | None) -> None:
-        inputs = [value for value in self.model.input if value.name not in self.tensors]
-        if len(inputs) != 1:
-            names = [str(value.name) for value in inputs]
-            raise ValueError(f"the model must have one input, not {len(inputs)}: {names}.")
-        kind = inputs[0].type.tensor_type
+    def _read_inputs(self, given: Shapes | None) -> None:
+        values = [value for value in self.model.input if value.name not in self.tensors]
+        inputs = {str(value.name): value for value in values}
+        if not inputs or len(inputs) != len(values):
+            names = [str(value.name) for value in values]
+            raise ValueError(f"the model must have inputs of different names, not {names}.")
+        self.batches = _ANY_BATCH
+        for name, shape in shapes_of(given, list(inputs)).items():
+            self._read_input(name, inputs[name].type.tensor_type, shape)
+
+    def _read_input(self, name: str, kind: Any, given: Shape | None) -> None:
         if kind.elem_type not in (*FLOATS, *INTEGERS):
             raise ValueError(
-                "the input must be of a float type, or of integers that are ids, not "
+                f"the input {name!r} must be of a float type, or of integers that are ids, not "
                 f"{type_name(kind.elem_type)}."
             )
         dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
@@ -154,25 +167,27 @@ class _Conversion:
                 raise _ShapeOpen
             dims = [None] * (1 + len(given))
         if len(dims) < 2:
-            raise ValueError(f"the input must have the shape (batch, ...), not {dims}.")
+            raise ValueError(f"the input {name!r} must have the shape (batch, ...), not {dims}.")
         batch, *sample = dims
         if batch not in (None, 1):
             raise ValueError(
                 f"the model is made for batches of {batch}; export it for any size, or for 1."
             )
-        self.batches = _ANY_BATCH if batch is None else (1,)
+        if batch is not None:  # of any input: then of all
+            self.batches = (1,)
         known = [size for size in sample if size is not None]
         if given is None and len(known) < len(sample):
-            raise _ShapeOpen(f", {sample}")
+            raise _ShapeOpen(f", {name} {sample}")
         wanted = tuple(known) if given is None else given
         fits = len(wanted) == len(sample) and all(
             size in (None, own) for own, size in zip(wanted, sample)
         )
         if not fits:
-            raise ValueError(f"the model takes samples of shape {sample}, not {list(wanted)}.")
+            raise ValueError(
+                f"the input {name!r} takes samples of shape {sample}, not {list(wanted)}."
+            )
         if np.prod(wanted, dtype=float) > LARGEST:
             raise ValueError(f"a sample of shape {list(wanted)} is too large.")
-        name = str(inputs[0].name)
         content: Content = "ids" if kind.elem_type in INTEGERS else "numbers"
         self.values[name] = self.graph.add(name or "input", Input(wanted, content))
 
@@ -291,12 +306,3 @@ def _read_by(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
         for attribute in node.attribute:
             yield from _read_by(attribute.g.node)
             yield from (output.name for output in attribute.g.output)
-
-
-def _needed(graph: Graph, output: str) -> Graph:
-    """The graph without the nodes that its output does not need."""
-    needed = {output, graph.input.name}
-    for node in reversed(list(graph)):
-        if node.name in needed:
-            needed.update(node.inputs)
-    return Graph({name: node for name, node in graph.nodes.items() if name in needed}, output)

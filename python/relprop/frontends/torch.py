@@ -8,20 +8,22 @@ here and becomes a parameter of the Graph.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
 
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends.aten import TABLE, Call, bind, is_data, module_of, operator_name
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, refusal
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, check_outputs, refusal
 from relprop.graph import Content, Graph, Input
 
 _MODE_DEPENDENT = (
@@ -32,27 +34,33 @@ _MODE_DEPENDENT = (
 )
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
+Example: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]
+_Arguments: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
+
 # While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
 
 
-def convert(module: nn.Module, example: torch.Tensor) -> Graph:
+def convert(module: nn.Module, example: Example) -> Graph:
     """Turn a torch module in eval mode into a Graph; the module is left as it is.
 
     Parameters
     ----------
     module
-        Takes one tensor whose first axis is the batch and returns one.
+        Takes tensors whose first axis is the batch, and returns one or several: as a tuple, list,
+        dictionary, named tuple or dataclass, one in another as well. Its outputs are named by
+        keys and fields, "output_0" and so on by position, a single tensor "output".
     example
-        An input with its batch axis. Only its shape matters, and whether it is of int32 or int64:
-        then it holds ids for an embedding.
+        An input with its batch axis; a tuple of them, or a dictionary of keyword arguments,
+        whose keys name the inputs. Only their shapes matter, and whether they are of int32 or
+        int64: then they hold ids for an embedding.
 
     Raises
     ------
     UnsupportedOperatorError
         If the Graph cannot represent some operators; the message lists all of them.
     ValueError
-        If the module is in train mode, has several inputs or outputs, or cannot be traced.
+        If the module is in train mode, cannot be traced, or returns what depends on no input.
 
     Notes
     -----
@@ -64,8 +72,8 @@ def convert(module: nn.Module, example: torch.Tensor) -> Graph:
         module = module.module
     _refuse_train_mode(module)
     with _TRACING:
-        program = _trace(module, _example_like(module, example))
-        return _Conversion(program).run()
+        program = _trace(module, _arguments(module, example))
+        return _Conversion(program, alone=isinstance(example, torch.Tensor)).run()
 
 
 def _refuse_train_mode(module: nn.Module) -> None:
@@ -81,23 +89,37 @@ def _refuse_train_mode(module: nn.Module) -> None:
         )
 
 
-def _example_like(module: nn.Module, example: torch.Tensor) -> torch.Tensor:
+def _arguments(module: nn.Module, example: Example) -> _Arguments:
+    """Positional and keyword arguments of the module, made of its example."""
+    if isinstance(example, Mapping):
+        named = {
+            name: _example_like(module, one, f"example[{name!r}]") for name, one in example.items()
+        }
+        return (), named
+    if isinstance(example, tuple):
+        return tuple(
+            _example_like(module, one, f"example[{i}]") for i, one in enumerate(example)
+        ), {}
+    return (_example_like(module, example, "example"),), {}
+
+
+def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.Tensor:
     """One sample of the example on the module's device and in its precision, twice.
 
     A batch of 1 would be taken for a constant; a batch of 2 can be marked dynamic.
     """
     if not isinstance(example, torch.Tensor):
         raise TypeError(
-            f"example must be one tensor, not {type(example).__name__}; "
-            "modules with several inputs are not supported."
+            f"{name} must be a tensor, not {type(example).__name__}; for several inputs example "
+            "is a tuple or a dictionary of tensors."
         )
     if example.ndim < 2 or 0 in example.shape:
         raise ValueError(
-            "example must have shape (batch, ...) without an empty axis, "
+            f"{name} must have shape (batch, ...) without an empty axis, "
             f"not {tuple(example.shape)}."
         )
     if example.is_complex() or example.is_quantized:
-        raise ValueError(f"example must be of a real floating type, not {example.dtype}.")
+        raise ValueError(f"{name} must be of a real floating type, not {example.dtype}.")
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     ids = example.dtype in (torch.int32, torch.int64)
     kind = example.dtype if ids else parameter.dtype
@@ -105,16 +127,20 @@ def _example_like(module: nn.Module, example: torch.Tensor) -> torch.Tensor:
     return torch.cat([sample, sample])
 
 
-def _trace(module: nn.Module, example: torch.Tensor) -> ExportedProgram:
+def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
     with mode, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        example = example.clone()
+        args, kwargs = pytree.tree_map(torch.clone, arguments)
+        shapes = ShapesCollection()
+        for tensor in (*args, *kwargs.values()):
+            shapes[tensor] = {0: Dim.DYNAMIC}
+        hook = module.register_forward_hook(lambda module, args, result: _with_fields(result))
         try:
             program = torch.export.export(
-                module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False
+                module, args, kwargs, dynamic_shapes=shapes, strict=False
             ).run_decompositions({})
         except Exception as error:
             if "specialized" in str(error) or "Constraints violated" in str(error):
@@ -123,11 +149,8 @@ def _trace(module: nn.Module, example: torch.Tensor) -> ExportedProgram:
                     f"torch.export says: {error}"
                 ) from error
             raise ValueError(f"torch.export cannot trace the module: {error}") from error
-    structure = program.call_spec.out_spec
-    if structure is None or structure.num_nodes != 1 or structure.num_leaves != 1:
-        raise ValueError(
-            f"the module must return one tensor, not {structure}; wrap it so that it does."
-        )
+        finally:
+            hook.remove()
     kept = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
     changed = [s.target for s in program.graph_signature.output_specs if s.kind not in kept]
     if changed:
@@ -135,6 +158,14 @@ def _trace(module: nn.Module, example: torch.Tensor) -> ExportedProgram:
             f"the module changes its buffers when it runs: {', '.join(map(str, changed))}."
         )
     return program
+
+
+def _with_fields(result: Any) -> Any:
+    """A dataclass as a dictionary, which torch.export can return."""
+    if dataclasses.is_dataclass(result):
+        fields = (field.name for field in dataclasses.fields(result))
+        return {name: _with_fields(getattr(result, name)) for name in fields}
+    return result
 
 
 # --- The walk over the trace --------------------------------------------------------------------
@@ -147,16 +178,20 @@ class _Unknown:
 class _Conversion:
     """Walks a traced program and fills a Graph.
 
-    ``values`` holds for each traced node a Graph node's name where it depends on the input,
+    ``values`` holds for each traced node a Graph node's name where it depends on an input,
     otherwise a tensor or number; several results are a list.
     """
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(self, program: ExportedProgram, *, alone: bool) -> None:
         self.program = program
+        self.alone = alone
+        """Whether there is one input, which needs no name of its own."""
         self.graph = Graph()
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, str] = {}
         self.problems: list[str] = []
+        self.batches: set[Any] = set()
+        """The sizes, as symbols, that stand for the batch."""
 
     def run(self) -> Graph:
         traced = self.program.graph_module.graph
@@ -168,12 +203,29 @@ class _Conversion:
                 self.values[node] = self._evaluate(node)
         if self.problems:
             raise refusal(self.problems)
-        # The last result is the module's own; an input changed in place comes before it.
-        output = self.values[next(n for n in traced.nodes if n.op == "output").args[0][-1]]
-        if not is_data(output):
-            raise ValueError("the module's output does not depend on its input.")
-        self.graph.output = output
+        (results,) = next(node for node in traced.nodes if node.op == "output").args
+        self.graph.outputs = check_outputs(self.graph, self._outputs(results))
         return self.graph
+
+    def _outputs(self, results: Sequence[Any]) -> dict[str, Any]:
+        """What became of each output; those that are None are left out."""
+        specs = self.program.graph_signature.output_specs  # inputs changed in place are among them
+        own = [value for value, spec in zip(results, specs) if spec.kind == OutputKind.USER_OUTPUT]
+        structure = self.program.call_spec.out_spec
+        assert structure is not None
+        places, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(own, structure))
+        outputs: dict[str, Any] = {}
+        for path, value in places:
+            if value is None:
+                continue
+            name = _output_name(path)
+            if not isinstance(value, fx.Node) or name in outputs:
+                what = "there twice" if name in outputs else f"{value!r}, no tensor"
+                raise ValueError(f"the output {name!r} is {what}; wrap the module.")
+            outputs[name] = self.values[value]
+        if not outputs:
+            raise ValueError("the module returns no tensor.")
+        return outputs
 
     def _read_placeholders(self, traced: fx.Graph) -> None:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
@@ -185,11 +237,11 @@ class _Conversion:
                 continue
             spec = specs[node.name]
             if spec.kind == InputKind.USER_INPUT:
-                self.batch = node.meta["val"].shape[0]
+                batch, *sample = node.meta["val"].shape
+                self.batches.add(batch.node.expr)
+                name = "input" if self.alone else node.name
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
-                self.values[node] = self.graph.add(
-                    "input", Input(tuple(node.meta["val"].shape[1:]), content)
-                )
+                self.values[node] = self.graph.add(name, Input(tuple(sample), content))
             else:
                 self.values[node] = tensors.get(spec.target)
                 self.labels[node] = str(spec.target)
@@ -251,7 +303,18 @@ class _Conversion:
         return self._is_batch(first) and all(isinstance(size, int) for size in rest)
 
     def _is_batch(self, size: Any) -> bool:
-        return isinstance(size, torch.SymInt) and size.node.expr == self.batch.node.expr
+        return isinstance(size, torch.SymInt) and size.node.expr in self.batches
+
+
+def _output_name(path: Sequence[Any]) -> str:
+    """An output's name, from where it stands in what the module returns."""
+    parts = [
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
+    ]
+    if not path or isinstance(path[0], pytree.SequenceKey):
+        parts.insert(0, "output")
+        parts[:2] = ["_".join(parts[:2])]
+    return ".".join(parts)
 
 
 def _restore_local_response_norm(traced: fx.Graph) -> None:
