@@ -439,7 +439,7 @@ REFUSED = {
     "input_dim: 5 input_dim: 3 input_dim: 2 input_dim: 2": r"batches of different sizes: \[1, 5\]",
     'input: "a" input: "a" input_shape { dim: 1 } input_shape { dim: 1 }': r"differ in their names",
     'input: "a" input: "b" input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2 '
-    "input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2" + layer("ReLU", bottom="b"): (
+    "input_dim: 1 input_dim: 3 input_dim: 2 input_dim: 2 " + layer("ReLU", bottom="b"): (
         "the output 'a' is the input 'a' itself"
     ),
     'input: "data" input_shape { dim: 1 dim: 65536 dim: 65536 }' + layer("ReLU"): "2147483647",

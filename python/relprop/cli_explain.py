@@ -127,19 +127,23 @@ def explain(
     names = result_names(images)
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
-    loaded = _explained(loaded, output_name)
+    outputs = _outputs(loaded, output_name)
     if loaded.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
         )
-    chosen = _target(target, loaded)
+    if len(loaded.classes) != outputs:
+        loaded = replace(loaded, classes=())  # they are another output's
+    chosen = _target(target, loaded, outputs)
     own_rules = overrides(rule or [], loaded.graph)
     check_folder(output, names, presets, force)
 
     from relprop.explain import Explainer
 
     explainers = {
-        preset: Explainer(loaded, preset, rules=own_rules, device=device, **values[preset])
+        preset: Explainer(
+            loaded, preset, output=output_name, rules=own_rules, device=device, **values[preset]
+        )
         for preset in presets
     }
     records: list[Record] = []
@@ -187,8 +191,8 @@ def _explain(
     )
 
 
-def _explained(model: Model, output: str | None) -> Model:
-    """The part of the model that leads to one output, where a photo in and classes out is all."""
+def _outputs(model: Model, output: str | None) -> int:
+    """How many classes an output has, in a model that takes one photo."""
     try:
         graph = model.graph.explaining(output)
     except ValueError as error:
@@ -204,11 +208,10 @@ def _explained(model: Model, output: str | None) -> Model:
             f"{model.name} {beyond}: explain it in Python, with relprop.Explainer.",
             param_hint="MODEL",
         )
-    named = (len(model.classes),) == shape
-    return replace(model, graph=graph, classes=model.classes if named else ())
+    return shape[0]
 
 
-def _target(text: str, model: Model) -> int | str:
+def _target(text: str, model: Model, outputs: int) -> int | str:
     if text == "argmax":
         return text
     try:
@@ -218,7 +221,6 @@ def _target(text: str, model: Model) -> int | str:
             return model.class_index(text)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--target") from None
-    (outputs,) = model.graph[model.graph.output].shape
     if not 0 <= index < outputs:
         raise typer.BadParameter(
             f"{index} is not an output; the model has {outputs}, counted from 0.",

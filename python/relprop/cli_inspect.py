@@ -66,10 +66,11 @@ def inspect(
 
     from relprop.explain import composite_for
 
-    if output_name is not None:
-        loaded = replace(loaded, graph=loaded.graph.explaining(output_name))
     chosen = composite_for(loaded, composite, values)
-    rules, missing = match(chosen, loaded.graph, overrides(rule or [], loaded.graph))
+    part = loaded.graph if output_name is None else loaded.graph.explaining(output_name)
+    own_rules = overrides(rule or [], loaded.graph)
+    rules, missing = match(chosen, loaded.graph, own_rules, part=part)
+    loaded = replace(loaded, graph=part)
     problems = list(missing.values()) or _compile(loaded, rules)
     content = _content(loaded, composite, rules, problems)
     if as_json:

@@ -131,7 +131,11 @@ class Composite:
 
 
 def assign(
-    composite: Composite, graph: Graph, overrides: Mapping[Matcher, Rule] | None = None
+    composite: Composite,
+    graph: Graph,
+    overrides: Mapping[Matcher, Rule] | None = None,
+    *,
+    part: Graph | None = None,
 ) -> dict[str, Rule]:
     """Give every node but inputs and constants its rule.
 
@@ -143,6 +147,9 @@ def assign(
         The canonized graph.
     overrides
         Rules that come before the composite's, in the mapping's order.
+    part
+        Those nodes of the graph that need a rule, by default all. Names and positions are the
+        whole graph's, so that they mean the same for each of its outputs.
 
     Raises
     ------
@@ -151,7 +158,7 @@ def assign(
     ValueError
         If a name or a position selects no node.
     """
-    rules, problems = match(composite, graph, overrides)
+    rules, problems = match(composite, graph, overrides, part=part)
     if problems:
         raise UnmatchedLayerError(
             "\n".join(
@@ -169,7 +176,11 @@ def assign(
 
 
 def match(
-    composite: Composite, graph: Graph, overrides: Mapping[Matcher, Rule] | None = None
+    composite: Composite,
+    graph: Graph,
+    overrides: Mapping[Matcher, Rule] | None = None,
+    *,
+    part: Graph | None = None,
 ) -> tuple[dict[str, Rule], dict[str, str]]:
     """Find rules as :func:`assign` does, and say of every node that has none why."""
     selected = [
@@ -177,7 +188,7 @@ def match(
     ]
     rules: dict[str, Rule] = {}
     problems: dict[str, str] = {}
-    for node in graph:
+    for node in part or graph:
         if isinstance(node.operator, _WITHOUT_RULE):
             continue
         rule = next((rule for names, rule in selected if node.name in names), None)

@@ -95,7 +95,7 @@ class Explainer:
         self.model = model
         self.graph = model.graph.explaining(output)
         self.composite = composite_for(model, composite, parameters)
-        self.rules = assign(self.composite, self.graph, rules)
+        self.rules = assign(self.composite, model.graph, rules, part=self.graph)
         self.ledger = ledger
         self._compiled = compile_plan(self.graph, self.rules)
         self._vocabularies = self.graph.vocabularies()
