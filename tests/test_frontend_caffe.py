@@ -220,7 +220,27 @@ ELEMENTWISE = {
     layer("Sigmoid"): torch.sigmoid,
     layer("TanH"): torch.tanh,
     layer("Swish"): F.silu,
+    layer("BNLL"): F.softplus,
     layer("Clip", "clip_param { min: 0 max: 6 }"): F.relu6,
+    layer("Clip", "clip_param { min: -1 max: 0.5 }"): lambda x: x.clamp(-1, 0.5),
+    layer("Power", "power_param { scale: 0.5 shift: -2 }"): lambda x: 0.5 * x - 2,
+    layer("Power", "power_param { scale: 3 }"): lambda x: 3 * x,
+    layer("Power"): lambda x: x,
+    layer("Permute", "permute_param { order: 0 order: 2 order: 3 }"): (
+        lambda x: x.permute(0, 2, 3, 1)
+    ),
+    layer("Pooling", "pooling_param { kernel_size: 3 stride: 1 }", name="p")
+    + layer("Crop", "crop_param { offset: 1 offset: 2 }", "data p"): (lambda x: x[:, :, 1:6, 2:9]),
+    layer("Split", name="s") + layer("Crop", "crop_param { axis: -1 }", "data s"): lambda x: x,
+    layer("Sigmoid", name="s")
+    + layer("Eltwise", "eltwise_param { coeff: 0.5 coeff: -1 coeff: 1 }", "data s s"): (
+        lambda x: 0.5 * x
+    ),
+    layer("Sigmoid", name="s")
+    + layer("TanH", name="t")
+    + layer("Eltwise", "eltwise_param { operation: MAX }", "data s t"): (
+        lambda x: torch.maximum(x, x.sigmoid())
+    ),
     layer("Dropout"): lambda x: x,
     layer("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }"): (
         lambda x: F.local_response_norm(x, 3, 0.5, 0.6, 2.0)
@@ -272,12 +292,29 @@ def test_layers_without_weights(write: Write, text: str):
 IN_OPENCV = [
     layer("LRN", "lrn_param { norm_region: WITHIN_CHANNEL local_size: 3 alpha: 0.5 }"),
     layer("LRN", "lrn_param { local_size: 5 alpha: 0.5 }"),
+    layer("BNLL"),
+    layer("ELU", "elu_param { alpha: 0.5 }"),
+    layer("Power", "power_param { scale: 0.5 shift: -2 }"),
+    layer("Permute", "permute_param { order: 0 order: 2 order: 3 order: 1 }"),
+    layer("Pooling", "pooling_param { kernel_size: 3 stride: 1 }", name="p")
+    + layer("Crop", "crop_param { offset: 1 offset: 2 }", "data p"),
+    layer("Sigmoid", name="s")
+    + layer("Eltwise", "eltwise_param { coeff: 0.5 coeff: -1 }", "data s"),
+    layer("Sigmoid", name="s") + layer("Eltwise", "eltwise_param { operation: MAX }", "data s"),
+    layer("PReLU"),
+    layer("PReLU", "prelu_param { channel_shared: true }"),
+    layer("Deconvolution", "convolution_param { num_output: 6 kernel_h: 3 kernel_w: 2 stride: 2 }"),
+    """layer { name: "cut" type: "Slice" bottom: "data" top: "a" top: "b"
+      slice_param { slice_point: 1 } }"""
+    + layer("Concat", "", "b a"),
 ]
 
 
 @pytest.mark.parametrize("text", IN_OPENCV)
 def test_layers_of_opencv(write: Write, text: str):
-    prototxt, caffemodel = write(text)
+    slopes = numbers(1 if "shared" in text else 4)
+    blobs = [numbers(4, 6, 3, 2), B] if "Deconvolution" in text else [slopes]
+    prototxt, caffemodel = write(text, one=blobs)
     network = cv2.dnn.readNetFromCaffe(str(prototxt), str(caffemodel))
     graph = convert(prototxt, caffemodel)
     x = numbers(5, *graph.input.shape, seed=1)
@@ -304,6 +341,14 @@ def test_inner_product(write: Write):
         write(layer("InnerProduct", "inner_product_param { num_output: 3 }"), one=legacy),
         lambda x: F.linear(x.flatten(1), tensor(full), tensor(bias)),
     )
+
+
+def test_prelu(write: Write):
+    slopes = numbers(4)
+    check(write(layer("PReLU"), one=[slopes]), lambda x: F.prelu(x, tensor(slopes)))
+    text = layer("PReLU", "prelu_param { channel_shared: true filler { value: 0.1 } }")
+    for slope in (np.float32(0.25), np.float32([0.25])):
+        check(write(text, one=[slope]), lambda x: F.leaky_relu(x, 0.25))
 
 
 def test_batch_norm_scale_and_bias(write: Write):
@@ -407,9 +452,9 @@ def test_classes_by_global_pooling_are_a_vector(write: Write):
 def test_all_unsupported_layers_are_listed(write: Write):
     text = layer("Convolution", "convolution_param { num_output: 6 kernel_size: 1 axis: 2 }")
     text += layer("Pooling", "pooling_param { kernel_size: 2 pool: STOCHASTIC }", name="two")
-    text += layer("Power", "power_param { power: 2 }", "two", "three")
+    text += layer("Power", "power_param { power: 2 }", name="three")
     text += layer("ROIPooling", "roi_pooling_param { pooled_w: 6 }", "three", "four")
-    text += layer("ReLU", bottom="one four", name="five")
+    text += layer("ReLU", bottom="one two four", name="five")
     with pytest.raises(UnsupportedOperatorError) as caught:
         convert(*write(text))
     lines = str(caught.value).splitlines()
@@ -417,7 +462,7 @@ def test_all_unsupported_layers_are_listed(write: Write):
     assert [line.strip() for line in lines[1:]] == [
         "layer 'one' (Convolution): axis 2 holds the channels",
         "layer 'two' (Pooling): stochastic pooling",
-        "layer 'three' (Power)",
+        "layer 'three' (Power): power is 2",
         "layer 'four' (ROIPooling)",
     ]
 
@@ -452,7 +497,17 @@ REFUSED = {
     layer("LRN", "lrn_param { alpha: nan }"): "alpha must be finite",
     layer("Concat", "concat_param { axis: 4 }"): "axis 4 does not fit",
     layer("Concat", "concat_param { axis: 0 }", "data data"): "batch axis",
-    layer("Eltwise", "eltwise_param { coeff: 1 coeff: -1 }", "data data"): r"coefficients are",
+    layer("Eltwise", "eltwise_param { coeff: 1 coeff: -1 }", "data data data"): "2 coefficients",
+    layer("Eltwise", "eltwise_param { coeff: 1 coeff: nan }", "data data"): "coeff must be finite",
+    layer("Power", "power_param { scale: inf }"): "scale must be finite",
+    layer("Power", "power_param { power: 0.5 }"): "power is 0.5",
+    layer("Crop"): "needs two bottoms, not 1",
+    layer("Crop", "crop_param { axis: 1 offset: 1 }", "data data"): "slice 1:5:1 of axis 0",
+    layer("Crop", "crop_param { offset: 1 offset: 1 offset: 1 }", "data data"): "has 3 offsets",
+    layer("Crop", "crop_param { axis: 0 }", "data data"): "batch axis",
+    layer("Permute", "permute_param { order: 1 order: 0 }"): "batch axis",
+    layer("Permute", "permute_param { order: 0 order: 0 }"): "no permutation of 4 axes",
+    layer("Clip", "clip_param { min: 2 max: 1 }"): "between its bounds",
     layer("Reshape", "reshape_param { shape { dim: 10 dim: -1 } }"): "batch axis",
     layer("Reshape", "reshape_param { shape { dim: 0 dim: 5 dim: -1 } }"): "cannot be reshaped",
     layer("Convolution", "convolution_param { num_output: 6 kernel_size: 1 group: 0 }"): "0 groups",

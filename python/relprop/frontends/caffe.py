@@ -43,6 +43,7 @@ LEFT_OUT = {
 }
 # Where a V1 name is not today's name in capitals.
 V1_NAMES = {
+    "BNLL": "BNLL",
     "HDF5_DATA": "HDF5Data",
     "HDF5_OUTPUT": "HDF5Output",
     "LRN": "LRN",

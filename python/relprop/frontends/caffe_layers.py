@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -25,6 +25,7 @@ from relprop.graph import (
     AvgPool,
     BatchNorm,
     Concat,
+    Constant,
     Conv,
     ConvTranspose,
     Dense,
@@ -32,10 +33,13 @@ from relprop.graph import (
     Graph,
     Identity,
     LocalResponseNorm,
+    Maximum,
     MaxPool,
     Mul,
     Operator,
     Pair,
+    Permute,
+    PReLU,
     Reshape,
     Shape,
     Slice,
@@ -77,6 +81,15 @@ class Layer:
         if math.prod(made) > LARGEST:
             raise ValueError(f"its output of shape {made} has more than {LARGEST} values.")
         return name
+
+    def constant(self, value: float, part: str) -> str:
+        """Add a number as a node."""
+        constant = Constant(np.array(value, np.float32))
+        return self.graph.add(f"{name_of(self.message)}/{part}", constant)
+
+    def scaled(self, source: str, factor: float, part: str) -> str:
+        """Add a node that is another one times a number."""
+        return self.add(Mul(), source, self.constant(factor, f"{part}/factor"), part=part)
 
     def require_one_input(self) -> None:
         """Check that the layer has one input."""
@@ -326,10 +339,28 @@ def _swish(layer: Layer) -> str:
 
 def _clip(layer: Layer) -> str:
     layer.require_one_input()
-    bounds = (layer.message.clip_param.min, layer.message.clip_param.max)
-    if bounds != (0, 6):
-        raise Unsupported(f"it clips to {bounds}")
-    return layer.add(Activation("relu6"))
+    return layer.add(clipping(layer.message.clip_param.min, layer.message.clip_param.max))
+
+
+def _prelu(layer: Layer) -> str:
+    layer.require_one_input()
+    shared = layer.message.prelu_param.channel_shared
+    (slope,) = layer.blobs(() if shared else layer.shape[:1])
+    return layer.add(PReLU(slope.reshape(-1)))
+
+
+def _power(layer: Layer) -> str:
+    layer.require_one_input()
+    settings = layer.message.power_param
+    power, scale, shift = (_finite(n, getattr(settings, n)) for n in ("power", "scale", "shift"))
+    if power != 1:
+        raise Unsupported(f"power is {power:g}")
+    name = layer.inputs[0]
+    if scale != 1:
+        name = layer.scaled(name, scale, "scale")
+    if shift:
+        return layer.add(Add(), name, layer.constant(shift, "shift"))
+    return layer.add(Identity(), name)
 
 
 def _finite(name: str, value: float) -> float:
@@ -374,13 +405,17 @@ def _eltwise(layer: Layer) -> str:
             last = index == len(rest) - 1
             product = layer.add(Mul(), product, factor, part="" if last else str(index))
         return product
-    if settings.operation != 1:
-        raise Unsupported("it takes the maximum")
+    if settings.operation == 2:
+        return layer.add(Maximum())
     if len(settings.coeff) not in (0, len(layer.inputs)):
         raise ValueError(f"it has {len(settings.coeff)} coefficients for its bottoms.")
-    if any(factor != 1 for factor in settings.coeff):
-        raise Unsupported(f"its coefficients are {list(settings.coeff)}")
-    return layer.add(Add())
+    branches = [
+        source if factor == 1 else layer.scaled(source, _finite("coeff", factor), f"{index}")
+        for index, (source, factor) in enumerate(
+            zip(layer.inputs, settings.coeff or [1.0] * len(layer.inputs))
+        )
+    ]
+    return layer.add(Add(), *branches)
 
 
 def _flatten(layer: Layer) -> str:
@@ -447,6 +482,35 @@ def _slice(layer: Layer) -> list[str]:
     ]
 
 
+def _crop(layer: Layer) -> str:
+    if len(layer.inputs) != 2:
+        raise ValueError(f"it needs two bottoms, not {len(layer.inputs)}.")
+    settings, wanted = layer.message.crop_param, layer.graph[layer.inputs[1]].shape
+    first, offsets = layer.axis(settings.axis), list(settings.offset) or [0]
+    axes = range(first, len(layer.shape))
+    offsets *= len(axes) if len(offsets) == 1 else 1
+    if len(wanted) != len(layer.shape) or len(offsets) != len(axes):
+        raise ValueError(
+            f"it has {len(settings.offset)} offsets and crops {layer.shape} to {wanted}."
+        )
+    name = layer.inputs[0]
+    for axis, offset in zip(axes, offsets):
+        part = "" if axis == axes[-1] else str(axis)
+        name = layer.add(Slice(axis, offset, offset + wanted[axis]), name, part=part)
+    return name
+
+
+def _permute(layer: Layer) -> str:
+    layer.require_one_input()
+    rank, order = len(layer.shape) + 1, list(layer.message.permute_param.order)
+    order += [axis for axis in range(rank) if axis not in order]
+    if sorted(order) != list(range(rank)):
+        raise ValueError(f"order {order} is no permutation of {rank} axes.")
+    if order[0] != 0:
+        raise Unsupported(BATCH_AXIS)
+    return layer.add(Permute(tuple(axis - 1 for axis in order[1:])))
+
+
 def _split(layer: Layer) -> list[str]:
     layer.require_one_input()
     return [layer.inputs[0]] * len(layer.message.top)
@@ -458,11 +522,13 @@ def _identity(layer: Layer) -> str:
 
 
 TABLE: dict[str, Callable[[Layer], str | list[str]]] = {
+    "BNLL": _activation("softplus"),
     "BatchNorm": _batch_norm,
     "Bias": _bias,
     "Clip": _clip,
     "Concat": _concat,
     "Convolution": _convolution,
+    "Crop": _crop,
     "Deconvolution": partial(_convolution, transposed=True),
     "Dropout": _identity,
     "ELU": _elu,
@@ -470,7 +536,10 @@ TABLE: dict[str, Callable[[Layer], str | list[str]]] = {
     "Flatten": _flatten,
     "InnerProduct": _inner_product,
     "LRN": _local_response_norm,
+    "PReLU": _prelu,
+    "Permute": _permute,
     "Pooling": _pooling,
+    "Power": _power,
     "ReLU": _relu,
     "Reshape": _reshape,
     "Scale": _scale,

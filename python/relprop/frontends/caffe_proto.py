@@ -71,16 +71,19 @@ message Layer {
   BatchNormParameter batch_norm_param = 139; BiasParameter bias_param = 141;
   ClipParameter clip_param = 148; ConcatParameter concat_param = 104;
   ContrastiveLossParameter contrastive_loss_param = 105;
-  ConvolutionParameter convolution_param = 106; DataParameter data_param = 107;
-  DropoutParameter dropout_param = 108; DummyDataParameter dummy_data_param = 109;
+  ConvolutionParameter convolution_param = 106; CropParameter crop_param = 144;
+  DataParameter data_param = 107; DropoutParameter dropout_param = 108;
+  DummyDataParameter dummy_data_param = 109;
   EltwiseParameter eltwise_param = 110; ELUParameter elu_param = 140;
   FlattenParameter flatten_param = 135; HDF5DataParameter hdf5_data_param = 112;
   HDF5OutputParameter hdf5_output_param = 113; HingeLossParameter hinge_loss_param = 114;
   ImageDataParameter image_data_param = 115; InfogainLossParameter infogain_loss_param = 116;
   InnerProductParameter inner_product_param = 117; InputParameter input_param = 143;
   LRNParameter lrn_param = 118; MemoryDataParameter memory_data_param = 119;
-  PoolingParameter pooling_param = 121; ReLUParameter relu_param = 123;
-  ReshapeParameter reshape_param = 133; ScaleParameter scale_param = 142;
+  PermuteParameter permute_param = 202; PoolingParameter pooling_param = 121;
+  PowerParameter power_param = 122; PReLUParameter prelu_param = 131;
+  ReLUParameter relu_param = 123; ReshapeParameter reshape_param = 133;
+  ScaleParameter scale_param = 142;
   SigmoidParameter sigmoid_param = 124; SliceParameter slice_param = 126;
   SoftmaxParameter softmax_param = 125; SwishParameter swish_param = 147;
   TanHParameter tanh_param = 127; WindowDataParameter window_data_param = 129;
@@ -100,6 +103,7 @@ message V1Layer {
   ImageDataParameter image_data_param = 15; InfogainLossParameter infogain_loss_param = 16;
   InnerProductParameter inner_product_param = 17; LRNParameter lrn_param = 18;
   MemoryDataParameter memory_data_param = 22; PoolingParameter pooling_param = 19;
+  PowerParameter power_param = 21;
   ReLUParameter relu_param = 30; SigmoidParameter sigmoid_param = 38;
   SliceParameter slice_param = 31; SoftmaxParameter softmax_param = 39;
   TanHParameter tanh_param = 37; WindowDataParameter window_data_param = 20;
@@ -130,6 +134,7 @@ message ConvolutionParameter {
   FillerParameter weight_filler = 7; FillerParameter bias_filler = 8; Engine engine = 15;
   int32 axis = 16 [default = 1]; bool force_nd_im2col = 17;
 }
+message CropParameter { int32 axis = 1 [default = 2]; repeated uint32 offset = 2; }
 message DropoutParameter { float dropout_ratio = 1; }
 message EltwiseParameter {
   Eltwise operation = 1 [default = SUM]; repeated float coeff = 2; bool stable_prod_grad = 3;
@@ -146,11 +151,16 @@ message LRNParameter {
   float beta = 3 [default = 0.75]; Region norm_region = 4; float k = 5 [default = 1];
   Engine engine = 6;
 }
+message PermuteParameter { repeated uint32 order = 1; }
 message PoolingParameter {
   Pool pool = 1; uint32 pad = 4; uint32 pad_h = 9; uint32 pad_w = 10; uint32 kernel_size = 2;
   uint32 kernel_h = 5; uint32 kernel_w = 6; uint32 stride = 3 [default = 1]; uint32 stride_h = 7;
   uint32 stride_w = 8; Engine engine = 11; bool global_pooling = 12; Round round_mode = 13;
 }
+message PowerParameter {
+  float power = 1 [default = 1]; float scale = 2 [default = 1]; float shift = 3;
+}
+message PReLUParameter { FillerParameter filler = 1; bool channel_shared = 2; }
 message ReLUParameter { float negative_slope = 1; Engine engine = 2; }
 message ReshapeParameter {
   BlobShape shape = 1; int32 axis = 2; int32 num_axes = 3 [default = -1];
