@@ -278,6 +278,23 @@ def test_resize_refused(settings, scales, text, tmp_path):
         convert(write(resize(*settings, scales=np.float32(scales)), tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("node", "tensors", "text"),
+    [
+        ("y = Max(x, c)", {"c": random(3, 1, 1)}, "bounds of their own"),
+        ("y = Clip(x, low, high)", {"low": B[:1] + 9, "high": B[:1]}, "between its bounds"),
+        ("y = PRelu(x, s)", {"s": random(3, 8, 1)}, "more than the channels"),
+        ("y = MatMul(x, x)", {}, "several of its operands"),
+        ("y = MatMul(w, x)", {"w": random(3, 4, 8)}, "'a' is data's and a constant's"),
+        ('y = Einsum<equation="nchw,cd->cd">(x, w)', {"w": random(3, 4)}, "batch"),
+        ("y = Gather<axis=1>(x, x)", {}, "computed from"),
+    ],
+)
+def test_settings_refused(node, tensors, text, tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match=text):
+        convert(write(build(node, **tensors), tmp_path))
+
+
 def test_softmax_of_several_axes_before_opset_13(tmp_path):
     with pytest.raises(UnsupportedOperatorError, match="several axes"):
         convert(write(build("y = Softmax<axis=1>(x)", opset=12), tmp_path))

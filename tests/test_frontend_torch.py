@@ -568,6 +568,16 @@ UNSUPPORTED = {
         "bounds",
     ),
     "clamp to nothing": (lambda: Function(lambda x: x.clamp(2, 1)), VECTOR, "between its bounds"),
+    "maximum with a tensor": (
+        lambda: Function(lambda x, b: torch.maximum(x, b), b=torch.zeros(6)),
+        VECTOR,
+        "bounds of their own",
+    ),
+    "product of batches": (
+        lambda: Function(lambda x, w: torch.einsum("ntc,ntd->ncd", x, w), w=samples(3, 5)),
+        (3, 4),
+        "batch",
+    ),
     "maximum of an axis": (lambda: Function(lambda x: x.max(1)[0]), VECTOR, "reduces"),
     "reflected padding": (lambda: nn.ReflectionPad2d(1), IMAGE, "reflection_pad2d|reflect"),
     "product of branches": (
