@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 import reference
+from cases import LINEAR_RULES, Case, Kind, numbers
 from reference import Values
 from relprop import Explainer, rules
 from relprop import graph as g
@@ -36,6 +37,33 @@ def build(operator: g.Operator, shapes: list[g.Shape], after_relu: bool = False)
         sources = [graph.add(f"relu{i}", g.Activation("relu"), [s]) for i, s in enumerate(sources)]
     graph.add("layer", operator, sources)
     return graph
+
+
+def assert_case_agrees(case: Case, after_relu: bool) -> None:
+    """A listed layer agrees with the reference under every rule of layers with weights."""
+    rng = np.random.default_rng(len(case.name))
+    operator = case.layer(rng)
+    for rule in LINEAR_RULES:
+        assert_layer_agrees(operator, case.shape, rule, rng, after_relu=after_relu, form="products")
+
+
+def assert_layer_agrees(
+    operator: g.Operator,
+    shape: g.Shape,
+    rule: rules.Rule,
+    rng: np.random.Generator,
+    *,
+    n: int = 2,
+    kinds: tuple[Kind, Kind] = ("normal", "normal"),
+    after_relu: bool = False,
+    form: str = "matrix",
+) -> None:
+    """As :func:`assert_agrees`, on a value and a relevance drawn here, of the given kinds."""
+    x = numbers(rng, (n, *shape), kinds[0])
+    r = numbers(rng, (n, *operator.infer_shape(shape)), kinds[1])
+    after_relu = after_relu and not isinstance(rule, rules.ZBox)  # a box bounds the input
+    held = away_from_the_sign_test(operator, rule, np.maximum(x, 0) if after_relu else x, r)
+    assert_agrees(operator, [x], rule, held, after_relu=after_relu, form=form)
 
 
 def assert_agrees(

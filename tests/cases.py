@@ -50,16 +50,16 @@ class Case:
 def conv(
     inputs: int,
     outputs: int,
-    kernel: g.Pair | int,
+    kernel: g.Sizes | int,
     *,
     bias: bool = True,
     padding: g.Padding | int = 0,
     groups: int = 1,
-    **geometry: g.Pair,
+    **geometry: g.Sizes,
 ) -> Callable[[Generator], g.Conv]:
-    """A convolution with weights of He's scale."""
+    """A convolution with weights of He's scale; of images where ``kernel`` is a number."""
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
-    pads = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    pads = ((padding, padding),) * len(size) if isinstance(padding, int) else padding
     shape = (outputs, inputs // groups, *size)
 
     def build(rng: Generator) -> g.Conv:
@@ -74,21 +74,21 @@ def conv(
 def conv_transpose(
     inputs: int,
     outputs: int,
-    kernel: int,
+    kernel: g.Sizes | int,
     *,
     bias: bool = True,
     padding: int = 0,
     groups: int = 1,
-    **geometry: g.Pair,
+    **geometry: g.Sizes,
 ) -> Callable[[Generator], g.ConvTranspose]:
-    """A transposed convolution."""
+    """A transposed convolution; of images where ``kernel`` is a number."""
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    pads = ((padding, padding),) * len(size)
 
     def build(rng: Generator) -> g.ConvTranspose:
-        weight = numbers(rng, (inputs, outputs // groups, kernel, kernel)) * np.float32(0.3)
+        weight = numbers(rng, (inputs, outputs // groups, *size)) * np.float32(0.3)
         shift = numbers(rng, (outputs,)) * np.float32(0.1) if bias else None
-        return g.ConvTranspose(
-            weight, shift, padding=((padding, padding),) * 2, groups=groups, **geometry
-        )
+        return g.ConvTranspose(weight, shift, padding=pads, groups=groups, **geometry)
 
     return build
 
@@ -137,6 +137,22 @@ CONVOLUTIONS = [
     Case("conv on one pixel", (31, 1, 1), conv(31, 37, 1)),
     Case("conv 3x3 on one pixel", (4, 1, 1), conv(4, 3, 3, padding=1)),
     Case("conv wide", (64, 4, 4), conv(64, 80, 3, padding=1)),
+    Case("conv of a signal", (17, 20), conv(17, 9, (5,), padding=2)),
+    Case("conv of a signal first layer", (1, 50), conv(1, 8, (16,), stride=(4,), padding=6)),
+    Case("conv of a signal depthwise", (17, 15), conv(17, 17, (3,), groups=17, dilation=(3,))),
+    Case("conv of one feature over time", (9, 1), conv(9, 4, (1,))),
+    Case("conv of a volume", (4, 5, 6, 4), conv(4, 6, (3, 3, 3), padding=1)),
+    Case(
+        "conv of a volume strided",
+        (18, 6, 7, 8),
+        conv(18, 10, (3, 5, 3), stride=(2, 1, 3), padding=((0, 1), (2, 2), (1, 0))),
+    ),
+    Case(
+        "conv of a volume grouped",
+        (6, 5, 5, 5),
+        conv(6, 9, (2, 2, 2), groups=3, dilation=(2, 1, 2)),
+    ),
+    Case("conv of a volume depthwise", (17, 4, 3, 5), conv(17, 17, (3, 1, 3), groups=17)),
 ]
 TRANSPOSED_CONVOLUTIONS = [
     Case("transposed 2x2 strided", (8, 5, 4), conv_transpose(8, 6, 2, stride=(2, 2))),
@@ -151,6 +167,12 @@ TRANSPOSED_CONVOLUTIONS = [
     Case("transposed grouped", (6, 5, 5), conv_transpose(6, 9, 3, groups=3, stride=(2, 2))),
     Case("transposed depthwise", (17, 5, 5), conv_transpose(17, 17, 4, groups=17, stride=(2, 2))),
     Case("transposed dilated", (4, 5, 5), conv_transpose(4, 5, 3, dilation=(2, 1), bias=False)),
+    Case("transposed of a signal", (5, 9), conv_transpose(5, 7, (4,), stride=(2,), padding=1)),
+    Case(
+        "transposed of a volume",
+        (4, 3, 2, 4),
+        conv_transpose(4, 5, (2, 3, 2), stride=(2, 1, 3), output_padding=(1, 0, 2)),
+    ),
     Case("transposed sparse stride", (4, 3, 3), conv_transpose(4, 5, 2, stride=(3, 3))),
 ]
 DENSE = [
@@ -183,12 +205,24 @@ POOL = [
     Case("average divisor", (4, 6, 6), fixed(g.AvgPool((3, 3), (3, 3), divisor=4))),
     Case("global average", (33, 7, 7), fixed(g.AdaptiveAvgPool((1, 1)))),
     Case("adaptive average", (6, 7, 9), fixed(g.AdaptiveAvgPool((3, 4)))),
+    Case("max of a signal", (5, 11), fixed(g.MaxPool((3,), (2,), ((1, 1),), ceil_mode=True))),
+    Case("max of a volume", (5, 4, 6, 5), fixed(g.MaxPool((2, 3, 2), (2, 1, 1)))),
+    Case("average of a signal", (17, 9), fixed(g.AvgPool((4,), (3,), ((2, 1),)))),
+    Case(
+        "average of a volume",
+        (3, 5, 4, 4),
+        fixed(g.AvgPool((3, 2, 2), (2, 2, 1), ((1, 1), (0, 1), (1, 0)), count_include_pad=False)),
+    ),
+    Case("adaptive average of a signal", (6, 10), fixed(g.AdaptiveAvgPool((4,)))),
+    Case("global average of a volume", (6, 3, 4, 5), fixed(g.AdaptiveAvgPool((1, 1, 1)))),
     Case("mean over image", (9, 4, 5), fixed(g.Mean((1, 2)))),
     Case("mean over channels", (9, 4, 5), fixed(g.Mean((0,), keepdims=True))),
 ]
 NORM = [
     Case("batch norm", (11, 5, 4), batch_norm(11)),
     Case("batch norm of a vector", (19,), batch_norm(19)),
+    Case("batch norm of a signal", (7, 6), batch_norm(7)),
+    Case("batch norm of a volume", (5, 2, 3, 4), batch_norm(5)),
     Case("response norm", (13, 4, 5), fixed(g.LocalResponseNorm(5, 1e-1, 0.75, 1.0))),
     Case("response norm even", (6, 3, 3), fixed(g.LocalResponseNorm(4, 0.5, 0.5, 2.0))),
     Case("response norm wider than channels", (2, 3, 3), fixed(g.LocalResponseNorm(7, 1.0))),
@@ -219,6 +253,8 @@ LINEAR_RULES: list[rules.Rule] = [
 
 SEEDS = st.integers(0, 2**32 - 1)
 KINDS: st.SearchStrategy[Kind] = st.sampled_from(["normal", "sparse", "grid", "nonnegative"])
+AXES = st.sampled_from([2, 2, 1, 3])
+"""How many of them lie in space."""
 BATCHES = st.sampled_from([1, 1, 2, 3, 0])
 
 
@@ -245,18 +281,19 @@ def linear_rules(draw: st.DrawFn, channels: int) -> rules.Rule:
 
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[g.Conv, g.Shape]:
-    """A convolution of any geometry and an image shape that it fits."""
+    """A convolution of any geometry and the shape of a signal, image or volume that it fits."""
+    axes = draw(AXES)
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 7]))
     depthwise = groups > 1 and draw(st.booleans())
     per_group = 1 if depthwise else draw(st.integers(1, 5))
     outputs = groups * draw(st.integers(1, 2 if depthwise else 5))
-    kernel, stride, dilation = (draw(st.tuples(*[st.integers(1, n)] * 2)) for n in (3, 3, 2))
-    padding = draw(st.tuples(*[st.tuples(*[st.integers(0, 2)] * 2)] * 2))
+    kernel, stride, dilation = (draw(st.tuples(*[st.integers(1, n)] * axes)) for n in (3, 3, 2))
+    padding = draw(st.tuples(*[st.tuples(*[st.integers(0, 2)] * 2)] * axes))
     sizes = []
-    for axis in (0, 1):
+    for axis in range(axes):
         span = dilation[axis] * (kernel[axis] - 1) + 1
         least = max(1, span - sum(padding[axis]))
-        sizes.append(draw(st.integers(least, least + 4)))
+        sizes.append(draw(st.integers(least, least + (4 if axes < 3 else 1))))
     rng = np.random.default_rng(draw(SEEDS))
     kind = draw(KINDS)
     bias = draw(st.sampled_from(["none", "normal", "grid", "large"]))
@@ -277,14 +314,14 @@ def transposed_convolutions(draw: st.DrawFn) -> tuple[g.ConvTranspose, g.Shape]:
     """A transposed convolution whose adjoint is drawn by :func:`convolutions`."""
     conv, shape = draw(convolutions())
     back = conv.infer_shape(shape)
-    rest = [
+    rest = tuple(
         (n + sum(conv.padding[a]) - conv.dilation[a] * (k - 1) - 1) % conv.stride[a]
         for a, (n, k) in enumerate(zip(shape[1:], conv.weight.shape[2:]))
-    ]
+    )
     rng = np.random.default_rng(draw(SEEDS))
     bias = numbers(rng, (shape[0],)) if draw(st.booleans()) else None
     operator = g.ConvTranspose(
-        conv.weight, bias, conv.stride, conv.padding, (rest[0], rest[1]), conv.dilation, conv.groups
+        conv.weight, bias, conv.stride, conv.padding, rest, conv.dilation, conv.groups
     )
     return operator, back
 
@@ -302,18 +339,19 @@ def dense_layers(draw: st.DrawFn) -> tuple[g.Dense, g.Shape]:
 
 @st.composite
 def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator, g.Shape]:
-    """A pooling whose every window holds a real input, and an image shape."""
-    kernel, stride = (draw(st.tuples(*[st.integers(1, 4)] * 2)) for _ in range(2))
-    dilation = draw(st.tuples(*[st.integers(1, 2)] * 2)) if kind == "max" else (1, 1)
+    """A pooling whose every window holds a real input, and the shape of what it reads."""
+    axes = draw(AXES)
+    kernel, stride = (draw(st.tuples(*[st.integers(1, 4)] * axes)) for _ in range(2))
+    dilation = draw(st.tuples(*[st.integers(1, 2)] * axes)) if kind == "max" else (1,) * axes
     padding, sizes = [], []
-    for axis in (0, 1):
+    for axis in range(axes):
         span = dilation[axis] * (kernel[axis] - 1) + 1
         # No tap-free window: padding stays below the first real tap, as torch demands.
         most = kernel[axis] // 2 if dilation[axis] == 1 else 0
         pads = (draw(st.integers(0, most)), draw(st.integers(0, most)))
         padding.append(pads)
         least = max(1, span - sum(pads))
-        sizes.append(draw(st.integers(least, least + 6)))
+        sizes.append(draw(st.integers(least, least + (6 if axes < 3 else 2))))
     ceil_mode = draw(st.booleans())
     shape = (draw(st.sampled_from([1, 3, 8, 17])), *sizes)
     if kind == "max":

@@ -6,14 +6,16 @@ forms: ``"matrix"`` writes the layer as a matrix by applying it to basis vectors
 per rule; ``"products"`` never forms the matrix and is fast enough for whole networks.
 ``test_reference.py`` holds the second against the first.
 
-Arrays are float64 and batch first; images are (N, channels, height, width).
+Arrays are float64 and batch first; images are (N, channels, *sizes) with one to three sizes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product as product_of
 
 import numpy as np
 import torch
@@ -85,7 +87,7 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
         weight, bias = parameters(operator, x.ndim - 1)
         return product(operator, x, weight) + bias
     if isinstance(operator, g.MaxPool):
-        planes = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+        planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
         winners = max_winners(operator, x if decided is None else decided)
         out = np.take_along_axis(planes, winners, axis=2)
         return out.reshape(len(x), *operator.infer_shape(x.shape[1:]))
@@ -186,17 +188,16 @@ def _decided(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> 
 
 @lru_cache(maxsize=256)
 def windows(
-    operator: g.MaxPool | g.AvgPool | g.AdaptiveAvgPool, height: int, width: int
+    operator: g.MaxPool | g.AvgPool | g.AdaptiveAvgPool, *sizes: int
 ) -> tuple[NDArray[np.intp], Values]:
     """Per output position the flat indices of its window, -1 where padding, and its divisor."""
-    _, rows, columns = operator.infer_shape((1, height, width))
-    spans_y, divisors_y = _spans(operator, 0, rows, height)
-    spans_x, divisors_x = _spans(operator, 1, columns, width)
+    _, *counts = operator.infer_shape((1, *sizes))
+    axes = [_spans(operator, axis, *pair) for axis, pair in enumerate(zip(counts, sizes))]
     table = []
-    for taps_y in spans_y:
-        for taps_x in spans_x:
-            table.append([y * width + x if min(y, x) >= 0 else -1 for y in taps_y for x in taps_x])
-    divisor = np.outer(divisors_y, divisors_x).ravel()
+    for window in product_of(*(spans for spans, _ in axes)):
+        taps = [at if min(at) >= 0 else None for at in product_of(*window)]
+        table.append([-1 if at is None else int(np.ravel_multi_index(at, sizes)) for at in taps])
+    divisor = np.array([math.prod(of) for of in product_of(*(divisors for _, divisors in axes))])
     if isinstance(operator, g.AvgPool) and operator.divisor is not None:
         divisor = np.full_like(divisor, operator.divisor)
     return np.array(table), divisor
@@ -229,14 +230,14 @@ def _spans(
 
 
 def gather(x: Values, table: NDArray[np.intp], missing: float) -> Values:
-    """(N, C, H, W) -> (N, C, positions, taps) with ``missing`` on padding."""
-    planes = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+    """(N, C, *sizes) -> (N, C, positions, taps) with ``missing`` on padding."""
+    planes = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
     return np.where(table < 0, missing, planes[:, :, table])
 
 
 def scatter(taps: Values, table: NDArray[np.intp], shape: tuple[int, ...]) -> Values:
-    """The adjoint of :func:`gather`: (N, C, positions, taps) summed back to (N, C, H, W)."""
-    out = np.zeros((*shape[:2], shape[2] * shape[3]))
+    """The adjoint of :func:`gather`: (N, C, positions, taps) summed back to (N, C, *sizes)."""
+    out = np.zeros((*shape[:2], math.prod(shape[2:])))
     for k in range(table.shape[1]):
         real = table[:, k] >= 0
         np.add.at(out, (slice(None), slice(None), table[real, k]), taps[:, :, real, k])
@@ -293,19 +294,19 @@ def response_window(operator: g.LocalResponseNorm, x: Values) -> Values:
 
 def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
     """Weight and bias in float64, the bias shaped to be added to an output of so many axes."""
+    each = (-1, *(1,) * (axes - 1))
     if isinstance(operator, g.Conv):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
-        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
+        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(each)
     if isinstance(operator, g.ConvTranspose):
         outputs = operator.weight.shape[1] * operator.groups
         bias = np.zeros(outputs) if operator.bias is None else operator.bias
-        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(-1, 1, 1)
+        return operator.weight.astype(np.float64), bias.astype(np.float64).reshape(each)
     if isinstance(operator, g.Dense):
         bias = np.zeros(len(operator.weight)) if operator.bias is None else operator.bias
         return operator.weight.astype(np.float64), bias.astype(np.float64)
     if isinstance(operator, g.BatchNorm):
-        shape = (-1, *(1,) * (axes - 1))
-        scale, shift = operator.scale.reshape(shape), operator.shift.reshape(shape)
+        scale, shift = operator.scale.reshape(each), operator.shift.reshape(each)
         return scale.astype(np.float64), shift.astype(np.float64)
     return np.ones(()), np.zeros(())  # means: the divisor is part of the product
 
@@ -313,19 +314,10 @@ def parameters(operator: g.Operator, axes: int) -> tuple[Values, Values]:
 def product(operator: g.Operator, x: Values, weight: Values) -> Values:
     """The operator's linear map with another weight in its weight's place, without bias."""
     if isinstance(operator, g.Conv):
-        padded = np.pad(x, ((0, 0), (0, 0), *operator.padding))
-        out = torch.nn.functional.conv2d(
-            torch.from_numpy(padded),
-            torch.from_numpy(weight),
-            stride=operator.stride,
-            dilation=operator.dilation,
-            groups=operator.groups,
-        )
-        return out.numpy()
+        return convolve(operator, np.pad(x, ((0, 0), (0, 0), *operator.padding)), weight)
     if isinstance(operator, g.ConvTranspose):
-        _, height, width = operator.infer_shape(x.shape[1:])
-        (top, _), (left, _) = operator.padding
-        whole = torch.nn.functional.conv_transpose2d(
+        transposed = getattr(torch.nn.functional, f"conv_transpose{x.ndim - 2}d")
+        whole = transposed(
             torch.from_numpy(x),
             torch.from_numpy(weight),
             stride=operator.stride,
@@ -333,7 +325,7 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
             dilation=operator.dilation,
             groups=operator.groups,
         )
-        return whole.numpy()[:, :, top : top + height, left : left + width]
+        return whole.numpy()[inner(operator, operator.infer_shape(x.shape[1:]))]
     if isinstance(operator, g.Dense):
         return x @ weight.T
     if isinstance(operator, g.BatchNorm):
@@ -348,30 +340,39 @@ def product(operator: g.Operator, x: Values, weight: Values) -> Values:
     return means.reshape(len(x), *operator.infer_shape(x.shape[1:]))
 
 
+def convolve(operator: g.Conv | g.ConvTranspose, x: Values, weight: Values) -> Values:
+    """A convolution of what is padded already."""
+    out = getattr(torch.nn.functional, f"conv{x.ndim - 2}d")(
+        torch.from_numpy(x),
+        torch.from_numpy(weight),
+        stride=operator.stride,
+        dilation=operator.dilation,
+        groups=operator.groups,
+    )
+    return out.numpy()
+
+
+def inner(operator: g.Conv | g.ConvTranspose, shape: g.Shape) -> tuple[slice, ...]:
+    """Where a tensor of this shape lies within itself with the padding around it."""
+    axes = zip(operator.padding, shape[1:])
+    return (slice(None), slice(None), *(slice(before, before + n) for (before, _), n in axes))
+
+
 def adjoint(operator: g.Operator, s: Values, weight: Values, shape: tuple[int, ...]) -> Values:
     """The transposed map: what flows back to an input of the given shape (with N)."""
     if isinstance(operator, g.Conv):
-        (top, bottom), (left, right) = operator.padding
-        n, channels, height, width = shape
-        padded = (n, channels, height + top + bottom, width + left + right)
-        back = torch.nn.grad.conv2d_input(
-            padded,
+        sizes = (n + sum(pads) for n, pads in zip(shape[2:], operator.padding))
+        back = getattr(torch.nn.grad, f"conv{s.ndim - 2}d_input")(
+            (*shape[:2], *sizes),
             torch.from_numpy(weight),
             torch.from_numpy(np.ascontiguousarray(s)),
             stride=operator.stride,
             dilation=operator.dilation,
             groups=operator.groups,
         )
-        return back.numpy()[:, :, top : top + height, left : left + width]
+        return back.numpy()[inner(operator, shape[1:])]
     if isinstance(operator, g.ConvTranspose):
-        out = torch.nn.functional.conv2d(
-            torch.from_numpy(np.pad(s, ((0, 0), (0, 0), *operator.padding))),
-            torch.from_numpy(weight),
-            stride=operator.stride,
-            dilation=operator.dilation,
-            groups=operator.groups,
-        )
-        return out.numpy()
+        return convolve(operator, np.pad(s, ((0, 0), (0, 0), *operator.padding)), weight)
     if isinstance(operator, g.Dense):
         return s @ weight
     if isinstance(operator, g.BatchNorm):
@@ -422,37 +423,49 @@ def plain_product(operator: g.Operator, x: Values, weight: Values) -> Values:
         return plain_transposed(operator, x, weight)
     if not isinstance(operator, g.Conv):
         return product(operator, x, weight)
-    out_channels, per_group, kh, kw = weight.shape
-    _, rows, columns = operator.infer_shape(x.shape[1:])
-    padded = np.pad(x, ((0, 0), (0, 0), *operator.padding))
-    out = np.zeros((len(x), out_channels, rows, columns))
-    for j in range(out_channels):
-        group = j // (out_channels // operator.groups)
-        channels = slice(group * per_group, (group + 1) * per_group)
-        for row in range(rows):
-            y = row * operator.stride[0] + np.arange(kh) * operator.dilation[0]
-            for column in range(columns):
-                x0 = column * operator.stride[1] + np.arange(kw) * operator.dilation[1]
-                window = padded[:, channels][:, :, y][:, :, :, x0]
-                out[:, j, row, column] = (window * weight[j]).sum(axis=(1, 2, 3))
-    return out
+    made, read, *kernel = weight.shape
+    made //= operator.groups
+    padded = sizes_first(np.pad(x, ((0, 0), (0, 0), *operator.padding)))
+    channels, *positions = operator.infer_shape(x.shape[1:])
+    out = np.zeros((*positions, len(x), channels))
+    for position in np.ndindex(*positions):
+        for k in np.ndindex(*kernel):
+            inputs, part = padded[tap(operator, position, k)], sizes_first(weight)[k]
+            for group in range(operator.groups):
+                rows = slice(group * made, (group + 1) * made)
+                columns = slice(group * read, (group + 1) * read)
+                out[position][:, rows] += inputs[:, columns] @ part[rows].T
+    return np.moveaxis(out, (-2, -1), (0, 1))
 
 
 def plain_transposed(operator: g.ConvTranspose, x: Values, weight: Values) -> Values:
     """Every input pixel adds its kernel to the result, which is then cut."""
-    inputs, per_group, kh, kw = weight.shape
-    out_channels, rows, columns = operator.infer_shape(x.shape[1:])
-    (top, bottom), (left, right) = operator.padding
-    whole = np.zeros((len(x), out_channels, rows + top + bottom, columns + left + right))
-    for i in range(inputs):
-        group = i // (inputs // operator.groups)
-        channels = slice(group * per_group, (group + 1) * per_group)
-        for row, column in np.ndindex(x.shape[2:]):
-            for ky, kx in np.ndindex(kh, kw):
-                y = row * operator.stride[0] + ky * operator.dilation[0]
-                x0 = column * operator.stride[1] + kx * operator.dilation[1]
-                whole[:, channels, y, x0] += x[:, i, row, column, None] * weight[i, :, ky, kx]
-    return whole[:, :, top : top + rows, left : left + columns]
+    read, made, *kernel = weight.shape
+    read //= operator.groups
+    shape = operator.infer_shape(x.shape[1:])
+    sizes = (n + sum(pads) for n, pads in zip(shape[1:], operator.padding))
+    whole = np.zeros((*sizes, len(x), shape[0]))
+    for position in np.ndindex(*x.shape[2:]):
+        inputs = sizes_first(x)[position]
+        for k in np.ndindex(*kernel):
+            out, part = whole[tap(operator, position, k)], sizes_first(weight)[k]
+            for group in range(operator.groups):
+                rows = slice(group * read, (group + 1) * read)
+                out[:, group * made : (group + 1) * made] += inputs[:, rows] @ part[rows]
+    return np.moveaxis(whole, (-2, -1), (0, 1))[inner(operator, shape)]
+
+
+def sizes_first(x: Values) -> Values:
+    """(N, channels, *sizes) -> (*sizes, N, channels), of which a place is a matrix."""
+    return np.moveaxis(x, (0, 1), (-2, -1))
+
+
+def tap(
+    operator: g.Conv | g.ConvTranspose, position: tuple[int, ...], k: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Where on the padded side a position meets a place of the kernel."""
+    axes = zip(position, operator.stride, k, operator.dilation)
+    return tuple(p * stride + i * dilation for p, stride, i, dilation in axes)
 
 
 # --- Rules of linear operators -----------------------------------------------------------------
@@ -678,7 +691,7 @@ def max_pool(
         shares = taps * (r / stabilize(taps.sum(axis=3), rule.epsilon))[..., None]
         return [scatter(shares, table, x.shape)], {"stabilizer": per_sample(r) - per_sample(shares)}
     winners = max_winners(operator, x if decided is None else decided)
-    flat = np.zeros((*x.shape[:2], x.shape[2] * x.shape[3]))
+    flat = np.zeros((*x.shape[:2], math.prod(x.shape[2:])))
     n, c = np.ix_(range(x.shape[0]), range(x.shape[1]))
     np.add.at(flat, (n[..., None], c[..., None], winners), r)
     return [flat.reshape(x.shape)], {}

@@ -18,12 +18,12 @@ from relprop import graph as g
 @settings(max_examples=80, deadline=None)
 def test_convolution_shapes_are_those_of_torch(layer) -> None:
     operator, shape = layer
-    (top, bottom), (left, right) = operator.padding
-    x = torch.nn.functional.pad(torch.zeros(1, *shape), (left, right, top, bottom))
-    weight = torch.from_numpy(operator.weight)
-    out = torch.nn.functional.conv2d(
-        x, weight, None, operator.stride, 0, operator.dilation, operator.groups
+    x = torch.from_numpy(
+        np.pad(np.zeros((1, *shape), np.float32), ((0, 0), (0, 0), *operator.padding))
     )
+    weight = torch.from_numpy(operator.weight)
+    convolve = getattr(torch.nn.functional, f"conv{len(operator.stride)}d")
+    out = convolve(x, weight, None, operator.stride, 0, operator.dilation, operator.groups)
     assert operator.infer_shape(shape) == tuple(out.shape[1:])
 
 
@@ -31,15 +31,15 @@ def test_convolution_shapes_are_those_of_torch(layer) -> None:
 @settings(max_examples=150, deadline=None)
 def test_pool_shapes_are_those_of_torch(layer) -> None:
     operator, shape = layer
-    (top, bottom), (left, right) = operator.padding
-    if (top, left) != (bottom, right):
+    if any(before != after for before, after in operator.padding):
         return  # torch pads pools evenly
-    x = torch.zeros(1, *shape)
-    where = (operator.kernel, operator.stride, (top, left))
+    x, axes = torch.zeros(1, *shape), len(operator.kernel)
+    where = (operator.kernel, operator.stride, tuple(before for before, _ in operator.padding))
     if isinstance(operator, g.MaxPool):
-        out = torch.nn.functional.max_pool2d(x, *where, operator.dilation, operator.ceil_mode)
+        pool = getattr(torch.nn.functional, f"max_pool{axes}d")
+        out = pool(x, *where, operator.dilation, operator.ceil_mode)
     else:
-        out = torch.nn.functional.avg_pool2d(x, *where, operator.ceil_mode)
+        out = getattr(torch.nn.functional, f"avg_pool{axes}d")(x, *where, operator.ceil_mode)
     assert operator.infer_shape(shape) == tuple(out.shape[1:])
 
 

@@ -196,28 +196,21 @@ def test_plain_product_is_the_fast_one(case: Case) -> None:
 def test_pools_are_those_of_torch(layer) -> None:
     operator, shape = layer
     x = np.random.default_rng(0).standard_normal((2, *shape))
-    (top, bottom), (left, right) = operator.padding
-    if (top, left) != (bottom, right):
+    if any(before != after for before, after in operator.padding):
         return  # torch pads pools evenly
+    axes, pads = len(operator.kernel), tuple(before for before, _ in operator.padding)
+    where = (torch.from_numpy(x), operator.kernel, operator.stride, pads)
     if isinstance(operator, g.MaxPool):
-        expected = torch.nn.functional.max_pool2d(
-            torch.from_numpy(x),
-            operator.kernel,
-            operator.stride,
-            (top, left),
-            operator.dilation,
-            operator.ceil_mode,
-        )
+        pool = getattr(torch.nn.functional, f"max_pool{axes}d")
+        expected = pool(*where, operator.dilation, operator.ceil_mode)
     else:
-        expected = torch.nn.functional.avg_pool2d(
-            torch.from_numpy(x),
-            operator.kernel,
-            operator.stride,
-            (top, left),
-            operator.ceil_mode,
-            operator.count_include_pad,
-            operator.divisor,
-        )
+        pool = getattr(torch.nn.functional, f"avg_pool{axes}d")
+        rest = (operator.ceil_mode, operator.count_include_pad)
+        # torch has no divisor of the user's for signals
+        given = () if axes == 1 else (operator.divisor,)
+        if axes == 1 and operator.divisor is not None:
+            return
+        expected = pool(*where, *rest, *given)
     np.testing.assert_allclose(evaluate(operator, [x]), expected.numpy(), atol=1e-12)
 
 
@@ -229,10 +222,11 @@ def test_response_norm_is_that_of_torch(size: int) -> None:
     np.testing.assert_allclose(evaluate(operator, [x]), expected.numpy(), atol=1e-12)
 
 
-@pytest.mark.parametrize("output", [(1, 1), (3, 4), (7, 7), (9, 5)])
-def test_adaptive_average_is_that_of_torch(output: g.Pair) -> None:
-    x = np.random.default_rng(0).standard_normal((2, 3, 7, 9))
-    expected = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(x), output)
+@pytest.mark.parametrize("output", [(1, 1), (3, 4), (7, 7), (9, 5), (1,), (5,), (3, 4, 2)])
+def test_adaptive_average_is_that_of_torch(output: g.Sizes) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3, 7, 9, 4)[: 2 + len(output)])
+    pool = getattr(torch.nn.functional, f"adaptive_avg_pool{len(output)}d")
+    expected = pool(torch.from_numpy(x), output)
     np.testing.assert_allclose(
         evaluate(g.AdaptiveAvgPool(output), [x]), expected.numpy(), atol=1e-12
     )

@@ -78,7 +78,11 @@ def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil
     return count
 
 
-_LAYOUTS = {2: "(channels, height, width)"}
+_LAYOUTS = {
+    1: "(channels, length)",
+    2: "(channels, height, width)",
+    3: "(channels, depth, height, width)",
+}
 """What an input with so many spatial axes is."""
 
 
