@@ -169,6 +169,32 @@ def test_moved_ids_and_convolution() -> None:
     assert result.relevance[:, 1:].any()
 
 
+class Captioned(nn.Module):
+    """An image, the words below it and a mark, in vectors side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.marks = nn.Embedding(VOCABULARY, 4), nn.Embedding(5, 2)
+        self.conv, self.classes = nn.Conv2d(3, 4, 3), nn.Linear(10, 3)
+
+    def forward(self, image: Tensor, words: Tensor, mark: Tensor) -> Tensor:
+        seen = self.conv(image).relu().mean((2, 3))
+        return self.classes(torch.cat([seen, self.words(words).mean(1), self.marks(mark)], 1))
+
+
+def test_ids_beside_numbers() -> None:
+    module, words = classifier(Captioned)
+    given_ = (torch.randn(4, 3, 6, 6), words, torch.from_numpy(ids(4)) % 5)
+    explainer = Explainer(relprop.load(module, given_), "epsilon", epsilon=1e-9)
+    result = explainer(given_)
+    assert [tuple(r.shape) for r in result.relevance] == [tuple(x.shape) for x in given_]
+    assert (result.ledger.closure_error <= 1e-6).all()
+    with torch.no_grad():
+        np.testing.assert_allclose(result.scores.numpy(), module(*given_).numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match=r"ids in \[0, 5\).* not 5\."):
+        explainer((*given_[:2], torch.full((4,), 5)))
+
+
 class Computes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return (x + 1).float() @ torch.ones(7, 2)

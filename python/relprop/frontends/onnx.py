@@ -166,7 +166,8 @@ class _Conversion:
             if given is None:
                 raise _ShapeOpen
             dims = [None] * (1 + len(given))
-        if len(dims) < 2:
+        ids = kind.elem_type in INTEGERS
+        if len(dims) < (1 if ids else 2):
             raise ValueError(f"the input {name!r} must have the shape (batch, ...), not {dims}.")
         batch, *sample = dims
         if batch not in (None, 1):
@@ -188,7 +189,7 @@ class _Conversion:
             )
         if np.prod(wanted, dtype=float) > LARGEST:
             raise ValueError(f"a sample of shape {list(wanted)} is too large.")
-        content: Content = "ids" if kind.elem_type in INTEGERS else "numbers"
+        content: Content = "ids" if ids else "numbers"
         self.values[name] = self.graph.add(name or "input", Input(wanted, content))
 
     # --- The walk ---

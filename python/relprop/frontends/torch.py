@@ -113,7 +113,8 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
             f"{name} must be a tensor, not {type(example).__name__}; for several inputs example "
             "is a tuple or a dictionary of tensors."
         )
-    if example.ndim < 2 or 0 in example.shape:
+    ids = example.dtype in (torch.int32, torch.int64)
+    if example.ndim < (1 if ids else 2) or 0 in example.shape:
         raise ValueError(
             f"{name} must have shape (batch, ...) without an empty axis, "
             f"not {tuple(example.shape)}."
@@ -121,7 +122,6 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
     if example.is_complex() or example.is_quantized:
         raise ValueError(f"{name} must be of a real floating type, not {example.dtype}.")
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
-    ids = example.dtype in (torch.int32, torch.int64)
     kind = example.dtype if ids else parameter.dtype
     sample = example[:1].detach().to(device=parameter.device, dtype=kind)
     return torch.cat([sample, sample])
