@@ -12,7 +12,7 @@ import numpy as np
 import reference
 from cases import LINEAR_RULES, Case, Kind, numbers
 from reference import Values
-from relprop import Explainer, rules
+from relprop import Explainer, Result, rules
 from relprop import graph as g
 
 TOLERANCE = 1e-5
@@ -112,30 +112,25 @@ def assert_agrees(
         )
 
 
-def assert_every_node_agrees(explainer: Explainer, x: g.Array, target: object) -> None:
+def assert_every_node_agrees(explainer: Explainer, x: dict[str, g.Array], target: object) -> Result:
     """Each node's relevance follows from the core's own values, and the relevance behind it.
 
     Unlike a comparison from end to end, no rounding of one node is judged at another.
     """
     graph = explainer.graph
-    wanted = {graph.output}
-    for node in reversed(list(graph)):
-        if node.name in wanted:
-            wanted.update(node.inputs)
-    alive = [node for node in graph if node.name in wanted]
-    names = [node.name for node in alive if node.name != graph.input.name]
-    result = explainer(x, target, intermediate=names)
-    values = {**result.activations, graph.input.name: x}
-    found = {**result.intermediate, graph.input.name: result.relevance}
-    expected = {node.name: np.zeros((len(x), *node.shape)) for node in alive}
-    reach = {node.name: np.zeros((len(x), *node.shape)) for node in alive}
+    result = explainer(x, target, intermediate=[node.name for node in graph if node.name not in x])
+    samples = len(result.scores)
+    values = {**result.activations, **x}
+    found = {**result.intermediate, **result.relevance}
+    expected = {node.name: np.zeros((samples, *node.shape)) for node in graph}
+    reach = {node.name: np.zeros((samples, *node.shape)) for node in graph}
     live = reference.input_dependent(graph)
-    for node in alive:
+    for node in graph:
         if not node.inputs:
             continue
         # Where a ReLU is fused there is no value before it, and its rule needs none.
         inputs = [
-            np.asarray(values.get(source, np.zeros((len(x), *graph[source].shape))), np.float64)
+            np.asarray(values.get(source, np.zeros((samples, *graph[source].shape))), np.float64)
             for source in node.inputs
         ]
         r = found[node.name].astype(np.float64)
@@ -153,11 +148,12 @@ def assert_every_node_agrees(explainer: Explainer, x: g.Array, target: object) -
         for source, share, size in zip(node.inputs, shares, sizes, strict=True):
             expected[source] = expected[source] + share
             reach[source] = reach[source] + size
-    for node in alive:
+    for node in graph:
         if node.name != graph.output:
             error = np.linalg.norm(found[node.name] - expected[node.name])
             limit = TOLERANCE * np.linalg.norm(reach[node.name]) + 1e-30
             assert error <= limit, (node.name, error, limit)
+    return result
 
 
 def bounds(

@@ -18,7 +18,7 @@ def initialise(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, (nn.Conv2d, nn.Linear)):
+            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
                 fan_in = part.weight[0].numel()
                 part.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
                 if part.bias is not None:

@@ -1,13 +1,21 @@
-"""Small ONNX models, written as text."""
+"""ONNX models: small ones written as text, others by torch."""
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import helper, numpy_helper, parser
+from torch import Tensor, nn
+
+from relprop import Graph
+from relprop.canonizers import canonize
+from relprop.frontends.onnx import convert
 
 FLOAT = onnx.TensorProto.FLOAT
 IMAGE = ("N", 3, 8, 8)
@@ -39,6 +47,30 @@ def write(model: onnx.ModelProto | bytes, folder: Path, name: str = "model.onnx"
     path = folder / name
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     return path
+
+
+def exported(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    exporter: str,
+    folder: Path,
+    names: tuple[str, ...] = ("x",),
+    outputs: tuple[str, ...] = ("y",),
+) -> Graph:
+    """A module by way of a file, made by torch.export or by the older exporter ("trace")."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if exporter == "trace":
+            axes = {name: {0: "batch"} for name in (*names, *outputs)}
+            given = {"input_names": names, "output_names": outputs, "dynamic_axes": axes}
+            torch.onnx.export(module, inputs, file, dynamo=False, **given)
+        else:
+            axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs)
+            program = torch.export.export(module, inputs, dynamic_shapes=axes, strict=False)
+            given = {"input_names": names, "output_names": outputs}
+            torch.onnx.export(program, (), file, dynamo=True, verbose=False, **given)
+    return canonize(convert(write(file.getvalue(), folder)))
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:

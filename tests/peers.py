@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from relprop import Graph
+
 Gates = Sequence[NDArray[np.float32]]
 """What decided each ReLU (its output) and max pooling (its input) of a float32 run, in order."""
 
@@ -31,6 +33,17 @@ def peer(name: str) -> ModuleType:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"{name} is not installed ({error}); `make peers` installs it")
+
+
+def gates_of(graph: Graph, activations: dict[str, NDArray[np.float32]]) -> Gates:
+    """What decided each ReLU and max pooling, in the order in which they run."""
+    decided = []
+    for node in graph:
+        if node.type == "MaxPool":
+            decided.append(activations[node.inputs[0]])
+        elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
+            decided.append(activations[node.name])
+    return decided
 
 
 def zennit_composite(name: str, low: float = 0.0, high: float = 0.0) -> Any:
@@ -60,12 +73,12 @@ def zennit_composite(name: str, low: float = 0.0, high: float = 0.0) -> Any:
 def zennit_relevance(
     module: nn.Module,
     composite: Any,
-    x: NDArray[np.floating],
+    inputs: Sequence[NDArray[np.floating]],
     output_relevance: NDArray[np.floating],
     gates: Gates | None = None,
     dtype: torch.dtype = torch.float64,
-) -> NDArray[np.floating]:
-    """Relevance of the input by zennit, on a copy of the module that is all modules."""
+) -> list[NDArray[np.floating]]:
+    """Relevance of the inputs by zennit, on a copy of the module that is all modules."""
     canonizers = peer("zennit.canonizers")
     parts = as_modules(module, gates).to(dtype)
     for part in parts.modules():
@@ -73,11 +86,11 @@ def zennit_relevance(
             part.running_var += part.eps
             part.eps = 0.0
     composite.canonizers = [canonizers.SequentialMergeBatchNorm()]
-    data = torch.tensor(x, dtype=dtype, requires_grad=True)
+    data = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in inputs]
     with composite.context(parts) as hooked:
-        out = hooked(data)
-        (found,) = torch.autograd.grad(out, data, torch.tensor(output_relevance, dtype=dtype))
-    return found.numpy()
+        out = hooked(*data)
+        found = torch.autograd.grad(out, data, torch.tensor(output_relevance, dtype=dtype))
+    return [relevance.numpy() for relevance in found]
 
 
 # --- Networks of modules alone -----------------------------------------------------------------
@@ -159,6 +172,8 @@ def as_modules(module: nn.Module, gates: Gates | None = None) -> nn.Module:
     """A copy whose every step is a module of its own, registered in order of use."""
     module = copy.deepcopy(module).eval()
     graph = Leaves().trace(module)
+    # What only another output needs would take gates that were never drawn.
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
     lookup = dict(module.named_modules())
     replayed = iter(gates) if gates is not None else None
     steps: dict[str, nn.Module] = {}

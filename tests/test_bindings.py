@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cases import numbers
 from fuzzing import fuzz
 from relprop import Explainer, _core
 from relprop.compile import _Lowering
@@ -57,7 +58,8 @@ def recorded(graph: Graph, rules: dict[str, Rule]) -> list[Call]:
     recorder = Recorder()
     with mock.patch("relprop.compile._Lowering", partial(_Lowering, plan=recorder)):
         explainer = Explainer(graph, "epsilon", rules=rules)
-    x = np.random.default_rng(0).standard_normal((2, *graph.input.shape)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = {node.name: numbers(rng, (2, *node.shape)) for node in graph.inputs}
     output = np.ones((2, *graph[graph.output].shape), np.float32)
     explainer(x, output, intermediate=[graph.output])
     return recorder.calls

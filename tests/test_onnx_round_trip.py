@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,33 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from networks import NETWORKS, initialise
-from onnx_models import write
+from onnx_models import exported
 from relprop import Explainer, Graph
 from relprop.canonizers import canonize
-from relprop.frontends import onnx as onnx_frontend
 from relprop.frontends import torch as torch_frontend
 from toy_networks import LATER, TOY_NETWORKS, toy
 
 
-def exported(module: nn.Module, x: Tensor, exporter: str, folder: Path) -> Graph:
-    """The module by way of a file, made by torch.export or by the older exporter ("trace")."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if exporter == "trace":
-            names = {"input_names": ["x"], "output_names": ["y"]}
-            axes = {"x": {0: "batch"}, "y": {0: "batch"}}
-            torch.onnx.export(module, (x,), file, dynamo=False, dynamic_axes=axes, **names)
-        else:
-            program = torch.export.export(
-                module, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},), strict=False
-            )
-            torch.onnx.export(program, (), file, dynamo=True, verbose=False)
-    return canonize(onnx_frontend.convert(write(file.getvalue(), folder)))
-
-
 def assert_same(module: nn.Module, x: Tensor, exporter: str, folder: Path) -> None:
-    through_file = exported(module, x, exporter, folder)
+    through_file = exported(module, (x,), exporter, folder)
     directly = canonize(torch_frontend.convert(module, x))
     # Reshapes in a row may come as one; everything else is the same node by node.
     assert layers(through_file) == layers(directly)
@@ -113,7 +93,7 @@ SPELLINGS = {
 def test_spelling(name, tmp_path):
     module = Function(SPELLINGS[name]).eval()
     x = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
-    through_file = Explainer(exported(module, x, "trace", tmp_path), "epsilon_plus")(x.numpy())
+    through_file = Explainer(exported(module, (x,), "trace", tmp_path), "epsilon_plus")(x.numpy())
     directly = Explainer(canonize(torch_frontend.convert(module, x)), "epsilon_plus")(x.numpy())
     np.testing.assert_allclose(through_file.scores, directly.scores, rtol=1e-5, atol=1e-6)
     scale = np.abs(directly.relevance).max()

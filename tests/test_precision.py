@@ -94,7 +94,8 @@ def relative_errors(found: np.ndarray, truth: np.ndarray) -> list[float]:
 def test_every_node_is_exact_given_what_it_read(name: str, composite: str) -> None:
     """Each node's relevance from the core's own float32 values and relevance behind it."""
     graph, x = network(name)
-    assert_every_node_agrees(Explainer(graph, composite, **box(composite)), x[:1], "argmax")
+    explainer = Explainer(graph, composite, **box(composite))
+    assert_every_node_agrees(explainer, {graph.input.name: x[:1]}, "argmax")
 
 
 def check_categories(found: Ledger, expected, booked, composite: str) -> None:

@@ -50,10 +50,11 @@ RULES: dict[type, list[rules.Rule]] = {
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
-    """A connected image network of up to a dozen nodes and a rule for each."""
+    """An image network of up to a dozen nodes, of one input or two, and a rule for each."""
     rng = np.random.default_rng(draw(SEEDS))
     graph = g.Graph()
-    images = [graph.add("input", g.Input((draw(st.integers(1, 4)), 5, 6)))]
+    inputs = ["input", "second"][: draw(st.integers(1, 2))]
+    images = [graph.add(name, g.Input((draw(st.integers(1, 4)), 5, 6))) for name in inputs]
 
     def add(operator: g.Operator, *sources: str) -> str:
         images.append(graph.add(f"{type(operator).__name__}{len(graph)}", operator, sources))
@@ -110,8 +111,8 @@ def graphs(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
 def test_every_node_of_any_graph(drawn, seed) -> None:
     graph, assigned = drawn
     rng = np.random.default_rng(seed)
-    if len(graph) == 1:
+    x = {node.name: numbers(rng, (2, *node.shape)) for node in graph.inputs}
+    if graph.output in x:
         return
-    x = numbers(rng, (2, *graph.input.shape))
     r = numbers(rng, (2, *graph[graph.output].shape))
     assert_every_node_agrees(Explainer(graph, rules=assigned), x, r)

@@ -15,7 +15,7 @@ from torch import nn
 
 import relprop
 from networks import NETWORKS, initialise, with_small_head
-from peers import peer, zennit_composite, zennit_relevance
+from peers import gates_of, peer, zennit_composite, zennit_relevance
 from relprop import Explainer, Graph, Result
 from relprop.composites import parameters as preset_parameters
 
@@ -48,17 +48,6 @@ def box(composite: str) -> dict[str, float]:
     return BOX if "low" in preset_parameters(composite) else {}
 
 
-def gates(graph: Graph, activations: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """What decided each ReLU and max pooling, in the order in which they run."""
-    decided = []
-    for node in graph:
-        if node.type == "MaxPool":
-            decided.append(activations[node.inputs[0]])
-        elif node.type == "Activation" and node.operator.function in ("relu", "relu6"):
-            decided.append(activations[node.name])
-    return decided
-
-
 def errors(found: np.ndarray, truth: np.ndarray) -> list[float]:
     return [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(found, truth)]
 
@@ -79,12 +68,12 @@ def test_the_core_agrees_with_zennit(name: str, composite: str) -> None:
     x = images(name, IMAGES.get(name, 3))
     names = [node.name for node in graph if node.name != graph.input.name]
     result = Explainer(graph, composite, **box(composite))(x, "argmax", intermediate=names)
-    truth = zennit_relevance(
+    (truth,) = zennit_relevance(
         module,
         zennit_composite(composite, **box(composite)),
-        x,
+        [x],
         target_output(result),
-        gates(graph, result.activations),
+        gates_of(graph, result.activations),
     )
     assert np.median(errors(result.relevance, truth)) <= (1e-4 if composite == "epsilon" else 1e-5)
 
@@ -99,8 +88,10 @@ def test_the_median_error_without_replay_is_at_most_twice_zennits(
     x = images(name, 12)
     explainer = Explainer(graph, composite)
     result = explainer(x, "argmax")
-    truth, single = (
-        zennit_relevance(module, zennit_composite(composite), x, target_output(result), dtype=dtype)
+    (truth,), (single,) = (
+        zennit_relevance(
+            module, zennit_composite(composite), [x], target_output(result), dtype=dtype
+        )
         for dtype in (torch.float64, torch.float32)
     )
     ours, theirs = errors(result.relevance, truth), errors(single, truth)

@@ -1,0 +1,177 @@
+"""Networks of several inputs or outputs and a U-Net, from torch and from ONNX files."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import reference
+import relprop
+from agreement import assert_every_node_agrees
+from branching_networks import BRANCHING
+from onnx_models import exported
+from peers import gates_of, peer, zennit_composite, zennit_relevance
+from relprop import Explainer, Graph
+from relprop.composites import parameters
+
+BOX = {"low": -6.0, "high": 6.0}
+ENDS = [(name, output) for name, network in BRANCHING.items() for output in network.outputs]
+Arrays = dict[str, np.ndarray]
+
+
+@lru_cache
+def graph_of(name: str) -> Graph:
+    return relprop.load(BRANCHING[name].module(), BRANCHING[name].example()).graph
+
+
+def explainer_of(name: str, output: str, composite: str) -> Explainer:
+    box = BOX if "low" in parameters(composite) else {}
+    return Explainer(graph_of(name), composite, output=output, **box)
+
+
+def inputs_of(name: str, samples: int = 3) -> Arrays:
+    return {key: x.numpy() for key, x in BRANCHING[name].example(samples, seed=1).items()}
+
+
+def target_of(explainer: Explainer, x: Arrays) -> np.ndarray:
+    """The best class; of a map that of its middle, wherever it is the best."""
+    scores = explainer.forward(x)
+    if scores.ndim == 2:
+        return scores.argmax(axis=1)
+    best = scores.argmax(axis=1, keepdims=True)
+    middle = best[:, :, 8:9, 6:7]
+    return (best == middle) & (np.arange(3)[:, None, None] == middle)
+
+
+@pytest.mark.parametrize("composite", relprop.PRESETS)
+@pytest.mark.parametrize(("name", "output"), ENDS)
+def test_every_node_agrees_and_the_ledger_closes(name: str, output: str, composite: str) -> None:
+    explainer, x = explainer_of(name, output, composite), inputs_of(name)
+    result = assert_every_node_agrees(explainer, x, target_of(explainer, x))
+    assert list(result.relevance) == list(x)
+    assert all(result.relevance[key].shape == x[key].shape for key in x)
+    arrived = sum(reference.per_sample(r.astype(np.float64)) for r in result.relevance.values())
+    np.testing.assert_allclose(result.ledger.input, arrived, rtol=1e-5, atol=1e-5)
+    assert (result.ledger.closure_error <= 1e-6).all()
+
+
+@pytest.mark.parametrize("composite", relprop.PRESETS)
+@pytest.mark.parametrize(("name", "output"), ENDS)
+def test_the_whole_agrees_with_the_reference(name: str, output: str, composite: str) -> None:
+    explainer, x = explainer_of(name, output, composite), inputs_of(name, samples=12)
+    target = target_of(explainer, x)
+    names = [node.name for node in explainer.graph if node.name not in x]
+    result = explainer(x, target, intermediate=names)
+    truth, _ = reference.relevance(
+        explainer.graph,
+        explainer.rules,
+        x,
+        initial_relevance(result.scores, target),
+        {**x, **result.activations},
+    )
+    tolerance = 1e-4 if composite == "epsilon" else 1e-5
+    assert np.median(errors(result.relevance, truth)) <= tolerance
+
+
+# Zennit's special first layers are one, not one for each input.
+PRESETS = ("epsilon_plus", "epsilon_alpha2_beta1", "alpha2_beta1", "epsilon")
+
+
+class Head(nn.Module):
+    """One output of a module with one input."""
+
+    def __init__(self, module: nn.Module, output: str) -> None:
+        super().__init__()
+        self.module, self.output = module, output
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)[self.output]
+
+
+@pytest.mark.parametrize("composite", PRESETS)
+@pytest.mark.parametrize(("name", "output"), ENDS)
+def test_the_whole_agrees_with_zennit(name: str, output: str, composite: str) -> None:
+    peer("zennit")
+    explainer, x = explainer_of(name, output, composite), inputs_of(name, samples=12)
+    target = target_of(explainer, x)
+    names = [node.name for node in explainer.graph if node.name not in x]
+    result = explainer(x, target, intermediate=names)
+    module = BRANCHING[name].module()
+    truth = zennit_relevance(
+        Head(module, output) if len(BRANCHING[name].outputs) > 1 else module,
+        zennit_composite(composite),
+        list(x.values()),
+        initial_relevance(result.scores, target),
+        gates_of(explainer.graph, result.activations),
+    )
+    tolerance = 1e-4 if composite == "epsilon" else 1e-5
+    assert np.median(errors(result.relevance, dict(zip(x, truth)))) <= tolerance
+
+
+def initial_relevance(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The scores but for those that are not explained."""
+    if target.dtype != bool:
+        target = np.arange(scores.shape[1]) == target[:, None]
+    return np.where(target, scores, 0)
+
+
+def errors(found: Arrays, truth: Arrays) -> list[float]:
+    """Per sample, over all inputs, relative in norm."""
+    a, b = (
+        np.concatenate([reference.flat(arrays[name]) for name in found], axis=1)
+        for arrays in (found, truth)
+    )
+    return list(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1))
+
+
+@pytest.mark.parametrize("exporter", ["trace", "export"])
+@pytest.mark.parametrize("name", BRANCHING)
+def test_a_file_gives_the_same_relevance(name: str, exporter: str, tmp_path: Path) -> None:
+    network, x = BRANCHING[name], inputs_of(name)
+    module, example = network.module(), tuple(network.example().values())
+    names = tuple(network.inputs)
+    graph = exported(module, example, exporter, tmp_path, names, network.outputs)
+    assert tuple(node.name for node in graph.inputs) == names
+    assert tuple(graph.outputs) == network.outputs
+    for output in network.outputs:
+        directly = explainer_of(name, output, "epsilon_plus_flat")
+        target = target_of(directly, x)
+        expected = directly(x, target)
+        found = Explainer(graph, "epsilon_plus_flat", output=output)(x, target)
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        assert max(errors(found.relevance, expected.relevance)) <= 1e-5
+
+
+def test_one_head_is_explained_as_if_it_were_alone() -> None:
+    network, x = BRANCHING["two heads"], inputs_of("two heads")
+    for output in network.outputs:
+        alone = relprop.load(Head(network.module(), output), network.example()["image"])
+        np.testing.assert_array_equal(
+            Explainer(alone)(x["image"], 2).relevance,
+            Explainer(graph_of("two heads"), output=output)(x, 2).relevance["image"],
+        )
+
+
+def test_a_segmentation_mask_needs_no_forward_pass_where_it_is_known() -> None:
+    explainer, x = explainer_of("u-net", "output", "epsilon_plus"), inputs_of("u-net")["image"]
+    mask = np.zeros((3, 3, 16, 12), bool)
+    mask[:, 2, 4:8, 3:9] = True
+    result = explainer(x, mask)
+    np.testing.assert_array_equal(
+        result.relevance, explainer(x, np.where(mask, result.scores, 0)).relevance
+    )
+    np.testing.assert_allclose(
+        result.ledger.initial, result.scores.sum((1, 2, 3), where=mask), rtol=1e-5
+    )
+    assert (result.target == -1).all()
+    # No pixel outside what the masked ones see is relevant; two pools and 3 x 3 kernels reach far.
+    one = explainer(torch.from_numpy(x[1]), torch.from_numpy(mask[1]), initial="one")
+    ones = explainer(x[1], mask[1].astype(np.float32))
+    np.testing.assert_array_equal(one.relevance.numpy(), ones.relevance)
+    np.testing.assert_array_equal(one.ledger.initial, [24.0])
