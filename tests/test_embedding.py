@@ -15,12 +15,11 @@ import reference
 import relprop
 from agreement import assert_agrees, assert_every_node_agrees
 from cases import BATCHES, SEEDS, numbers
-from onnx_models import build, integers, write
+from onnx_models import build, exported, integers, write
 from relprop import Explainer, UnsupportedOperatorError, rules
 from relprop import graph as g
 from relprop.frontends import onnx as onnx_frontend
 from relprop.frontends import torch as torch_frontend
-from test_onnx_round_trip import exported
 
 VOCABULARY = 11
 
@@ -152,7 +151,7 @@ def test_round_trip(exporter: str, tmp_path: Path) -> None:
         Explainer(graph)(x.numpy())
         for graph in (
             torch_frontend.convert(module, x),
-            exported(module, x, exporter, tmp_path),
+            exported(module, (x,), exporter, tmp_path),
         )
     )
     np.testing.assert_allclose(directly.relevance, through_file.relevance, rtol=1e-5, atol=1e-6)
