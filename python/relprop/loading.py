@@ -213,11 +213,13 @@ def _shapes(example: Example | None, preprocessing: Preprocessing | None) -> Sha
     """The shape of a sample of each input, as far as it is told."""
     if example is None:
         return None if preprocessing is None else (len(preprocessing.mean), *preprocessing.size)
-    shapes = _each(example, lambda one: tuple(getattr(one, "shape", ()))[1:] or _shape(one))
-    return cast("Shapes", shapes)
+    return cast("Shapes", _each(example, _shape))
 
 
 def _shape(example: Any) -> tuple[int, ...]:
+    """The shape of one sample, of an array with its batch axis or written out without it."""
+    if getattr(example, "shape", ()):
+        return tuple(example.shape[1:])
     if (
         not isinstance(example, Sequence)
         or not example
