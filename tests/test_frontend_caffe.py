@@ -575,7 +575,16 @@ layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" relu_param { negati
 layer { name: "lrn" type: "LRN" bottom: "conv" top: "lrn" lrn_param { local_size: 3 } }
 layer { name: "pool" type: "Pooling" bottom: "lrn" top: "pool"
   pooling_param { pool: AVE kernel_size: 2 stride: 2 pad: 1 } }
-layer { name: "sum" type: "Eltwise" bottom: "pool" bottom: "pool" top: "sum" }
+layer { name: "power" type: "Power" bottom: "pool" top: "power"
+  power_param { scale: 0.5 shift: 1 } }
+layer { name: "crop" type: "Crop" bottom: "power" bottom: "pool" top: "crop"
+  crop_param { offset: 0 } }
+layer { name: "clip" type: "Clip" bottom: "crop" top: "clip" clip_param { min: -1 max: 2 } }
+layer { name: "turn" type: "Permute" bottom: "clip" top: "turn"
+  permute_param { order: 0 order: 1 } }
+layer { name: "prelu" type: "PReLU" bottom: "turn" top: "prelu" }
+layer { name: "sum" type: "Eltwise" bottom: "pool" bottom: "prelu" top: "sum"
+  eltwise_param { coeff: 1 coeff: 0.5 } }
 layer { name: "shape" type: "Reshape" bottom: "sum" top: "shape"
   reshape_param { shape { dim: 0 dim: -1 } } }
 layer { name: "fc" type: "InnerProduct" bottom: "shape" top: "fc"
@@ -585,6 +594,7 @@ layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }
 BLOBS = {
     "conv": [numbers(3, 2, 3, 3), numbers(3)],
     "norm": [numbers(3), np.ones(3), np.ones(1)],
+    "prelu": [numbers(3)],
     "fc": [numbers(2, 12), numbers(2)],
 }
 WORDS = ["0", "-1", "1", "7", "99999999999999999999", "1e39", "nan", "2147483647", "AVE", "true"]
@@ -637,7 +647,7 @@ def attempt(prototxt: Path, caffemodel: Path) -> None:
 
 
 def test_the_intact_files_load(intact):
-    assert len(convert(*intact)) == 10
+    assert len(convert(*intact)) == 21
 
 
 @fuzz(400)

@@ -731,14 +731,16 @@ def test_mutated_bytes(data, tmp_path):
                  "Pad", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Gather", "If",
                  "Expand", "Range", "Where", "Cast", "Shape", "ReduceMean", "ReduceSum", "Clip",
                  "Softmax", "ConstantOfShape", "BatchNormalization", "LRN", "MaxPool", "Sigmoid",
-                 "Erf", "Pow"]
+                 "Erf", "Pow", "Max", "Min", "PRelu", "Einsum"]
             ),
             st.lists(st.integers(0, 12), min_size=0, max_size=5),
             st.dictionaries(
                 st.sampled_from(["axis", "axes", "pads", "strides", "kernel_shape", "perm", "to",
-                                 "size", "group", "split", "starts", "ends", "value", "alpha"]),
+                                 "size", "group", "split", "starts", "ends", "value", "alpha",
+                                 "equation"]),
                 st.integers(-3, 3) | st.lists(st.integers(-3, 9), min_size=1, max_size=8)
-                | st.floats(allow_nan=True) | st.integers(-(2**62), 2**62),
+                | st.floats(allow_nan=True) | st.integers(-(2**62), 2**62)
+                | st.sampled_from(["nchw,cd->nd", "...a,a", "n...,...->n...", "aa,->", "->", "é"]),
                 max_size=3,
             ),
         ),

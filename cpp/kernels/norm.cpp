@@ -52,9 +52,11 @@ template <class Body>
 void each_neighbour(const LocalResponseNorm &p, const Plane &plane, int y, int x,
                     const Body &body) {
     const Window rows = around(y, p.size, plane.height), columns = around(x, p.size, plane.width);
-    for (int row = rows.begin; row < rows.end; ++row)
-        for (int column = columns.begin; column < columns.end; ++column)
-            body(plane.at(row, column));
+    for (int row = rows.begin; row < rows.end; ++row) {
+        int64_t at = plane.at(row, columns.begin);
+        for (int column = columns.begin; column < columns.end; ++column, at += plane.stride)
+            body(at);
+    }
 }
 
 float scale_of(const LocalResponseNorm &p) {
