@@ -147,6 +147,18 @@ def test_names_and_arity() -> None:
         _ = g.Graph().input
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_parameters_must_be_finite(value: float) -> None:
+    graph = g.Graph()
+    graph.add("x", g.Input((3,)))
+    weight = np.ones((2, 3), np.float32)
+    weight[1, 2] = value
+    with pytest.raises(ValueError, match=r"node 'y' \(Dense\): weight must be finite"):
+        graph.add("y", g.Dense(weight), ["x"])
+    with pytest.raises(ValueError, match=r"node 'y' \(Dense\): bias must be finite"):
+        graph.add("y", g.Dense(np.ones((2, 3), np.float32), weight[1, 1:]), ["x"])
+
+
 def test_reading_a_graph() -> None:
     graph = g.Graph()
     graph.add("image", g.Input((3, 4, 4)))

@@ -642,8 +642,8 @@ class Graph:
         Raises
         ------
         ValueError
-            If the name is taken, an input is not in the graph yet, shapes do not fit, or ids
-            meet an operator for numbers or the other way round.
+            If the name is taken, an input is not in the graph yet, shapes do not fit, a
+            parameter is not finite, or ids meet an operator for numbers or the other way round.
         """
         _require(name not in self.nodes, f"node name {name!r} is taken.")
         for source in inputs:
@@ -660,6 +660,11 @@ class Graph:
             shape = operator.infer_shape(*(self.nodes[s].shape for s in inputs))
         except ValueError as error:
             raise ValueError(f"node {name!r} ({type(operator).__name__}): {error}") from None
+        for field_name, value in vars(operator).items():
+            _require(
+                not isinstance(value, np.ndarray) or bool(np.isfinite(value).all()),
+                f"node {name!r} ({type(operator).__name__}): {field_name} must be finite.",
+            )
         _require(all(n > 0 for n in shape), f"node {name!r} has an empty shape {shape}.")
         _require(
             math.prod(shape) <= MOST_VALUES,

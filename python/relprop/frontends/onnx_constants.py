@@ -37,7 +37,7 @@ def evaluate(step: Step, inputs: Sequence[Tensor | None]) -> Tensor:
     try:
         with np.errstate(all="ignore"):
             result = np.asarray(TABLE[step.type](step, *inputs))
-    except (TypeError, IndexError, KeyError, ArithmeticError, MemoryError) as error:
+    except (TypeError, AttributeError, LookupError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"it cannot be computed from its constants: {error}") from error
     step.storage.spend(result.nbytes)
     return result
