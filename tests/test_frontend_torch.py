@@ -373,7 +373,7 @@ SPELLINGS = {
     "subtract from": lambda x: torch.rsub(x, x.relu(), alpha=0.5),
     "subtract from a tensor": lambda x: torch.ones(7) - x,
     "negative": lambda x: torch.negative(x),
-    "positive": lambda x: +x,
+    "positive": lambda x: +x.relu(),
     "divide": lambda x: torch.divide(x, torch.full((4, 1, 1), 2.0)),
     "divide truly": lambda x: torch.true_divide(x, 3),
     "divide in place": lambda x: x.clone().div_(3),
