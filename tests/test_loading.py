@@ -59,6 +59,8 @@ def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match=r"classes has 2 names for outputs of shape \(96,\)"):
         load(network(), (3, 6, 8), classes=["cat", "dog"])
     with pytest.raises(TypeError, match="example must be"):
+        load(network(), (torch.zeros(1, 3, 6, 8), "image"))
+    with pytest.raises(ValueError, match=r"example\[1\] must have shape \(batch, \.\.\.\)"):
         load(network(), (torch.zeros(1, 3, 6, 8), torch.zeros(1)))
     with pytest.raises(ValueError, match="eval mode"):
         load(network().train(), (3, 6, 8))
