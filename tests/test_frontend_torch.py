@@ -97,6 +97,8 @@ def test_node_names_are_module_paths():
 # --- Operators ---------------------------------------------------------------------------------
 
 IMAGE = (4, 9, 7)
+SIGNAL = (4, 11)
+VOLUME = (4, 5, 6, 4)
 VECTOR = (6,)
 OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "conv": (lambda: nn.Conv2d(4, 6, 3), IMAGE, ["Conv"]),
@@ -116,6 +118,46 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3)),
         IMAGE,
         ["Conv"],
+    ),
+    "conv of a signal": (lambda: nn.Conv1d(4, 6, 3, 2, 1, 2, groups=2), SIGNAL, ["Conv"]),
+    "conv of a signal, same": (lambda: nn.Conv1d(4, 6, 4, padding="same"), SIGNAL, ["Conv"]),
+    "conv of a volume": (
+        lambda: nn.Conv3d(4, 6, (3, 2, 1), (2, 1, 1), (1, 0, 2), (1, 2, 1), groups=2, bias=False),
+        VOLUME,
+        ["Conv"],
+    ),
+    "transposed conv": (
+        lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, (1, 0), groups=2, dilation=2),
+        IMAGE,
+        ["ConvTranspose"],
+    ),
+    "transposed conv of a signal": (
+        lambda: nn.ConvTranspose1d(4, 6, 3, 2, 1, 1),
+        SIGNAL,
+        ["ConvTranspose"],
+    ),
+    "transposed conv of a volume": (
+        lambda: nn.ConvTranspose3d(4, 6, 3, (2, 1, 3), (1, 0, 1), (0, 0, 2), bias=False),
+        VOLUME,
+        ["ConvTranspose"],
+    ),
+    "any convolution": (
+        lambda: Function(
+            lambda x, w: torch.convolution(
+                torch.convolution(x, w, None, [1], [1], [1], False, [0], 1),
+                w,
+                None,
+                [2],
+                [0],
+                [1],
+                True,
+                [1],
+                1,
+            ),
+            w=torch.linspace(-1, 1, 48).reshape(4, 4, 3),
+        ),
+        SIGNAL,
+        ["Conv", "ConvTranspose"],
     ),
     "linear": (lambda: nn.Linear(6, 5), VECTOR, ["Dense"]),
     "linear on a sequence": (lambda: nn.Linear(6, 5, bias=False), (3, 6), ["Dense"]),
@@ -179,6 +221,39 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         IMAGE,
         ["MaxPool"],
     ),
+    "max pool of a signal": (lambda: nn.MaxPool1d(3, 2, 1, ceil_mode=True), SIGNAL, ["MaxPool"]),
+    "max pool of a signal with indices": (
+        lambda: Function(lambda x: F.max_pool1d(x, 2, return_indices=True)[0]),
+        SIGNAL,
+        ["MaxPool"],
+    ),
+    "max pool of a volume": (
+        lambda: nn.MaxPool3d((2, 3, 1), (1, 2, 1), (0, 1, 0), (2, 1, 1)),
+        VOLUME,
+        ["MaxPool"],
+    ),
+    "average pool of a signal": (lambda: nn.AvgPool1d(3, 2, 1, True, False), SIGNAL, ["AvgPool"]),
+    "average pool of a volume": (
+        lambda: nn.AvgPool3d((2, 3, 2), padding=(0, 1, 1), divisor_override=5),
+        VOLUME,
+        ["AvgPool"],
+    ),
+    "adaptive average pool of a signal": (
+        lambda: nn.AdaptiveAvgPool1d(4),
+        SIGNAL,
+        ["AdaptiveAvgPool"],
+    ),
+    "adaptive average pool of a volume": (
+        lambda: nn.AdaptiveAvgPool3d((2, None, 1)),
+        VOLUME,
+        ["AdaptiveAvgPool"],
+    ),
+    "adaptive max pool of a signal": (lambda: nn.AdaptiveMaxPool1d(1), SIGNAL, ["MaxPool"]),
+    "adaptive max pool of a volume": (
+        lambda: nn.AdaptiveMaxPool3d((5, 2, 2)),
+        VOLUME,
+        ["MaxPool"],
+    ),
     "average pool": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), IMAGE, ["AvgPool"]),
     "average pool, divisor": (
         lambda: nn.AvgPool2d((2, 3), divisor_override=4),
@@ -207,6 +282,11 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     "local response norm, even": (
         lambda: nn.LocalResponseNorm(4, 0.1),
         IMAGE,
+        ["LocalResponseNorm"],
+    ),
+    "local response norm of a volume": (
+        lambda: nn.LocalResponseNorm(2, 0.1),
+        VOLUME,
         ["LocalResponseNorm"],
     ),
     "relu": (lambda: nn.ReLU(inplace=True), IMAGE, ["Activation"]),
@@ -399,7 +479,15 @@ def test_spelling(name):
 
 
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize(("norm", "shape"), [(nn.BatchNorm2d, IMAGE), (nn.BatchNorm1d, (4,))])
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm2d, IMAGE),
+        (nn.BatchNorm1d, (4,)),
+        (nn.BatchNorm1d, SIGNAL),
+        (nn.BatchNorm3d, VOLUME),
+    ],
+)
 def test_batch_norm(norm, shape, affine):
     module = norm(4, eps=0.0, affine=affine).eval()
     # Powers of two, so that float32 holds scale and shift exactly.
@@ -414,17 +502,20 @@ def test_batch_norm(norm, shape, affine):
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_conv_of_any_geometry(data):
-    def pair(low: int, high: int) -> tuple[int, int]:
-        return (data.draw(st.integers(low, high)), data.draw(st.integers(low, high)))
+    axes = data.draw(st.sampled_from([1, 2, 3]))
+
+    def sizes(low: int, high: int) -> tuple[int, ...]:
+        return data.draw(st.tuples(*[st.integers(low, high)] * axes))
 
     groups = data.draw(st.sampled_from([1, 2, 4]))
-    kernel, dilation = pair(1, 3), pair(1, 2)
+    kernel, dilation = sizes(1, 3), sizes(1, 2)
     same = data.draw(st.booleans())
-    padding: Any = "same" if same else pair(0, 2)
-    stride = (1, 1) if same else pair(1, 3)
+    padding: Any = "same" if same else sizes(0, 2)
+    stride = (1,) * axes if same else sizes(1, 3)
     bias = data.draw(st.booleans())
-    module = nn.Conv2d(4, 4, kernel, stride, padding, dilation, groups, bias).eval()
-    assert_same(module, samples(4, 6, 7))
+    kind = getattr(nn, f"Conv{axes}d")
+    module = kind(4, 4, kernel, stride, padding, dilation, groups, bias).eval()
+    assert_same(module, samples(4, *(6, 7, 5)[:axes]))
 
 
 def test_softmax_is_cut_at_the_end():
@@ -548,8 +639,6 @@ def test_all_unsupported_operators_are_listed():
 
 
 UNSUPPORTED = {
-    "conv1d": (lambda: nn.Conv1d(4, 4, 3), (4, 9), "conv1d"),
-    "conv3d": (lambda: nn.Conv3d(1, 1, 3), (1, 4, 5, 6), "conv3d"),
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), IMAGE, "upsample_bicubic"),
     "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),
     "ids that were numbers": (

@@ -386,7 +386,7 @@ class LocalResponseNorm:
     within_channel: bool = False
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _spatial("LocalResponseNorm", inputs[0])
+        _spatial("LocalResponseNorm", inputs[0], 2 if self.within_channel else len(inputs[0]) - 1)
         _require(self.size >= 1, f"size must be at least 1, not {self.size}.")
         return inputs[0]
 

@@ -25,6 +25,7 @@ from relprop.graph import (
     Conv,
     ConvTranspose,
     Graph,
+    LocalResponseNorm,
     Maximum,
     MaxPool,
     Mul,
@@ -35,8 +36,8 @@ from relprop.graph import (
 Extent = tuple[int, int, int, int]
 """Depth, height, width and channels."""
 
-_SPATIAL = (Conv, ConvTranspose, MaxPool, AvgPool, AdaptiveAvgPool, BatchNorm)
-"""What works along the axes behind the first, or on each entry of the first."""
+_SPATIAL = (Conv, ConvTranspose, MaxPool, AvgPool, AdaptiveAvgPool, BatchNorm, LocalResponseNorm)
+"""What works along the axes behind the first, or tells entries of the first apart."""
 
 _ELEMENTWISE = (Activation, Clip, PReLU, Add, Mul, Maximum, Concat)
 """What computes in the order in which its inputs are stored."""

@@ -45,6 +45,7 @@ from relprop.graph import (
     PReLU,
     Reshape,
     Shape,
+    Sizes,
     Slice,
     Softmax,
     UpsampleBilinear2d,
@@ -159,11 +160,12 @@ class Call:
         self.require(not is_data(self[name]), f"{name} is computed from the input")
         return to_array(name, self[name])
 
-    def parameter(self, name: str, axes: int) -> Array:
+    def parameter(self, name: str, axes: int | None = None) -> Array:
         """An argument that must be there, with so many axes, and not depend on the input."""
         array = self.optional_parameter(name)
         assert array is not None, name
-        self.require(array.ndim == axes, f"{name} must have {axes} axes, not {array.ndim}")
+        wrong = axes is not None and array.ndim != axes
+        self.require(not wrong, f"{name} must have {axes} axes, not {array.ndim}")
         return array
 
     def operand(self, name: str, scale: float = 1.0) -> str:
@@ -232,47 +234,53 @@ def _converts(*names: str) -> Callable[[_Converter], _Converter]:
     return register
 
 
-def _pair(values: Any) -> Pair:
+def _sizes(values: Any, axes: int) -> Sizes:
+    """A number per spatial axis; torch takes one for all of them as well."""
     values = [values] if isinstance(values, int) else list(values)
-    return (int(values[0]), int(values[-1]))
+    return tuple(int(v) for v in (values * axes if len(values) == 1 else values))
 
 
-def _padding(values: Any) -> Padding:
-    height, width = _pair(values)
-    return ((height, height), (width, width))
+def _padding(values: Any, axes: int) -> Padding:
+    return tuple((size, size) for size in _sizes(values, axes))
 
 
-@_converts("conv2d", "convolution")
-def _conv2d(call: Call) -> str:
-    call.require(not call["transposed"], "transposed convolution")
-    weight = call.parameter("weight", axes=4)
-    call.require_image()
-    dilation = _pair(call["dilation"])
+def _spatial_axes(call: Call) -> int:
+    """How many axes a pool's name says that it works along."""
+    return int(operator_name(call.node.target).partition("pool")[2][0])
+
+
+@_converts("conv1d", "conv2d", "conv3d", "convolution")
+def _conv(call: Call) -> Any:
+    if call["transposed"]:
+        return _conv_transpose(call)
+    weight = call.parameter("weight")
+    axes = weight.ndim - 2
+    dilation = _sizes(call["dilation"], axes)
     if call["padding"] == "valid":
         padding: Padding = ()
     elif call["padding"] == "same":
         spans = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:])]
         padding = tuple((span // 2, span - span // 2) for span in spans)
     else:
-        padding = _padding(call["padding"])
-    stride = _pair(call["stride"])
+        padding = _padding(call["padding"], axes)
+    stride = _sizes(call["stride"], axes)
     return call.emit(
         Conv(weight, call.optional_parameter("bias"), stride, padding, dilation, call["groups"])
     )
 
 
-@_converts("conv_transpose2d")
-def _conv_transpose2d(call: Call) -> str:
-    weight = call.parameter("weight", axes=4)
-    call.require_image()
+@_converts("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _conv_transpose(call: Call) -> str:
+    weight = call.parameter("weight")
+    axes = weight.ndim - 2
     return call.emit(
         ConvTranspose(
             weight,
             call.optional_parameter("bias"),
-            _pair(call["stride"]),
-            _padding(call["padding"]),
-            _pair(call["output_padding"]),
-            _pair(call["dilation"]),
+            _sizes(call["stride"], axes),
+            _padding(call["padding"], axes),
+            _sizes(call["output_padding"], axes),
+            _sizes(call["dilation"], axes),
             call["groups"],
         )
     )
@@ -290,14 +298,14 @@ def _resizing(call: Call, size: Pair, align_corners: bool = False) -> tuple[floa
 @_converts("upsample_nearest2d")
 def _upsample_nearest2d(call: Call) -> str:
     call.require_image()
-    size = _pair(call.shape[1:])
+    size = (call.shape[1], call.shape[2])
     return call.emit(UpsampleNearest2d(size, _resizing(call, size)))
 
 
 @_converts("upsample_bilinear2d")
 def _upsample_bilinear2d(call: Call) -> str:
     call.require_image()
-    size, corners = _pair(call.shape[1:]), bool(call["align_corners"])
+    size, corners = (call.shape[1], call.shape[2]), bool(call["align_corners"])
     return call.emit(UpsampleBilinear2d(size, _resizing(call, size, corners), corners))
 
 
@@ -346,36 +354,35 @@ def _addmm(call: Call) -> str:
     return call.emit(Dense(weight, bias), call.data("mat1"))
 
 
-@_converts("max_pool2d", "max_pool2d_with_indices")
-def _max_pool2d(call: Call) -> Any:
-    call.require_image()
-    kernel = _pair(call["kernel_size"])
-    stride = _pair(call["stride"]) if call["stride"] else kernel
-    padding, dilation = _padding(call["padding"]), _pair(call["dilation"])
+@_converts(*(f"max_pool{axes}d{rest}" for axes in (1, 2, 3) for rest in ("", "_with_indices")))
+def _max_pool(call: Call) -> Any:
+    axes = _spatial_axes(call)
+    kernel = _sizes(call["kernel_size"], axes)
+    stride = _sizes(call["stride"], axes) if call["stride"] else kernel
+    padding, dilation = _padding(call["padding"], axes), _sizes(call["dilation"], axes)
     return call.first(call.emit(MaxPool(kernel, stride, padding, dilation, call["ceil_mode"])))
 
 
-@_converts("adaptive_max_pool2d")
-def _adaptive_max_pool2d(call: Call) -> Any:
-    call.require_image()
-    (_, *sizes), output = call.input_shape, _pair(call["output_size"])
+@_converts("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+def _adaptive_max_pool(call: Call) -> Any:
+    sizes, output = call.input_shape[1:], _sizes(call["output_size"], _spatial_axes(call))
     call.require(
         all(n % m == 0 for n, m in zip(sizes, output)),
-        f"its output {output} does not divide the image {tuple(sizes)} into equal windows",
+        f"its output {output} does not divide the input {sizes} into equal windows",
     )
-    window = (sizes[0] // output[0], sizes[1] // output[1])
+    window = tuple(n // m for n, m in zip(sizes, output))
     return call.first(call.emit(MaxPool(window, window)))
 
 
-@_converts("avg_pool2d")
-def _avg_pool2d(call: Call) -> str:
-    call.require_image()
-    kernel = _pair(call["kernel_size"])
+@_converts("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _avg_pool(call: Call) -> str:
+    axes = _spatial_axes(call)
+    kernel = _sizes(call["kernel_size"], axes)
     return call.emit(
         AvgPool(
             kernel,
-            _pair(call["stride"]) if call["stride"] else kernel,
-            _padding(call["padding"]),
+            _sizes(call["stride"], axes) if call["stride"] else kernel,
+            _padding(call["padding"], axes),
             call["ceil_mode"],
             call["count_include_pad"],
             call["divisor_override"],
@@ -383,10 +390,12 @@ def _avg_pool2d(call: Call) -> str:
     )
 
 
-@_converts("adaptive_avg_pool2d", "_adaptive_avg_pool2d")
-def _adaptive_avg_pool2d(call: Call) -> str:
-    call.require_image()
-    return call.emit(AdaptiveAvgPool((call.shape[1], call.shape[2])))
+@_converts(
+    "adaptive_avg_pool1d",
+    *(f"{private}adaptive_avg_pool{axes}d" for axes in (2, 3) for private in ("", "_")),
+)
+def _adaptive_avg_pool(call: Call) -> str:
+    return call.emit(AdaptiveAvgPool(call.shape[-_spatial_axes(call) :]))
 
 
 @_converts("mean")
@@ -420,7 +429,6 @@ def _batch_statistics(call: Call) -> str:
 
 @_converts("local_response_norm")
 def _local_response_norm(call: Call) -> str:
-    call.require_image()
     return call.emit(LocalResponseNorm(call["size"], call["alpha"], call["beta"], call["k"]))
 
 
