@@ -262,6 +262,35 @@ def test_batch_norm_before_a_convolution(groups, bias, padding, shift):
     assert_same(graph, after)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_batch_norm_around_convolutions_of_any_rank(axes, groups, bias):
+    shape, kernel = (4, 5, 4, 6)[: axes + 1], (2, 3, 1)[:axes]
+    shift = numbers(6) if bias else None
+    straight = g.Conv(numbers(6, 4 // groups, *kernel), shift, groups=groups)
+    back = g.ConvTranspose(numbers(4, 6 // groups, *kernel), shift, (2,) * axes, groups=groups)
+    for operators in ([straight, norm(6)], [norm(), straight], [back, norm(6)]):
+        graph = chain(shape, *operators)
+        after = fold_batch_norms(graph)
+        assert len(after) == 2
+        assert_same(graph, after)
+    graph = chain(shape, norm(shift=False), back)  # the adjoint reads no position as often
+    assert types(fold_batch_norms(graph)) == types(graph)
+
+
+@pytest.mark.parametrize("shape", [(2, 6), (2, 4, 5, 3)])
+def test_pads_of_signals_and_volumes_are_folded(shape):
+    pad = g.Pad(((0, 0), *((1, 2),) * (len(shape) - 1)))
+    kernel = (3,) * (len(shape) - 1)
+    relu = g.Activation("relu")
+    for operator in (g.Conv(numbers(3, 2, *kernel)), g.MaxPool(kernel, kernel)):
+        graph = chain(shape, relu, pad, operator)
+        after = fold_pads(graph)
+        assert "Pad" not in types(after)
+        assert_same(graph, after, 1e-12)
+
+
 def test_batch_norm_around_a_dense_layer():
     dense = g.Dense(numbers(5, 4), numbers(5))
     for graph in (chain((4,), dense, norm(5)), chain((4,), norm(), dense)):

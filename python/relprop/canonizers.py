@@ -19,6 +19,7 @@ from relprop.graph import (
     BatchNorm,
     Concat,
     Conv,
+    ConvTranspose,
     Dense,
     Graph,
     Identity,
@@ -216,18 +217,22 @@ def _find_batch_norm_pair(
 def _find_batch_norm_after(
     graph: Graph, node: Node, readers: Mapping[str, list[Node]]
 ) -> _Match | None:
-    """Batch norm as the only reader of a convolution, or of a dense layer of vectors."""
+    """Batch norm as the only reader of a convolution of either kind, or of a dense vector."""
     norm = node.operator
     if not isinstance(norm, BatchNorm) or not _only_reader(graph, node.inputs[0], readers):
         return None
     layer = graph[node.inputs[0]]
     operator = layer.operator
-    if not isinstance(operator, Conv) and not (
+    if not isinstance(operator, Conv | ConvTranspose) and not (
         isinstance(operator, Dense) and len(layer.shape) == 1
     ):
         return None
     scale = _double(norm.scale)
-    weight = operator.weight * scale.reshape(-1, *(1,) * (operator.weight.ndim - 1))
+    each = scale
+    if isinstance(operator, ConvTranspose):  # weight is (in, out / groups, *kernel)
+        groups = operator.groups
+        each = np.repeat(scale.reshape(groups, -1), len(operator.weight) // groups, axis=0)
+    weight = operator.weight * each.reshape(*each.shape, *(1,) * (operator.weight.ndim - each.ndim))
     bias = scale * (0.0 if operator.bias is None else operator.bias) + norm.shift
     return {layer.name: replace(operator, weight=_single(weight), bias=_single(bias))}, node.name
 
