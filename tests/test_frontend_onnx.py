@@ -65,6 +65,8 @@ def types(graph: Graph) -> list[str]:
 # --- Operators ---------------------------------------------------------------------------------
 
 POOL = {"shape": ("N", 3, 9, 8)}
+SIGNAL = {"shape": ("N", 3, 11)}
+VOLUME = {"shape": ("N", 3, 4, 6, 5)}
 OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "conv": (("y = Conv<pads=[1,0,2,1], strides=[2,1]>(x, w, b)",), {"w": W, "b": B}),
     "conv without bias": (("y = Conv<dilations=[2,1], kernel_shape=[3,3]>(x, w)",), {"w": W}),
@@ -115,6 +117,50 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "global average pool": (("y = GlobalAveragePool(x)",), {}),
     "global max pool": (("y = GlobalMaxPool(x)",), {}),
+    "conv of a signal": (
+        ("y = Conv<pads=[1,2], strides=[2], group=3>(x, w, b)",),
+        {"w": random(6, 1, 3), "b": random(6), **SIGNAL},
+    ),
+    "conv of a signal, same": (
+        ('y = Conv<auto_pad="SAME_LOWER", strides=[2]>(x, w)',),
+        {"w": random(4, 3, 4), **SIGNAL},
+    ),
+    "conv of a volume": (
+        ("y = Conv<pads=[1,0,2,0,1,1], strides=[1,2,1], dilations=[2,1,1]>(x, w)",),
+        {"w": random(5, 3, 2, 3, 2), **VOLUME},
+    ),
+    "conv of a volume, same": (
+        ('y = Conv<auto_pad="SAME_UPPER", strides=[2,1,3]>(x, w)',),
+        {"w": random(5, 3, 2, 3, 4), **VOLUME},
+    ),
+    "conv transpose of a signal": (
+        ("y = ConvTranspose<strides=[3], pads=[1,0], output_padding=[2]>(x, w, b)",),
+        {"w": random(3, 6, 4), "b": random(6), **SIGNAL},
+    ),
+    "conv transpose of a volume": (
+        ("y = ConvTranspose<strides=[2,1,2], output_shape=[8,6,8]>(x, w)",),
+        {"w": random(3, 2, 3, 3, 2), **VOLUME},
+    ),
+    "max pool of a signal": (
+        ("y = MaxPool<kernel_shape=[3], strides=[2], pads=[1,1], ceil_mode=1>(x)",), SIGNAL,
+    ),
+    "max pool of a volume": (
+        ('y = MaxPool<kernel_shape=[2,3,1], auto_pad="SAME_UPPER", strides=[2,1,1]>(x)',), VOLUME,
+    ),
+    "average pool of a signal": (
+        ("y = AveragePool<kernel_shape=[4], strides=[3], pads=[1,2]>(x)",), SIGNAL,
+    ),
+    "average pool of a volume": (
+        ("y = AveragePool<kernel_shape=[2,2,3], pads=[0,1,1,1,0,1], count_include_pad=1>(x)",),
+        VOLUME,
+    ),
+    "global average pool of a signal": (("y = GlobalAveragePool(x)",), SIGNAL),
+    "global average pool of a volume": (("y = GlobalAveragePool(x)",), VOLUME),
+    "global max pool of a volume": (("y = GlobalMaxPool(x)",), VOLUME),
+    "batch norm of a signal": (
+        ("y = BatchNormalization(x, s, b, m, v)",),
+        {"s": random(3), "b": random(3), "m": random(3), "v": random(3) ** 2 + 0.1, **SIGNAL},
+    ),
     "batch norm": (
         ("y = BatchNormalization<epsilon=0.01>(x, s, b, m, v)",),
         {"s": random(3), "b": random(3), "m": random(3), "v": random(3) ** 2 + 0.1},
@@ -471,14 +517,14 @@ def test_the_shape_of_a_sample(tmp_path):
 def test_all_that_is_unsupported_is_listed(tmp_path):
     model = build(
         "a = Conv(x, w)", "unused = Cos(x)", "b = ThresholdedRelu(a)", "c = Sin(b)",
-        "d = Add(c, x)", "y = Relu(d)", w=random(2, 3, 1, 1, 1),
+        "d = Add(c, x)", "y = Relu(d)", w=random(2, 3, 1, 1, 1, 1),
     )  # fmt: skip
     model.graph.node[2].name = "early"
     with pytest.raises(UnsupportedOperatorError) as caught:
         convert(write(model, tmp_path))
     text = str(caught.value)
     assert text.startswith("model.onnx: ")
-    assert "Conv at node 'a': convolution over 3 axes" in text
+    assert "Conv at node 'a': convolution over 4 axes" in text
     assert "ThresholdedRelu at node 'early'" in text
     assert "Sin at node 'c'" in text
     assert "Cos" not in text  # the output does not need it

@@ -47,6 +47,7 @@ from relprop.graph import (
     PReLU,
     Reshape,
     Shape,
+    Sizes,
     Slice,
     Softmax,
     UpsampleBilinear2d,
@@ -112,13 +113,6 @@ class Call:
     def shape(self) -> Shape:
         """The first argument's shape without the batch axis."""
         return self.graph[self.input].shape
-
-    def require_image(self) -> None:
-        """Give up unless the first argument is a batch of images."""
-        self.require(
-            len(self.shape) == 3,
-            f"one sample must be (channels, height, width), not {self.shape}",
-        )
 
     def axis(self, dim: int, rank: int | None = None) -> int:
         """An ONNX axis without the batch, for a value of ``rank`` axes with it."""
@@ -234,24 +228,19 @@ def _converts(*names: str) -> Callable[[_Converter], _Converter]:
     return register
 
 
-def _pair(values: Sequence[int]) -> Pair:
-    return (values[0], values[1])
-
-
-def _padding(call: Call, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
+def _padding(call: Call, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Padding:
     """Before and after, per spatial axis, from pads or from auto_pad."""
-    mode = call.step.text("auto_pad", "NOTSET")
+    mode, axes = call.step.text("auto_pad", "NOTSET"), len(kernel)
     if mode == "NOTSET":
-        top, left, bottom, right = call.step.window("pads", (0,) * 4, least=0)
-        return ((top, bottom), (left, right))
+        pads = call.step.window("pads", (0,) * (2 * axes), least=0)
+        return tuple(zip(pads[:axes], pads[axes:]))
     if mode == "VALID":
-        return ((0, 0), (0, 0))
+        return ((0, 0),) * axes
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise ValueError(f"auto_pad is {mode!r}")
-    axes = zip(call.shape[1:], kernel, stride, dilation)
     return tuple(
         _halves(max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0), mode)
-        for size, k, s, d in axes
+        for size, k, s, d in zip(call.shape[1:], kernel, stride, dilation)
     )
 
 
@@ -264,48 +253,47 @@ def _halves(total: int, mode: str) -> Pair:
 @_converts("Conv")
 def _conv(call: Call) -> str:
     weight, bias, groups, stride, dilation = _kernel(call)
-    padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
+    padding = _padding(call, weight.shape[2:], stride, dilation)
     return call.emit(Conv(weight, bias, stride, padding, dilation, groups))
 
 
 @_converts("ConvTranspose")
 def _conv_transpose(call: Call) -> str:
     weight, bias, groups, stride, dilation = _kernel(call)
-    extra = _pair(call.step.window("output_padding", (0, 0), least=0))
+    extra = call.step.window("output_padding", (0,) * len(stride), least=0)
     mode = call.step.text("auto_pad", "NOTSET")
     size = call.step.integers("output_shape")
     if size is not None or mode.startswith("SAME"):
         size = size or tuple(n * s for n, s in zip(call.shape[1:], stride))
-        if len(size) != 2:
-            raise ValueError(f"output_shape must be 2 integers, not {size}")
+        if len(size) != len(stride):
+            raise ValueError(f"output_shape must be {len(stride)} integers, not {size}")
         pads: list[Pair] = []
         for n, wanted, k, s, d, more in zip(
             call.shape[1:], size, weight.shape[2:], stride, dilation, extra
         ):
             total = (n - 1) * s + more + d * (k - 1) + 1 - wanted
-            call.require(total >= 0, f"it makes images of {size}, larger than its windows reach")
+            call.require(total >= 0, f"it makes {size}, larger than its windows reach")
             pads.append(_halves(total, mode))
         padding = tuple(pads)
     else:
-        padding = _padding(call, _pair(weight.shape[2:]), stride, dilation)
+        padding = _padding(call, weight.shape[2:], stride, dilation)
     return call.emit(ConvTranspose(weight, bias, stride, padding, extra, dilation, groups))
 
 
-def _kernel(call: Call) -> tuple[Array, Array | None, int, Pair, Pair]:
-    """Weight, bias, groups, stride and dilation of a convolution over images."""
-    rank = call.known(1).ndim
-    call.require(rank == 4, f"convolution over {rank - 2} axes")
-    weight = call.array(1, "weight", 4)
-    call.require_image()
-    kernel = _pair(weight.shape[2:])
+def _kernel(call: Call) -> tuple[Array, Array | None, int, Sizes, Sizes]:
+    """Weight, bias, groups, stride and dilation of a convolution."""
+    axes = call.known(1).ndim - 2
+    call.require(1 <= axes <= 3, f"convolution over {axes} axes")
+    weight = call.array(1, "weight", axes + 2)
+    kernel = weight.shape[2:]
     if call.step.window("kernel_shape", kernel) != kernel:
         raise ValueError(f"kernel_shape is not that of weight {weight.shape}")
     groups = call.step.integer("group", 1)
     if not 1 <= groups <= LARGEST:
         raise ValueError(f"group must be a positive integer, not {groups}")
     bias = call.array(2, "bias", 1) if call.given(2) else None
-    stride = _pair(call.step.window("strides", (1, 1)))
-    return weight, bias, groups, stride, _pair(call.step.window("dilations", (1, 1)))
+    stride, dilation = (call.step.window(name, (1,) * axes) for name in ("strides", "dilations"))
+    return weight, bias, groups, stride, dilation
 
 
 @_converts("Gemm")
@@ -354,30 +342,28 @@ def _linear_map(call: Call, equation: str) -> str:
 
 @_converts("MaxPool")
 def _max_pool(call: Call) -> str:
-    call.require_image()
     call.require(sum(map(bool, call.step.outputs)) == 1, "the places of the maxima are used")
     kernel, stride, padding, ceil_mode = _windows(call)
-    dilation = _pair(call.step.window("dilations", (1, 1)))
+    dilation = call.step.window("dilations", (1,) * len(kernel))
     padding = _padding(call, kernel, stride, dilation)
     return call.emit(MaxPool(kernel, stride, padding, dilation, ceil_mode))
 
 
 @_converts("AveragePool")
 def _average_pool(call: Call) -> str:
-    call.require_image()
     kernel, stride, padding, ceil_mode = _windows(call)
-    call.require(call.step.window("dilations", (1, 1)) == (1, 1), "it is dilated")
+    call.require(set(call.step.window("dilations", (1,) * len(kernel))) == {1}, "it is dilated")
     counted = bool(call.step.integer("count_include_pad", 0))
     return call.emit(AvgPool(kernel, stride, padding, ceil_mode, counted))
 
 
-def _windows(call: Call) -> tuple[Pair, Pair, Padding, bool]:
+def _windows(call: Call) -> tuple[Sizes, Sizes, Padding, bool]:
     """Kernel, stride, padding and ceil mode of a pool."""
     if call.step.integers("kernel_shape") is None:
         raise ValueError("it has no kernel_shape")
-    kernel = _pair(call.step.window("kernel_shape", (1, 1)))
-    stride = _pair(call.step.window("strides", (1, 1)))
-    padding = _padding(call, kernel, stride, (1, 1))
+    one = (1,) * (len(call.shape) - 1)
+    kernel, stride = (call.step.window(name, one) for name in ("kernel_shape", "strides"))
+    padding = _padding(call, kernel, stride, one)
     if any(max(pads) >= k for pads, k in zip(padding, kernel)):
         raise ValueError(f"windows of {kernel} fit into the padding {padding}")
     return kernel, stride, padding, bool(call.step.integer("ceil_mode", 0))
@@ -385,20 +371,18 @@ def _windows(call: Call) -> tuple[Pair, Pair, Padding, bool]:
 
 @_converts("GlobalAveragePool")
 def _global_average_pool(call: Call) -> str:
-    call.require_image()
-    return call.emit(AdaptiveAvgPool((1, 1)))
+    return call.emit(AdaptiveAvgPool((1,) * (len(call.shape) - 1)))
 
 
 @_converts("GlobalMaxPool")
 def _global_max_pool(call: Call) -> str:
-    call.require_image()
-    window = _pair(call.shape[1:])
+    window = call.shape[1:]
     return call.emit(MaxPool(window, window))
 
 
 @_converts("Resize", "Upsample")
 def _resize(call: Call) -> str:
-    call.require_image()
+    call.require(len(call.shape) == 3, f"one sample must be an image, not {call.shape}")
     call.require(not call.step.integer("antialias", 0), "it is antialiased")
     policy = call.step.text("keep_aspect_ratio_policy", "stretch")
     call.require(policy == "stretch", f"keep_aspect_ratio_policy {policy!r}")
@@ -448,7 +432,7 @@ def _new_size(call: Call) -> tuple[Pair, tuple[float, float]]:
             ratios[axis] = full[axis] / value if by_size else 1.0 / value
         call.require(ratios[0] == 1, BATCH_AXIS)
         call.require(ratios[1] == 1, "it resizes channels")
-        tried.append((_pair(sizes[2:]), (ratios[2], ratios[3])))
+        tried.append(((sizes[2], sizes[3]), (ratios[2], ratios[3])))
     call.require(all(t == tried[0] for t in tried), "its size depends on that of the batch")
     return tried[0]
 
@@ -503,7 +487,6 @@ def _batch_norm(call: Call) -> str:
 
 @_converts("LRN")
 def _lrn(call: Call) -> str:
-    call.require_image()
     size = call.step.integer("size", 0)
     call.require(size % 2 == 1, f"a window of {size} channels has no centre")
     if not 1 <= size <= LARGEST:
