@@ -111,13 +111,20 @@ def test_an_axis_of_one_goes_with_any_size() -> None:
         ("ntc,cd->tnd", [(3, 4), (4, 2)], "batch axis"),
         ("ntc,nd->ntd", [(3, 4), (2, 2)], "batch axis"),
         ("ntc,cd->td", [(3, 4), (4, 2)], "batch axis"),
-        ("ab,cd,ef,gh->abcdefgh", [(2,), *[(99, 99)] * 3], "together would have"),
+        ("ab,cd,ef,gh->abcdefgh", [(2,), *[(99, 99)] * 3], "too large to become one"),
+        ("ab,cd,ef,gh->ab", [(2,), *[(99, 99)] * 3], "too large to become one"),
     ],
 )
 def test_what_is_no_linear_map(equation: str, shapes: list[g.Shape], reason: str) -> None:
     operands = [shapes[0], *(np.ones(shape, np.float32) for shape in shapes[1:])]
     with pytest.raises(Unsupported, match=reason):
         lower(equation, operands)
+
+
+def test_a_product_beyond_float32() -> None:
+    large = np.full((2, 2), 1e30, np.float32)
+    with pytest.raises(ValueError, match="more than float32 holds"):
+        lower("na,ab,bc->nc", [(2,), large, large])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from relprop.graph import Array, Dense, Operator, Permute, Reshape, Shape
 LARGEST_WEIGHT = 1 << 24
 """How many values several constants may have together."""
 
+MOST_WORK = 1 << 31
+"""How many products it may take to make one of several."""
+
 
 def matmul_equation(first: int, second: int) -> str:
     """What a matrix product of operands with so many axes each is as an einsum."""
@@ -76,7 +79,10 @@ def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
     operators: list[Operator] = [Permute(tuple(data[1:].index(c) for c in rest + summed))]
     if constants:
         count, features = (math.prod(sizes[c] for c in group) for group in (new, summed))
-        weight = _product(constants, letters, "".join(new + summed), count * features)
+        work = math.prod(sizes[c] for c in set("".join(letters)))
+        if len(constants) > 1 and (count * features > LARGEST_WEIGHT or work > MOST_WORK):
+            raise Unsupported("its constants are too large to become one")
+        weight = _product(constants, letters, "".join(new + summed))
         operators += [
             Reshape((*made, features)),
             Dense(weight.reshape(count, features)),
@@ -129,16 +135,16 @@ def _require_linear(data: str, constant: set[str], out: str) -> None:
             raise Unsupported(f"index {letter!r} is summed over without a constant")
 
 
-def _product(
-    constants: Sequence[NDArray[np.floating]], letters: list[str], out: str, size: int
-) -> Array:
+def _product(constants: Sequence[NDArray[np.floating]], letters: list[str], out: str) -> Array:
     """All constants as one, with the axes ``out``."""
-    if len(constants) > 1 and size > LARGEST_WEIGHT:
-        raise Unsupported(f"its constants together would have {size} values")
     if len(constants) > 1 or len(letters[0]) > len(out):  # else values are only moved
         constants = [array.astype(np.float64) for array in constants]
-    product = np.einsum(f"{','.join(letters)}->{out}", *constants)
-    weight: Array = np.ascontiguousarray(product, np.float32)
+    equation = f"{','.join(letters)}->{out}"
+    product = np.einsum(equation, *constants, optimize=("greedy", LARGEST_WEIGHT))
+    with np.errstate(over="ignore"):
+        weight: Array = np.ascontiguousarray(product, np.float32)
+    if not np.isfinite(weight).all():
+        raise ValueError("its constants come to more than float32 holds")
     return weight
 
 
