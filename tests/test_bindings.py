@@ -154,3 +154,23 @@ def test_nonsense(name: str, data: st.DataObject) -> None:
     nonsense = st.lists(st.sampled_from([None, "", 0, -1, 0.5, (1, 1, 1), [], np.zeros(1)]))
     with suppress(*REFUSED):
         getattr(plan, name)(*data.draw(nonsense))
+
+
+def test_relevance_that_nobody_would_hand_down_is_refused() -> None:
+    plan = _core.Plan()
+    first, unread = (plan.input((1, 1, 1, 3), False) for _ in range(2))
+    relu = plan.activation(first, "relu", 0.0, False)
+    with pytest.raises(ValueError, match=f"every tensor but the output must be read; {unread} is"):
+        plan.finish(relu)
+
+
+def test_as_many_arrays_as_inputs() -> None:
+    plan = _core.Plan()
+    plan.finish(plan.add([plan.input((1, 1, 1, 3), False) for _ in range(2)], 1e-6, False, False))
+    x, scores = np.ones((2, 3), np.float32), np.empty((2, 3), np.float32)
+    with pytest.raises(ValueError, match="inputs must hold 2 arrays, not 1"):
+        plan.run([x], scores)
+    with pytest.raises(ValueError, match="relevance must hold 2 arrays, not 3"):
+        plan.run([x, x], scores, relevance=[x, x, x], targets=np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match=r"inputs must have shape \(2, 3\), not \(1, 3\)"):
+        plan.run([x, x[:1]], scores)

@@ -116,6 +116,29 @@ def test_only_a_final_softmax_is_cut():
     assert types(cut_final_softmax(inside)) == ["Softmax", "Dense"]
 
 
+def test_the_softmax_of_every_output_is_cut_where_nothing_else_reads_it():
+    graph = chain((4,), g.Dense(numbers(3, 4)), g.Softmax(0), g.Dense(numbers(2, 3)), g.Softmax(0))
+    graph.add("flat", g.Reshape((1, 2)), ["3"])
+    graph.outputs = {"first": "1", "logits": "0", "second": "flat", "unread": "input"}
+    after = canonize(graph)
+    # The second layer still reads the first one's softmax.
+    assert types(after) == ["Dense", "Softmax", "Dense", "Reshape"]
+    assert after.outputs == {"first": "0", "logits": "0", "second": "flat", "unread": "input"}
+    assert after["flat"].inputs == ("2",)
+    assert canonize(graph.explaining("first")).outputs == {"first": "0"}
+    # What another output reads behind the chain keeps it.
+    graph.add("more", g.Activation("relu"), ["flat"])
+    graph.outputs = {"second": "flat", "more": "more"}
+    assert "3" in canonize(graph).nodes
+
+
+def test_an_output_is_not_folded_away():
+    graph = chain(IMAGE, conv(), norm(), g.Activation("relu"))
+    graph.outputs = {"before": "0", "after": "2"}
+    assert types(canonize(graph)) == ["Conv", "BatchNorm", "Activation"]
+    assert types(canonize(graph.explaining("after"))) == ["Conv", "Activation"]
+
+
 # --- No-ops ------------------------------------------------------------------------------------
 
 NO_OPS = [

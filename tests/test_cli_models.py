@@ -149,3 +149,46 @@ def test_onnx_files(run: Run, tmp_path: Path) -> None:
     code, _, err = run("inspect", "net.onnx")
     assert code == 1
     assert "Sin at node 's'" in err and "Cos at node 'y'" in err
+
+
+TWO_HEADS = ("c = Conv(x, w)", "g = GlobalAveragePool(c)", "scores = Flatten(g)",
+             "map = Relu(c)", "boxes = Gemm(scores, v)")  # fmt: skip
+
+
+def test_a_model_with_several_outputs(run: Run, tmp_path: Path) -> None:
+    model = build(*TWO_HEADS, shape=("N", 3, 16, 16), outputs=("scores", "boxes", "map"),
+                  w=random(3, 3, 3, 3), v=random(3, 2))  # fmt: skip
+    write(model, tmp_path, "net.onnx")
+    code, out, _ = run("inspect", "net.onnx")
+    assert code == 0
+    assert "x 3x16x16 in, scores 3, boxes 2, map 3x14x14 out, 6 nodes" in out
+    code, out, _ = run("inspect", "net.onnx", "--output-name", "map", "--json")
+    content = json.loads(out)
+    assert (code, content["outputs"]) == (0, {"map": [3, 14, 14]})
+    assert len(content["nodes"]) == 3
+    explain = ("explain", "net.onnx", "left.png", *OWN, "--classes", "names.txt", "--force")
+    code, _, err = run(*explain)
+    assert (code, "which are scores, boxes, map" in " ".join(err.split())) == (2, True)
+    code, out, _ = run(*explain, "--output-name", "scores", "-t", "dog", "--json")
+    assert (code, json.loads(out)["images"][0]["target"]["name"]) == (0, "dog")
+    code, out, _ = run(*explain, "--output-name", "boxes", "-t", "1", "--json")
+    assert (code, json.loads(out)["images"][0]["target"]["name"]) == (0, "1")
+    code, _, err = run(*explain, "--output-name", "map")
+    assert code == 2
+    assert "no vector of classes" in err
+    assert run("save", "net.onnx", "-o", "net.relprop")[0] == 0
+    code, out, _ = run("inspect", "net.relprop", "--json")
+    assert list(json.loads(out)["outputs"]) == ["scores", "boxes", "map"]
+
+
+def test_a_model_with_several_inputs_is_explained_in_python(run: Run, tmp_path: Path) -> None:
+    write(build("s = Add(a, b)", "y = Flatten(s)", inputs=("a", "b")), tmp_path, "net.onnx")
+    code, out, _ = run("inspect", "net.onnx")
+    assert code == 0
+    assert "a 3x8x8, b 3x8x8 in, y 192 out" in out
+    code, _, err = run("explain", "net.onnx", "left.png")
+    assert code == 2
+    assert "has several inputs (a, b): explain it in Python" in " ".join(err.split())
+    code, _, err = run("explain", "net.onnx", "left.png", *OWN)
+    assert code == 3
+    assert "a dictionary or a tuple of the 2 inputs a, b" in err

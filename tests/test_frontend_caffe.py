@@ -467,6 +467,24 @@ def test_all_unsupported_layers_are_listed(write: Write):
     ]
 
 
+def test_several_inputs_and_ends(write: Write):
+    shape = "input_dim: 1 input_dim: 4 input_dim: 7 input_dim: 9"
+    text = f"""
+    input: "a" {shape} input: "b" {shape}
+    layer {{ name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "sum" }}
+    layer {{ name: "relu" type: "ReLU" bottom: "sum" top: "relu" }}
+    layer {{ name: "mean" type: "Pooling" bottom: "sum" top: "mean"
+      pooling_param {{ pool: AVE global_pooling: true }} }}
+    """
+    graph = convert(*write(text))
+    assert [node.name for node in graph.inputs] == ["a", "b"]
+    assert graph.outputs == {"relu": "relu", "mean": "mean/flatten"}
+    x = {"a": numbers(2, *IMAGE), "b": numbers(2, *IMAGE, seed=1)}
+    found = forward(graph, x)
+    np.testing.assert_allclose(found["relu"], np.maximum(x["a"] + x["b"], 0), rtol=1e-6)
+    np.testing.assert_allclose(found["mean/flatten"], (x["a"] + x["b"]).mean((2, 3)), atol=1e-6)
+
+
 REFUSED = {
     layer("ReLU", "relu_param { negatve_slope: 1 }"): "no field named .*negatve_slope",
     layer("ReLU") + layer("ReLU"): "'one' is taken",

@@ -26,6 +26,7 @@ from relprop.canonizers import canonize
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends.onnx import convert
 from relprop.graph import Graph
+from relprop.loading import load
 
 W = random(4, 3, 3, 3)
 B = random(4, seed=1)
@@ -534,6 +535,63 @@ def test_other_domains(tmp_path):
     model = build("y = Relu(x)")
     model.graph.node[0].domain = "com.microsoft"
     with pytest.raises(UnsupportedOperatorError, match=r"com\.microsoft\.Relu at node 'y'"):
+        convert(write(model, tmp_path))
+
+
+# --- Several inputs and outputs ----------------------------------------------------------------
+
+
+def values(name: str, *shape: str | int) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+
+
+def with_inputs(model: onnx.ModelProto, *inputs: onnx.ValueInfoProto) -> onnx.ModelProto:
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
+
+
+def test_inputs_and_outputs_have_the_files_names(tmp_path):
+    nodes = ("s = Add(a, b)", "y = Relu(s)", "t = Tanh(b)", "z = Mul(t, w)", "unread = Sin(a)")
+    model = build(*nodes, outputs=("z", "s", "y"), w=random(3))
+    for batches in (("N", "N", "M"), (1, 1, 1), ("N", 1, None)):
+        inputs = [values(name, n, 3) for name, n in zip("abc", batches)]
+        graph = convert(write(with_inputs(model, *inputs), tmp_path))
+        assert [node.name for node in graph.inputs] == ["a", "b", "c"]
+        assert list(graph.outputs) == ["z", "s", "y"]
+        x = {name: random(2, 3, seed=i) for i, name in enumerate("abc")}
+        found = forward(graph, x)
+        np.testing.assert_allclose(found[graph.outputs["s"]], x["a"] + x["b"], rtol=1e-6)
+        wanted = np.tanh(x["b"]) * random(3)
+        np.testing.assert_allclose(found[graph.outputs["z"]], wanted, rtol=1e-6)
+
+
+def test_open_shapes_of_several_inputs(tmp_path):
+    model = build("y = Add(a, b)")
+    path = write(with_inputs(model, values("a", "N", "size"), values("b", "N", "size")), tmp_path)
+    for shapes in ([(3,), (3,)], {"b": (3,), "a": (3,)}):
+        assert [node.shape for node in convert(path, shapes).inputs] == [(3,), (3,)]
+    arrays = (np.zeros((2, 3)), np.zeros((2, 3)))
+    assert [node.shape for node in load(path, arrays).graph.inputs] == [(3,), (3,)]
+    with pytest.raises(ValueError, match=r"leaves the shape of a sample open, a \[None\]"):
+        convert(path)
+    with pytest.raises(ValueError, match="a dictionary or a tuple of the 2 inputs a, b, not"):
+        convert(path, (3,))
+    with pytest.raises(ValueError, match="example must have the inputs a, b, not a, c"):
+        convert(path, {"a": (3,), "c": (3,)})
+    with pytest.raises(ValueError, match=r"the input 'a' takes samples of shape \[None\], not"):
+        convert(path, [(3, 1), (3,)])
+
+
+def test_what_stands_in_the_way_of_every_output_is_listed(tmp_path):
+    nodes = ("a = Sin(x)", "y = Relu(a)", "z = Cos(x)", "c = Relu(w)", "unread = Tan(x)")
+    model = build(*nodes, outputs=("y", "z"), w=W)
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(write(model, tmp_path))
+    assert "Sin at" in str(caught.value) and "Cos at" in str(caught.value)
+    assert "Tan" not in str(caught.value)
+    model = build("y = Relu(x)", "z = Add(w, w)", outputs=("y", "z"), w=W)
+    with pytest.raises(ValueError, match="the output 'z' does not depend on any input"):
         convert(write(model, tmp_path))
 
 

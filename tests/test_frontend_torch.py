@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -728,6 +729,99 @@ def test_unsupported(name):
 def test_batch_axis_is_out_of_bounds(function):
     with pytest.raises(UnsupportedOperatorError, match=r"batch"):
         convert(Function(function).eval(), samples(4, 6))
+
+
+# --- Several inputs and outputs ----------------------------------------------------------------
+
+
+class Named(NamedTuple):
+    scores: Tensor
+    boxes: Tensor
+
+
+@dataclass
+class Prediction:
+    scores: Tensor
+    boxes: Tensor
+    loss: Tensor | None = None
+    features: Any = None
+
+
+STRUCTURES = {
+    "tensor": (lambda a, b: a, {"output": "a"}),
+    "tuple": (lambda a, b: (a, b), {"output_0": "a", "output_1": "b"}),
+    "list of one": (lambda a, b: [b], {"output_0": "b"}),
+    "dictionary": (lambda a, b: {"z": a, 3: b}, {"z": "a", "3": "b"}),
+    "named tuple": (Named, {"scores": "a", "boxes": "b"}),
+    "dataclass": (Prediction, {"scores": "a", "boxes": "b"}),
+    "one in another": (
+        lambda a, b: Prediction(a, b, features=[b, {"low": a}]),
+        {"scores": "a", "boxes": "b", "features.0": "b", "features.1.low": "a"},
+    ),
+    "in a tuple": (lambda a, b: (a, (b, None)), {"output_0": "a", "output_1.0": "b"}),
+    "the same twice": (lambda a, b: (a, a), {"output_0": "a", "output_1": "a"}),
+}
+
+
+class Pair(nn.Module):
+    """Two layers on two inputs, returned in any structure."""
+
+    def __init__(self, structure: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        self.structure, self.a, self.b = structure, nn.Linear(6, 5), nn.Linear(4, 3)
+        self.eval()
+
+    def forward(self, image: Tensor, meta: Tensor) -> Any:
+        return self.structure(self.a(image), self.b(meta))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_outputs_are_named_by_where_they_stand(name):
+    structure, outputs = STRUCTURES[name]
+    module = Pair(structure)
+    graph = convert(module, (samples(6), samples(4)))
+    assert graph.outputs == outputs
+    assert [(node.name, node.shape) for node in graph.inputs] == [("image", (6,)), ("meta", (4,))]
+    x = {"image": samples(6, seed=1).numpy(), "meta": samples(4, seed=2).numpy()}
+    values = forward(canonize(graph), x)
+    with torch.no_grad():
+        wanted = {"a": module.a(torch.from_numpy(x["image"]))}
+        wanted["b"] = module.b(torch.from_numpy(x["meta"]))
+    for node in set(outputs.values()):
+        np.testing.assert_allclose(values[node], wanted[node].numpy(), rtol=1e-5, atol=1e-6)
+    assert not module._forward_hooks
+
+
+def test_inputs_are_named_by_their_arguments():
+    class Joined(nn.Module):
+        def forward(self, *parts: Tensor) -> Tensor:
+            return torch.cat(parts, 1)
+
+    names = [node.name for node in convert(Joined().eval(), (samples(6), samples(4))).inputs]
+    assert names == ["parts_0", "parts_1"]
+    named = convert(Pair(Named), {"meta": samples(4), "image": samples(6)})
+    assert [node.name for node in named.inputs] == ["meta", "image"]
+    assert [node.name for node in convert(nn.ReLU().eval(), (samples(6),)).inputs] == ["input"]
+
+
+def test_inputs_that_mix_samples_or_name_layers():
+    class Mixed(nn.Module):
+        def forward(self, image: Tensor, meta: Tensor) -> Tensor:
+            return torch.cat([image, meta])
+
+    with pytest.raises(UnsupportedOperatorError, match="batch"):
+        convert(Mixed().eval(), (samples(6), samples(6)))
+
+    class Clash(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image = nn.Linear(6, 5)
+
+        def forward(self, image: Tensor, meta: Tensor) -> Tensor:
+            return self.image(image) + meta
+
+    graph = convert(Clash().eval(), (samples(6), samples(5)))
+    assert [node.name for node in graph] == ["image", "meta", "image#2", "add"]
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,24 @@ def test_reading_a_graph() -> None:
     assert [node.name for node in graph.consumers()["conv"]] == ["sum", "sum"]
     assert len(graph) == 3
     assert str(graph).splitlines()[1].split() == ["conv", "Conv", "(2,", "2,", "2)", "image"]
+
+
+def test_inputs_outputs_and_what_leads_to_one() -> None:
+    graph = g.Graph()
+    for name in ("a", "b", "unread"):
+        graph.add(name, g.Input((3,)))
+    graph.add("left", g.Activation("relu"), ["a"])
+    graph.add("both", g.Add(), ["left", "b"])
+    graph.add("dead", g.Activation("tanh"), ["b"])
+    assert graph.outputs == {"dead": "dead"}
+    graph.outputs = {"one": "left", "two": "both", "same": "both"}
+    assert [node.name for node in graph.inputs] == ["a", "b", "unread"]
+    for name, text in (("input", r"3: \['a', 'b', 'unread'\]"), ("output", r"3: \['one', 'two'")):
+        with pytest.raises(ValueError, match=rf"must have one {name}, not {text}"):
+            getattr(graph, name)
+    assert list(graph.pruned().nodes) == ["a", "b", "unread", "left", "both"]
+    part = graph.explaining("one")
+    assert (list(part.nodes), part.output) == (["a", "b", "unread", "left"], "left")
+    assert graph.outputs == {"one": "left", "two": "both", "same": "both"}
+    with pytest.raises(ValueError, match="output must name one of the model's outputs"):
+        graph.explaining()
