@@ -158,6 +158,17 @@ def test_one_head_is_explained_as_if_it_were_alone() -> None:
         )
 
 
+def test_in_one_call() -> None:
+    network = BRANCHING["image and vector"]
+    module, x = network.module(), network.example(3, seed=1)
+    expected = explainer_of("image and vector", "output", "epsilon")(inputs_of("image and vector"))
+    named = relprop.torch.attribute(module, x, composite="epsilon")
+    in_order = relprop.torch.attribute(module, tuple(x.values()), composite="epsilon")
+    for (name, relevance), other in zip(named.items(), in_order, strict=True):
+        np.testing.assert_array_equal(relevance.numpy(), expected.relevance[name])
+        assert torch.equal(relevance, other)
+
+
 def test_a_segmentation_mask_needs_no_forward_pass_where_it_is_known() -> None:
     explainer, x = explainer_of("u-net", "output", "epsilon_plus"), inputs_of("u-net")["image"]
     mask = np.zeros((3, 3, 16, 12), bool)
@@ -170,7 +181,6 @@ def test_a_segmentation_mask_needs_no_forward_pass_where_it_is_known() -> None:
         result.ledger.initial, result.scores.sum((1, 2, 3), where=mask), rtol=1e-5
     )
     assert (result.target == -1).all()
-    # No pixel outside what the masked ones see is relevant; two pools and 3 x 3 kernels reach far.
     one = explainer(torch.from_numpy(x[1]), torch.from_numpy(mask[1]), initial="one")
     ones = explainer(x[1], mask[1].astype(np.float32))
     np.testing.assert_array_equal(one.relevance.numpy(), ones.relevance)

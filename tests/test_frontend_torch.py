@@ -840,6 +840,7 @@ def test_other_modules_that_are_refused(function, reason):
         convert(Function(function).eval(), samples(6))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_bad_arguments():
     module = nn.Linear(6, 5).eval()
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
@@ -848,6 +849,8 @@ def test_bad_arguments():
         convert(module, (samples(6), samples(6)))
     with pytest.raises(TypeError, match=r"example\[1\] must be a tensor, not list; for several"):
         convert(module, (samples(6), [6]))
+    with pytest.raises(ValueError, match="a scripted module cannot be traced"):
+        convert(torch.jit.script(module), samples(6))
     with pytest.raises(ValueError, match="batch"):
         convert(module, samples(6)[0])
     with pytest.raises(ValueError, match="empty"):

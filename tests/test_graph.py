@@ -191,3 +191,6 @@ def test_inputs_outputs_and_what_leads_to_one() -> None:
     assert graph.outputs == {"one": "left", "two": "both", "same": "both"}
     with pytest.raises(ValueError, match="output must name one of the model's outputs"):
         graph.explaining()
+    graph.outputs["four"] = "none"
+    with pytest.raises(ValueError, match="output 'four' names 'none', which is no node"):
+        graph.explaining("four")

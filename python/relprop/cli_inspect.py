@@ -122,8 +122,8 @@ def _content(
     ]
     return {
         "model": model.name,
-        "inputs": {node.name: list(node.shape) for node in graph.inputs},
-        "outputs": {name: list(graph[node].shape) for name, node in graph.outputs.items()},
+        "inputs": [node.name for node in graph.inputs],
+        "outputs": dict(graph.outputs),
         "composite": composite,
         "nodes": nodes,
         "parameters": costs.total_parameters(graph),
@@ -158,7 +158,9 @@ def _show(content: dict[str, Any]) -> None:
         )
     console.print(table)
     totals = f"{content['parameters']:,} parameters, {content['multiply_adds']:,} multiply-adds"
-    inputs, outputs = (_shapes(content[kind]) for kind in ("inputs", "outputs"))
+    shapes = {node["name"]: _extent(node["shape"]) for node in content["nodes"]}
+    inputs = ", ".join(f"{name} {shapes[name]}" for name in content["inputs"])
+    outputs = ", ".join(f"{name} {shapes[node]}" for name, node in content["outputs"].items())
     console.print(
         f"\n{content['model']}: {inputs} in, {outputs} out, "
         f"{len(content['nodes'])} nodes, {totals}",
@@ -168,10 +170,6 @@ def _show(content: dict[str, Any]) -> None:
         console.print(f"\ncannot be explained with {content['composite']}:", style="red")
         for problem in content["problems"]:
             console.print(f"  {problem}", style="red", soft_wrap=True)
-
-
-def _shapes(named: dict[str, list[int]]) -> str:
-    return ", ".join(f"{name} {_extent(shape)}" for name, shape in named.items())
 
 
 def _extent(shape: list[int]) -> str:

@@ -123,14 +123,14 @@ class Explainer:
             without; numpy or torch, finite. float16 and float64 are converted to float32;
             integers are refused, since pixels must be preprocessed first. Where the model's
             input are ids, of words say, they must be integers, and their relevance is the sum
-            over what the model's embedding makes of each. A model of several
-            inputs takes a dictionary by their names or a tuple in their order, and as many
-            samples for each; an input that the output does not depend on has relevance zero.
+            over what the model's embedding makes of each. A model of several inputs takes a
+            dictionary by their names or a tuple in their order, with as many samples for each;
+            inputs that the output does not depend on have relevance zero.
         target
-            What is explained: ``"argmax"``, a class index or name, one for each sample; of an
-            output that is no vector, or a vector as well, a boolean mask of its shape, or its
-            relevance as a float array. A mask that depends on the prediction is made of
-            :meth:`forward`.
+            What is explained: ``"argmax"``, a class index or name, one for each sample; or a
+            boolean mask of the output's shape; or its relevance as a float array of that shape.
+            An output that is no vector needs one of the latter two. A mask that depends on the
+            prediction is made of what :meth:`forward` returns.
         initial
             The relevance that the target starts with: its output value, or one.
         intermediate
@@ -141,9 +141,9 @@ class Explainer:
         TypeError
             If an array's type cannot be used.
         ValueError
-            If a shape or a target does not fit, samples differ in number from input to input,
-            an input is not finite or outside a z_box,
-            or the model's output or the relevance is not finite.
+            If a shape or a target does not fit, inputs differ in their number of samples, an
+            input is not finite or outside a z_box, or the model's output or the relevance is not
+            finite.
         """
         given = by_input(images, self.graph.inputs)
         batches = self._batches(given)

@@ -745,7 +745,9 @@ class Graph:
             )
             (output,) = self.outputs
         _require(output in self.outputs, f"output must be one of {names}, not {output!r}.")
-        return Graph(self.nodes, {output: self.outputs[output]}).pruned()
+        node = self.outputs[output]
+        _require(node in self.nodes, f"output {output!r} names {node!r}, which is no node.")
+        return Graph(self.nodes, {output: node}).pruned()
 
     def pruned(self) -> Graph:
         """Return the graph without the nodes that no output depends on; every input stays."""

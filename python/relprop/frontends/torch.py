@@ -70,6 +70,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
     while isinstance(module, _WRAPPERS):
         module = module.module
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError("a scripted module cannot be traced; give the module it was made of.")
     _refuse_train_mode(module)
     with _TRACING:
         program = _trace(module, _arguments(module, example))
