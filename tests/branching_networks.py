@@ -1,4 +1,4 @@
-"""Networks of several inputs or outputs, and a U-Net, as torch modules with random weights."""
+"""Small networks that are more than image in, scores out: torch modules with random weights."""
 
 from __future__ import annotations
 
@@ -79,6 +79,52 @@ class UNet(nn.Module):
         return self.head(x)
 
 
+class Waveform(nn.Module):
+    """A signal, cut into frames by a strided convolution, then seen at growing dilations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = nn.Sequential(
+            nn.Conv1d(1, 8, 9, stride=4, padding=4, bias=False), nn.BatchNorm1d(8), nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+        )  # fmt: skip
+        self.wide = nn.Sequential(
+            nn.Conv1d(8, 8, 3, padding=2, dilation=2, groups=8), nn.Conv1d(8, 8, 1),
+            nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 8, 3, padding=4, dilation=4),
+        )  # fmt: skip
+        self.head = nn.Sequential(
+            nn.AvgPool1d(2), nn.ConvTranspose1d(8, 6, 4, 2, 1), nn.BatchNorm1d(6), nn.ReLU(),
+            nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 4),
+        )  # fmt: skip
+
+    def forward(self, signal: Tensor) -> Tensor:
+        frames = self.frames(signal)
+        return self.head(F.relu(frames + self.wide(frames)))
+
+
+class Scan(nn.Module):
+    """A volume through a residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv3d(2, 6, 3, padding=1, bias=False), nn.BatchNorm3d(6), nn.ReLU(),
+            nn.MaxPool3d(2),
+        )  # fmt: skip
+        self.residual = nn.Sequential(
+            nn.Conv3d(6, 6, (1, 3, 3), padding=(0, 1, 1)), nn.BatchNorm3d(6), nn.ReLU(),
+            nn.Conv3d(6, 6, (3, 1, 1), padding=(1, 0, 0)), nn.BatchNorm3d(6),
+        )  # fmt: skip
+        self.head = nn.Sequential(
+            nn.Conv3d(6, 8, 2, stride=2), nn.ReLU(), nn.AvgPool3d((1, 2, 2)), nn.Flatten(),
+            nn.Linear(8, 3),
+        )  # fmt: skip
+
+    def forward(self, volume: Tensor) -> Tensor:
+        x = self.stem(volume)
+        return self.head(F.relu(x + self.residual(x)))
+
+
 def block(channels: int, out: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(),
@@ -110,4 +156,6 @@ BRANCHING = {
     "image and vector": Branching(Fusion, {"image": (2, 6, 6), "meta": (5,)}),
     "siamese": Branching(Siamese, {"left": (2, 6, 6), "right": (2, 6, 6)}),
     "u-net": Branching(UNet, {"image": (3, 16, 12)}),
+    "waveform": Branching(Waveform, {"signal": (1, 80)}),
+    "scan": Branching(Scan, {"volume": (2, 4, 8, 8)}),
 }

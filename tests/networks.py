@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 
 def initialise(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -18,12 +20,12 @@ def initialise(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            if isinstance(part, (_ConvNd, nn.Linear)):
                 fan_in = part.weight[0].numel()
                 part.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
                 if part.bias is not None:
                     part.bias.normal_(0.0, 0.05, generator=generator)
-            elif isinstance(part, nn.BatchNorm2d):
+            elif isinstance(part, _BatchNorm):
                 part.weight.uniform_(0.5, 1.5, generator=generator)
                 part.bias.normal_(0.0, 0.2, generator=generator)
                 part.running_mean.normal_(0.0, 0.3, generator=generator)

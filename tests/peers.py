@@ -16,6 +16,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.pooling import _MaxPoolNd
 
 from relprop import Graph
 
@@ -82,7 +85,7 @@ def zennit_relevance(
     canonizers = peer("zennit.canonizers")
     parts = as_modules(module, gates).to(dtype)
     for part in parts.modules():
-        if isinstance(part, nn.BatchNorm2d):  # zennit's merge leaves eps in place, where var is 1
+        if isinstance(part, _BatchNorm):  # zennit's merge leaves eps in place, where var is 1
             part.running_var += part.eps
             part.eps = 0.0
     composite.canonizers = [canonizers.SequentialMergeBatchNorm()]
@@ -130,19 +133,17 @@ class ReplayedReLU6(nn.ReLU6):
         return torch.where(self.gate < 6, x, torch.full_like(x, 6.0))
 
 
-class ReplayedMaxPool(nn.MaxPool2d):
+class ReplayedMaxPool(nn.Module):
     """A max pooling that picks the winners of a float32 run."""
 
-    def __init__(self, pool: nn.MaxPool2d, gate: NDArray[np.float32]) -> None:
-        super().__init__(
-            pool.kernel_size, pool.stride, pool.padding, pool.dilation, ceil_mode=pool.ceil_mode
-        )
-        self.gate = torch.tensor(gate)
+    def __init__(self, pool: _MaxPoolNd, gate: NDArray[np.float32]) -> None:
+        super().__init__()
+        find = getattr(nn.functional, f"max_pool{gate.ndim - 2}d_with_indices")
+        where = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+        _, self.winners = find(torch.tensor(gate), *where)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, winners = nn.functional.max_pool2d_with_indices(
-            self.gate, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
-        )
+        winners = self.winners
         return x.flatten(2).gather(2, winners.flatten(2)).view(winners.shape)
 
 
@@ -163,7 +164,7 @@ class Leaves(fx.Tracer):
     """Keeps layers whole that a front end may have subclassed (padding worked in, say)."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (nn.Conv2d, nn.Linear)) or super().is_leaf_module(
+        return isinstance(m, (_ConvNd, nn.Linear)) or super().is_leaf_module(
             m, module_qualified_name
         )
 
@@ -223,6 +224,6 @@ def _replaying(step: nn.Module, gates: Iterator[NDArray[np.float32]] | None) -> 
         return ReplayedReLU6(next(gates))
     if isinstance(step, nn.ReLU):
         return ReplayedReLU(next(gates))
-    if isinstance(step, nn.MaxPool2d):
+    if isinstance(step, _MaxPoolNd):
         return ReplayedMaxPool(step, next(gates))
     return step
