@@ -38,18 +38,22 @@ def test_shared_weights_count_once_but_work_twice() -> None:
     assert [costs.multiply_adds(graph, node) for node in graph] == [0, 48, 48, 0, 0]
 
 
-@pytest.mark.parametrize("name", ["squeezenet", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["squeezenet", "mobilenet_v2", "waveform", "scan"])
 def test_counts_are_those_of_torch(name: str) -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
+    from branching_networks import BRANCHING
     from networks import NETWORKS, initialise
     from relprop.loading import load
 
-    module = initialise(NETWORKS[name][0]())
-    graph = load(module, (3, 64, 64)).graph
+    if name in NETWORKS:
+        module, shape = initialise(NETWORKS[name][0]()), (3, 64, 64)
+    else:
+        module, (shape,) = BRANCHING[name].module(), BRANCHING[name].inputs.values()
+    graph = load(module, shape).graph
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(torch.zeros(1, 3, 64, 64))
+        module(torch.zeros(1, *shape))
     found = sum(costs.multiply_adds(graph, node) for node in graph)
     assert 2 * found == counter.get_total_flops()
     if name == "squeezenet":  # batch norm is folded elsewhere
