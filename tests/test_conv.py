@@ -62,6 +62,21 @@ def test_a_window_of_padding_alone_hands_nothing_down(rule: rules.Rule) -> None:
     assert_agrees(operator, [x], rule, r)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_padding_of_any_size(axes: int) -> None:
+    """A border that no memory would hold, which only windows of padding alone look at."""
+    far = 2**30 - 4
+    operator = g.Conv(
+        np.ones((2, 3, *[3] * axes), np.float32),
+        stride=(far,) * axes,
+        padding=((far, far),) * axes,
+    )
+    found = Explainer(build(operator, [(3, *[5] * axes)]), rules={"layer": rules.Epsilon()})
+    x = np.ones((1, 3, *[5] * axes), np.float32)
+    r = np.ones((1, 2, *[3] * axes), np.float32)
+    np.testing.assert_allclose(found(x, r).relevance.sum(), 2.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
 def test_sums_that_vanish(rule: rules.Rule) -> None:
     """Z, Z+ and Z- that are exactly zero, with relevance on them."""

@@ -12,6 +12,18 @@ namespace {
 // Below this many channels a kernel row is read as one run of a zero-padded copy of the image.
 constexpr int few_channels = 16;
 
+// Unless its border dwarfs the image: padding may be any number.
+constexpr double most_growth = 64.0;
+
+double growth(const Conv &conv) {
+    const auto along = [](int size, int before, int after) {
+        return (static_cast<double>(size) + before + after) / size;
+    };
+    return along(conv.from.depth, conv.before.z, conv.after.z) *
+           along(conv.from.height, conv.before.y, conv.after.y) *
+           along(conv.from.width, conv.before.x, conv.after.x);
+}
+
 int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 } // namespace
@@ -36,7 +48,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
     merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
-              conv.dilation.x == 1;
+              conv.dilation.x == 1 && growth(conv) <= most_growth;
     zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
     message_bias_ = bias_;
     if (rule.kind == RuleKind::w_square)
