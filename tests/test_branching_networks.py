@@ -29,8 +29,8 @@ def graph_of(name: str) -> Graph:
     return relprop.load(BRANCHING[name].module(), BRANCHING[name].example()).graph
 
 
-def explainer_of(name: str, output: str, composite: str) -> Explainer:
-    return Explainer(graph_of(name), composite, output=output, **box_of(composite))
+def explainer_of(name: str, output: str, composite: str, **values: object) -> Explainer:
+    return Explainer(graph_of(name), composite, output=output, **box_of(composite), **values)
 
 
 def box_of(composite: str) -> dict[str, float]:
@@ -61,6 +61,17 @@ def test_every_node_agrees_and_the_ledger_closes(name: str, output: str, composi
     arrived = sum(reference.per_sample(r.astype(np.float64)) for r in result.relevance.values())
     np.testing.assert_allclose(result.ledger.input, arrived, rtol=1e-5, atol=1e-5)
     assert (result.ledger.closure_error <= 1e-6).all()
+
+
+@pytest.mark.parametrize(("name", "output"), ENDS)
+def test_relevance_of_all_inputs_sums_to_what_is_explained(name: str, output: str) -> None:
+    # A sum gives branches of value zero nothing, not even a share of a bias.
+    bias = "exclude" if name == "siamese" else "distribute"
+    explainer, x = explainer_of(name, output, "epsilon", bias=bias), inputs_of(name)
+    result = explainer(x, target_of(explainer, x))
+    arrived = sum(reference.per_sample(r.astype(np.float64)) for r in result.relevance.values())
+    chosen = initial_relevance(result.scores.astype(np.float64), target_of(explainer, x))
+    np.testing.assert_allclose(arrived, reference.per_sample(chosen), rtol=1e-4)
 
 
 @pytest.mark.parametrize("composite", relprop.PRESETS)
