@@ -63,11 +63,15 @@ def test_every_node_agrees_and_the_ledger_closes(name: str, output: str, composi
     assert (result.ledger.closure_error <= 1e-6).all()
 
 
-@pytest.mark.parametrize(("name", "output"), ENDS)
+# Where a residual sum is zero but for its biases, neither mode finds anybody to hand them to.
+CONSERVING = {"two heads": "distribute", "image and vector": "distribute", "siamese": "exclude",
+              "u-net": "distribute"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "output"), [end for end in ENDS if end[0] in CONSERVING])
 def test_relevance_of_all_inputs_sums_to_what_is_explained(name: str, output: str) -> None:
-    # A sum gives branches of value zero nothing, not even a share of a bias.
-    bias = "exclude" if name == "siamese" else "distribute"
-    explainer, x = explainer_of(name, output, "epsilon", bias=bias), inputs_of(name)
+    explainer = explainer_of(name, output, "epsilon", bias=CONSERVING[name])
+    x = inputs_of(name)
     result = explainer(x, target_of(explainer, x))
     arrived = sum(reference.per_sample(r.astype(np.float64)) for r in result.relevance.values())
     chosen = initial_relevance(result.scores.astype(np.float64), target_of(explainer, x))
