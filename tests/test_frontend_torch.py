@@ -274,6 +274,21 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     ),
     "adaptive max pool": (lambda: nn.AdaptiveMaxPool2d((3, 1)), IMAGE, ["MaxPool"]),
     "mean": (lambda: Function(lambda x: x.mean((-1, 2))), IMAGE, ["Mean"]),
+    "maximum over an axis": (
+        lambda: Function(lambda x: x.max(2).values),
+        SIGNAL,
+        ["Permute", "Reshape", "MaxPool", "Reshape"],
+    ),
+    "maximum over channels": (
+        lambda: Function(lambda x: torch.max(x, 1, keepdim=True)[0]),
+        IMAGE,
+        ["Permute", "Reshape", "MaxPool", "Reshape"],
+    ),
+    "maximum over axes": (
+        lambda: Function(lambda x: x.amax((-1, 2))),
+        VOLUME,
+        ["Permute", "Reshape", "MaxPool", "Reshape"],
+    ),
     "mean, axis kept": (lambda: Function(lambda x: x.mean(1, keepdim=True)), IMAGE, ["Mean"]),
     "local response norm": (
         lambda: nn.LocalResponseNorm(3, 0.1, 0.5, 2.0),
@@ -668,7 +683,7 @@ UNSUPPORTED = {
         (3, 4),
         "batch",
     ),
-    "maximum of an axis": (lambda: Function(lambda x: x.max(1)[0]), VECTOR, "reduces"),
+    "minimum over an axis": (lambda: Function(lambda x: x.min(1)[0]), VECTOR, "minimum over axes"),
     "reflected padding": (lambda: nn.ReflectionPad2d(1), IMAGE, "reflection_pad2d|reflect"),
     "product of branches": (
         lambda: Function(lambda x: x @ x.transpose(1, 2)),

@@ -16,7 +16,7 @@ import torch
 from torch import fx
 
 from relprop.frontends import einsum
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, maximum_over, unique
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -492,9 +492,22 @@ def _clamp(call: Call) -> str:
     return call.emit(clipping(_bound(call, low, -math.inf), _bound(call, high, math.inf)))
 
 
+@_converts("amax")
+def _maximum_over(call: Call) -> Any:
+    dims = call["dim"]
+    axes = [call.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims or ())]
+    call.require(bool(axes), BATCH_AXIS)
+    name = call.input
+    for operator in maximum_over(call.input_shape, axes, call["keepdim"]):
+        name = call.emit(operator, name)
+    return call.first(name)
+
+
 @_converts("maximum", "minimum", "max", "min")
-def _maximum(call: Call) -> str:
-    call.require("other" in call.arguments, "it reduces an axis")
+def _maximum(call: Call) -> Any:
+    if "other" not in call.arguments:
+        call.require(operator_name(call.node.target) == "max", "it takes a minimum over axes")
+        return _maximum_over(call)
     name, other = ("self", "other") if is_data(call["self"]) else ("other", "self")
     least = operator_name(call.node.target).startswith("min")
     if not is_data(call[other]):

@@ -1,4 +1,4 @@
-"""What every front end needs: free names, clips, a way to give up, one error for all operators."""
+"""What every front end needs: free names, clips, maxima, ways to give up on an operator or all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.graph import Activation, Clip, Graph, Identity, Input, Operator, Shape
+from relprop.graph import (
+    Activation,
+    Clip,
+    Graph,
+    Identity,
+    Input,
+    MaxPool,
+    Operator,
+    Permute,
+    Reshape,
+    Shape,
+)
 
 Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
 """Of one sample without the batch axis: of the one input, or of each by order or by name."""
@@ -47,6 +58,19 @@ def clipping(low: float, high: float) -> Operator:
         return Identity()
     named = {(0.0, math.inf): Activation("relu"), (0.0, 6.0): Activation("relu6")}
     return named.get((low, high)) or Clip(low, high)
+
+
+def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Operator]:
+    """What takes the maximum over axes, one operator after the other: a pool with one window."""
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    window = math.prod(shape[axis] for axis in axes)
+    kept = [1 if axis in axes else n for axis, n in enumerate(shape) if keepdims or axis in rest]
+    return [
+        Permute((*rest, *sorted(axes))),
+        Reshape((math.prod(shape) // window, window)),
+        MaxPool((window,), (window,)),
+        Reshape(tuple(kept)),
+    ]
 
 
 def shapes_of(given: Shapes | None, names: Sequence[str]) -> dict[str, Shape | None]:

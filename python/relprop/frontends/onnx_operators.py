@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 
 from relprop.frontends import einsum
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, unique
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, maximum_over, unique
 from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
 from relprop.frontends.onnx_steps import LARGEST, Step, cast_target
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Tensor, type_name
@@ -455,14 +455,19 @@ def _takes_as_graph(before: int, after: int, ratio: float, half_pixel: bool, rou
     return np.array_equal(np.clip(rounded, 0, before - 1), taken)
 
 
-@_converts("ReduceMean")
-def _reduce_mean(call: Call) -> str:
+@_converts("ReduceMean", "ReduceMax")
+def _reduce(call: Call) -> str:
     axes = call.integers(1, "axes")
     if not axes:
         call.require(bool(call.step.integer("noop_with_empty_axes", 0)), BATCH_AXIS)
         return call.input
     over = tuple(sorted(call.axis(dim) for dim in axes))
     keep = bool(call.step.integer("keepdims", 1))
+    if call.step.type == "ReduceMax":
+        name = call.input
+        for operator in maximum_over(call.shape, over, keep):
+            name = call.emit(operator, name)
+        return name
     if keep and over == (1, 2) and len(call.shape) == 3:
         return call.emit(AdaptiveAvgPool((1, 1)))  # what torch's global pool is exported as
     return call.emit(MeanOverAxes(over, keep))
