@@ -122,6 +122,26 @@ def test_target_given_as_relevance(explainer: Explainer, images: np.ndarray) -> 
     assert (result.target == -1).all()
 
 
+def test_target_given_as_a_mask(explainer: Explainer, images: np.ndarray) -> None:
+    many = np.concatenate([images] * 8)  # more than the core takes at once
+    rng = np.random.default_rng(0)
+    mask = rng.random((40, 3)) < 0.5
+    scores = explainer.forward(many)
+    for initial, values in (("value", scores), ("one", np.ones_like(scores))):
+        result = explainer(many, mask, initial=initial)
+        given = explainer(many, np.where(mask, values, np.float32(0)))
+        np.testing.assert_array_equal(result.relevance, given.relevance)
+        np.testing.assert_allclose(result.ledger.initial, given.ledger.initial, rtol=1e-12)
+        assert (result.target == -1).all()
+    odd = np.where(mask, np.uint8(2), np.uint8(0)).view(bool)  # any byte but 0 is true
+    np.testing.assert_array_equal(explainer(many, odd).relevance, explainer(many, mask).relevance)
+    np.testing.assert_array_equal(
+        explainer(torch.from_numpy(many), torch.from_numpy(mask.T.copy()).T).relevance.numpy(),
+        explainer(many, mask).relevance,
+    )
+    assert not explainer(many, np.zeros((40, 3), bool)).relevance.any()
+
+
 def test_initial_one(explainer: Explainer, images: np.ndarray) -> None:
     one = explainer(images, 0, initial="one")
     value = explainer(images, 0)
