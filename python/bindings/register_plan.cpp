@@ -72,7 +72,8 @@ int windows(int size, int kernel, int stride, int before, int after, int dilatio
         throw std::invalid_argument(
             "padding must be >= 0 and the window must fit the padded image.");
     if (padded > std::numeric_limits<int32_t>::max())
-        throw std::invalid_argument("the padded image must be smaller than 2^31 in each direction.");
+        throw std::invalid_argument(
+            "the padded image must be smaller than 2^31 in each direction.");
     int64_t count = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
     if (ceil_mode && (count - 1) * stride >= static_cast<int64_t>(size) + before)
         --count;
