@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import reference
 import relprop
 from agreement import assert_every_node_agrees
 from branching_networks import BRANCHING
+from networks import initialise
 from onnx_models import exported
 from peers import gates_of, peer, zennit_composite, zennit_relevance
 from relprop import Explainer, Graph
@@ -179,6 +181,31 @@ def test_one_head_is_explained_as_if_it_were_alone() -> None:
             Explainer(alone)(x["image"], 2).relevance,
             Explainer(graph_of("two heads"), output=output)(x, 2).relevance["image"],
         )
+
+
+class Features(nn.Module):
+    """Features without their batch norm, logits and odds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 3)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        features = self.conv(image)
+        logits = self.head(F.relu(self.norm(features)).flatten(1))
+        return {"features": features, "logits": logits, "odds": logits.softmax(1)}
+
+
+@pytest.mark.parametrize("output", ["features", "logits", "odds"])
+def test_other_outputs_change_nothing(output: str) -> None:
+    module, x = initialise(Features()), inputs_of("two heads")["image"]
+    whole = relprop.load(module, torch.from_numpy(x))
+    assert [node.type for node in whole.graph].count("BatchNorm") == 1
+    target = np.ones((3, *whole.graph[whole.graph.outputs[output]].shape), np.float32)
+    alone = relprop.load(Head(module, output), torch.from_numpy(x))
+    np.testing.assert_array_equal(
+        Explainer(whole, output=output)(x, target).relevance, Explainer(alone)(x, target).relevance
+    )
 
 
 def test_in_one_call() -> None:

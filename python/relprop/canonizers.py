@@ -42,6 +42,16 @@ def canonize(graph: Graph) -> Graph:
     return graph
 
 
+def for_output(graph: Graph, output: str | None = None) -> Graph:
+    """Return :meth:`Graph.explaining` one of several outputs, canonized as if it were the only one.
+
+    What another output reads, such as the value between a convolution and its batch norm, keeps
+    :func:`canonize` from folding it in the whole.
+    """
+    part = graph.explaining(output)
+    return canonize(part) if len(graph.outputs) > 1 else part
+
+
 def cut_final_softmax(graph: Graph) -> Graph:
     """Explain the logits: drop a softmax or log-softmax that ends the model, flattened or not."""
     graph = graph.pruned()

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from relprop import costs
+from relprop.canonizers import for_output
 from relprop.cli_model import ModelName, OutputName, Shape, Weights, load_model, read_shape
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters, rule_text
 from relprop.cli_summary import plain_console
@@ -67,7 +68,7 @@ def inspect(
     from relprop.explain import composite_for
 
     chosen = composite_for(loaded, composite, values)
-    part = loaded.graph if output_name is None else loaded.graph.explaining(output_name)
+    part = loaded.graph if output_name is None else for_output(loaded.graph, output_name)
     own_rules = overrides(rule or [], loaded.graph)
     rules, missing = match(chosen, loaded.graph, own_rules, part=part)
     loaded = replace(loaded, graph=part)
@@ -88,7 +89,7 @@ def _compile(model: Model, rules: dict[str, Rule]) -> list[str]:
     problems: dict[str, None] = {}
     for output in model.graph.outputs:
         try:
-            compile_plan(model.graph.explaining(output), rules)
+            compile_plan(for_output(model.graph, output), rules)
         except ValueError as error:
             problems[str(error)] = None
     return list(problems)

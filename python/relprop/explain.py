@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop import _core
+from relprop.canonizers import for_output
 from relprop.compile import compile_plan
 from relprop.composites import Composite, Matcher, assign, parameters, preset
 from relprop.graph import Graph, Input, Shape
@@ -93,7 +94,7 @@ class Explainer:
             )
         _check_device(device)
         self.model = model
-        self.graph = model.graph.explaining(output)
+        self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, model.graph, rules, part=self.graph)
         self.ledger = ledger
