@@ -55,6 +55,19 @@ const Kernels &cpu_kernels() {
     return chosen;
 }
 
+int wanted_winograd() {
+    const char *wanted = std::getenv("RELPROP_PRODUCT");
+    const std::string_view name = wanted ? wanted : "";
+    if (!wanted)
+        return -1;
+    if (name == "plain")
+        return 0;
+    if (name == "winograd2" || name == "winograd4")
+        return name.back() - '0';
+    throw std::runtime_error("RELPROP_PRODUCT must be plain, winograd2 or winograd4, not \"" +
+                             std::string(name) + "\".");
+}
+
 #if !defined(RELPROP_WITH_CUDA)
 const Kernels &cuda_kernels() {
     throw std::runtime_error("relprop was built without CUDA: install it again with "

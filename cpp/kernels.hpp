@@ -228,6 +228,12 @@ struct Kernels {
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
+    // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
+    // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with
+    // stride 1
+    int (*winograd_outputs)(const TapGrid &, int run);
+    int64_t (*winograd_pack)(const Packing &, int outputs, const float *weights, float *packed);
+    void (*winograd)(const Product &, int outputs, Stream);
     void (*prepare)(const Prepare &, Stream);
     // per row and group the sum of share [rows, channels]
     void (*group_sums)(const float *share, int64_t rows, int channels, int groups, float *sums,
@@ -284,6 +290,11 @@ struct Kernels {
 
 // The best backend that this machine runs, or the one that RELPROP_ISA names.
 const Kernels &cpu_kernels(); // throws std::runtime_error where RELPROP_ISA cannot run here
+
+// What RELPROP_PRODUCT asks for, so that each way of computing can be tested by itself: winograd2
+// and winograd4 are outputs per side of a tile, plain is 0, and -1 leaves the choice to the
+// kernels.
+int wanted_winograd(); // throws std::runtime_error where it is something else
 
 // Throws std::runtime_error where relprop was built without CUDA or no GPU is there.
 const Kernels &cuda_kernels();

@@ -9,6 +9,9 @@ namespace relprop::RELPROP_ISA {
 int64_t pack(const Packing &, const float *weights, float *packed);
 void product(const Product &, Stream);
 void depthwise(const Product &, Stream);
+int winograd_outputs(const TapGrid &, int run);
+int64_t winograd_pack(const Packing &, int outputs, const float *weights, float *packed);
+void winograd(const Product &, int outputs, Stream);
 void prepare(const Prepare &, Stream);
 void group_sums(const float *share, int64_t rows, int channels, int groups, float *sums, Stream);
 void spread(const Spread &, Stream);

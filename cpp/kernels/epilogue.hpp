@@ -29,11 +29,13 @@ static void message_row(const Message &m, int64_t row, int channels, int c, int 
         const float kept_pos = kept > 0.0f ? kept : 0.0f;
         const float kept_neg = kept < 0.0f ? kept : 0.0f;
         Sums of{0.0f, 0.0f, 0.0f, 0.0f};
+        // Z+ with its bias is at least z: a bound that holds where the product erred.
+        const float floor = z && b == kept && z[j] > b ? z[j] - b : 0.0f;
         if constexpr (kind == RuleKind::alpha_beta) {
-            of.pos = (sums[j] > 0.0f ? sums[j] : 0.0f) + kept_pos;
+            of.pos = (sums[j] > floor ? sums[j] : floor) + kept_pos;
             of.neg = neg ? (neg[j] < 0.0f ? neg[j] : 0.0f) + kept_neg : 0.0f;
         } else if constexpr (kind == RuleKind::gamma) {
-            of.pos = (sums[j] > 0.0f ? sums[j] : 0.0f) + kept_pos;
+            of.pos = (sums[j] > floor ? sums[j] : floor) + kept_pos;
             of.z = z[j];
             of.sum = z[j] - (b - kept);
         } else if constexpr (kind == RuleKind::epsilon) {

@@ -26,6 +26,13 @@ double growth(const Conv &conv) {
 
 int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
+TapGrid grid_of(const Phase &phase) {
+    TapGrid grid = phase.grid;
+    grid.taps = phase.taps.data();
+    grid.tap_count = static_cast<int>(phase.taps.size());
+    return grid;
+}
+
 } // namespace
 
 Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
@@ -143,6 +150,21 @@ std::vector<Linear::Version> Linear::backward_versions() const {
     return {};
 }
 
+// Winograd's filtering errs by some 1e-7 of the largest value nearby, not of the sum itself. Where
+// a message divides by nearly nothing, or stands for an empty part, that would reach its
+// neighbours; where the layer is supported, relevance arrives in proportion to z. Under alpha_beta
+// with beta > 0 Z- can be next to nothing all the same, and with a bias left out so can Z+ and z.
+int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
+                             Version version) const {
+    const bool split = version == Version::positive || version == Version::gamma;
+    const bool safe = splits() && around_.input_nonnegative && rule_.beta == 0.0f;
+    if (!around_.supported || rule_.bias == BiasMode::exclude ||
+        (version != Version::plain && !(split && safe)) ||
+        (merged_ && run == in_.channels)) // the forward product, whose taps are merged
+        return 0;
+    return kernels.winograd_outputs(grid_of(phase), run);
+}
+
 // Lays the weights out as [group][tap][channel read][channel written] and packs each version.
 Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &weights,
                             const Phase &phase, bool of_adjoint,
@@ -155,7 +177,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
         const int64_t at = row_of(kernel, row * from + (of_adjoint ? w : r), tap);
         return weights[static_cast<size_t>(at)];
     };
-    Packed packed{phase, read, {}};
+    Packed packed{phase, read, {}, {}};
     const int taps = static_cast<int>(phase.taps.size());
     for (Version version : needed) {
         std::vector<float> plain;
@@ -174,8 +196,14 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
         const Packing packing = depthwise_ ? Packing{conv_.groups, taps, 0, conv_.groups}
                                            : Packing{conv_.groups, taps, read, written};
         auto &out = packed.weights[static_cast<int>(version)];
-        out.resize(static_cast<size_t>(kernels.pack(packing, plain.data(), nullptr)));
-        kernels.pack(packing, plain.data(), out.data());
+        const int outputs = winograd_outputs(kernels, phase, read, version);
+        packed.winograd[static_cast<int>(version)] = outputs;
+        const auto pack_into = [&](float *packed_weights) {
+            return outputs ? kernels.winograd_pack(packing, outputs, plain.data(), packed_weights)
+                           : kernels.pack(packing, plain.data(), packed_weights);
+        };
+        out.resize(static_cast<size_t>(pack_into(nullptr)));
+        pack_into(out.data());
     }
     return packed;
 }
@@ -244,17 +272,19 @@ const float *Linear::transformed(const Run &run, Transform transform,
 // All of a product but its sources and its epilogue.
 Product Linear::product_of(const Packed &packed, int64_t n) const {
     Product p;
-    p.grid = packed.phase.grid;
-    p.grid.taps = packed.phase.taps.data();
-    p.grid.tap_count = static_cast<int>(packed.phase.taps.size());
+    p.grid = grid_of(packed.phase);
     p.n = n;
     p.run = packed.run;
     p.zeros = zeros_.data();
     return p;
 }
 
-void Linear::run_product(const Kernels &kernels, const Product &product, Stream stream) const {
-    (depthwise_ ? kernels.depthwise : kernels.product)(product, stream);
+void Linear::run_product(const Kernels &kernels, const Product &product, int winograd,
+                         Stream stream) const {
+    if (winograd)
+        kernels.winograd(product, winograd, stream);
+    else
+        (depthwise_ ? kernels.depthwise : kernels.product)(product, stream);
 }
 
 void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
@@ -273,7 +303,8 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
             ++p.sources;
         }
         p.epilogue = epilogue;
-        run_product(run.kernels, p, run.stream);
+        const int version = static_cast<int>(terms.begin()->version);
+        run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
 }
 
@@ -289,7 +320,8 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         p.epilogue.out = run.relevance(inputs[0]);
         p.epilogue.x = x;
         p.epilogue.add = add;
-        run_product(run.kernels, p, run.stream);
+        const int version = static_cast<int>(terms.begin()->version);
+        run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
 }
 
@@ -319,7 +351,7 @@ std::vector<float> Linear::square_sums(const Kernels &kernels) const {
         p.epilogue.out = sums.data();
         if (!message_bias_.empty() && rule_.bias != BiasMode::exclude)
             p.epilogue.bias = message_bias_.data();
-        run_product(kernels, p, nullptr);
+        run_product(kernels, p, 0, nullptr);
     }
     return sums;
 }
@@ -340,7 +372,9 @@ bool Linear::needs_inputs() const {
 }
 
 bool Linear::needs_output() const {
-    return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma;
+    const int z_plus = static_cast<int>(Version::positive);
+    return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma ||
+           forward_.front().winograd[z_plus]; // the floor of its sums
 }
 
 int64_t Linear::absorbed_pairs() const { return out_.pixels() * chunks_; }

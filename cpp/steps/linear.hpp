@@ -45,6 +45,7 @@ class Linear final : public Step {
         Phase phase;
         int run; // floats read per tap and group
         std::vector<float> weights[versions];
+        int winograd[versions] = {}; // outputs per tile, 0: the plain product
     };
     // One term of a product: a source and the version of the weights it meets.
     struct Term {
@@ -55,6 +56,8 @@ class Linear final : public Step {
     float version_of(Version version, float w) const;
     Packed pack(const Kernels &kernels, const std::vector<float> &weights, const Phase &phase,
                 bool of_adjoint, const std::vector<Version> &needed) const;
+    int winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
+                         Version version) const;
     void merge(Packed &packed) const;
     std::vector<Version> forward_versions() const;
     std::vector<Version> backward_versions() const;
@@ -67,7 +70,8 @@ class Linear final : public Step {
     const float *transformed(const Run &run, Transform transform, const std::vector<float> &minus,
                              int64_t scratch_at) const;
     Product product_of(const Packed &packed, int64_t n) const;
-    void run_product(const Kernels &kernels, const Product &product, Stream stream) const;
+    void run_product(const Kernels &kernels, const Product &product, int winograd,
+                     Stream stream) const;
     void forward_product(const Run &run, std::initializer_list<Term> terms,
                          const Epilogue &epilogue, int64_t padded_at) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,

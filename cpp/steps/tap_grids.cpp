@@ -58,6 +58,9 @@ std::vector<Phase> adjoint(const Conv &conv) {
                 phase.taps.push_back({*z, *y, *x});
             }
         });
+        // in row order, as those of a convolution
+        std::reverse(phase.kernel.begin(), phase.kernel.end());
+        std::reverse(phase.taps.begin(), phase.taps.end());
         phases.push_back(std::move(phase));
     });
     return phases;

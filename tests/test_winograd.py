@@ -1,0 +1,114 @@
+"""Winograd's filtering: 3 x 3 layers of stride 1, forced on every shape, against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import relprop
+from agreement import assert_every_node_agrees
+from cases import SEEDS, numbers
+from networks import NETWORKS, initialise
+from relprop import Explainer, rules
+from relprop import graph as g
+
+WAYS = ["plain", "winograd2", "winograd4"]
+RULES: list[rules.Rule] = [
+    rules.Epsilon(),
+    rules.Epsilon(0.1, "distribute"),
+    rules.ZPlus(),
+    rules.ZPlus("distribute"),
+    rules.ZPlus("exclude"),
+    rules.Gamma(0.25),
+    rules.Gamma(2.0, "exclude"),
+    rules.AlphaBeta(2, 1),
+]
+
+
+def supported(weight: g.Array, bias: g.Array | None, padding, shape: g.Shape) -> g.Graph:
+    """A convolution after one ReLU and before another, whose relevance is in proportion to it."""
+    graph = g.Graph()
+    graph.add("input", g.Input(shape))
+    graph.add("before", g.Activation("relu"), ["input"])
+    graph.add("conv", g.Conv(weight, bias, padding=padding), ["before"])
+    graph.add("after", g.Activation("relu"), ["conv"])
+    size = graph["after"].shape[1:]
+    graph.add("pool", g.AvgPool((min(2, size[0]), min(2, size[1])), (2, 2)), ["after"])
+    return graph
+
+
+def images(rng: np.random.Generator, shape: tuple[int, ...], empty: bool) -> g.Array:
+    """Normal numbers; where ``empty``, blocks of zeros and values of every magnitude."""
+    x = numbers(rng, shape)
+    if empty:
+        mask = rng.random((shape[0], 1, -(-shape[2] // 4), -(-shape[3] // 4))) < 0.5
+        mask = np.kron(mask, np.ones((4, 4)))[..., : shape[2], : shape[3]]
+        x = x * mask * np.float32(10) ** rng.integers(-6, 3, x.shape)
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(data=st.data(), seed=SEEDS, empty=st.booleans())
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
+    monkeypatch.setenv("RELPROP_PRODUCT", way)
+    rng = np.random.default_rng(seed)
+    sizes = st.integers(1, 40)
+    into, out = data.draw(sizes), data.draw(sizes)
+    shape = (into, data.draw(st.integers(3, 13)), data.draw(st.integers(3, 13)))
+    edges = st.integers(0, 3)
+    padding = tuple((data.draw(edges), data.draw(edges)) for _ in range(2))
+    weight = numbers(rng, (out, into, 3, 3)) / np.float32(3 * np.sqrt(into))
+    bias = numbers(rng, (out,)) / np.float32(10) if data.draw(st.booleans()) else None
+    graph = supported(weight, bias, padding, shape)
+    rule = data.draw(st.sampled_from(RULES))
+    explainer = Explainer(graph, rules={"conv": rule})
+    x = images(rng, (data.draw(st.integers(1, 3)), *shape), empty)
+    # as it arrives in networks: small where the values are
+    r = explainer.forward(x) * np.abs(numbers(rng, (len(x), *graph[graph.output].shape)))
+    assert_every_node_agrees(explainer, {"input": x}, r)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sample_is_bit_identical_wherever_it_runs(way, monkeypatch) -> None:
+    monkeypatch.setenv("RELPROP_PRODUCT", way)
+    rng = np.random.default_rng(0)
+    graph = supported(numbers(rng, (70, 50, 3, 3)), numbers(rng, (70,)), ((1, 1),) * 2, (50, 14, 9))
+    explainer = Explainer(graph, "epsilon_plus")
+    x = numbers(rng, (23, 50, 14, 9))
+    target = np.ones((23, *graph[graph.output].shape), np.float32)
+    crowd = explainer(x, target).relevance
+    for i in (0, 11, 22):
+        np.testing.assert_array_equal(explainer(x[i : i + 1], target[:1]).relevance[0], crowd[i])
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus_flat", "epsilon_gamma_box"])
+def test_ways_agree_on_a_network(composite: str, monkeypatch) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    module = initialise(NETWORKS["resnet18"][0]())
+    graph = relprop.load(module, torch.from_numpy(x[:1])).graph
+    box = {"low": -6.0, "high": 6.0} if composite == "epsilon_gamma_box" else {}
+    results = {}
+    for way in WAYS:
+        monkeypatch.setenv("RELPROP_PRODUCT", way)
+        results[way] = Explainer(graph, composite, **box)(x, 3)
+        assert (results[way].ledger.closure_error <= 1e-6).all()
+    for way in WAYS[1:]:
+        assert not np.array_equal(results[way].relevance, results["plain"].relevance)
+        errors = [
+            np.linalg.norm(a - b) / np.linalg.norm(b)
+            for a, b in zip(results[way].relevance, results["plain"].relevance)
+        ]
+        assert np.median(errors) <= 1e-3  # gates that flip
+
+
+def test_unknown_ways_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv("RELPROP_PRODUCT", "magic")
+    graph = supported(np.ones((20, 20, 3, 3), np.float32), None, ((1, 1),) * 2, (20, 5, 5))
+    with pytest.raises(RuntimeError, match=r'RELPROP_PRODUCT must be plain.* not "magic"'):
+        Explainer(graph, "epsilon")
