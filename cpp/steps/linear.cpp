@@ -152,12 +152,12 @@ std::vector<Linear::Version> Linear::backward_versions() const {
 
 // Winograd's filtering errs by some 1e-7 of the largest value nearby, not of the sum itself. Where
 // a message divides by nearly nothing, or stands for an empty part, that would reach its
-// neighbours; where the layer is supported, relevance arrives in proportion to z. Under alpha_beta
-// with beta > 0 Z- can be next to nothing all the same, and with a bias left out so can Z+ and z.
+// neighbours; where the layer is supported, relevance arrives in proportion to z, and Z+ >= z. Z-
+// can be next to nothing all the same, and so can any sum whose bias is left out.
 int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                              Version version) const {
     const bool split = version == Version::positive || version == Version::gamma;
-    const bool safe = splits() && around_.input_nonnegative && rule_.beta == 0.0f;
+    const bool safe = splits() && around_.input_nonnegative;
     if (!around_.supported || rule_.bias == BiasMode::exclude ||
         (version != Version::plain && !(split && safe)) ||
         (merged_ && run == in_.channels)) // the forward product, whose taps are merged
@@ -443,7 +443,10 @@ void Linear::relevance_split(const Run &run) const {
         if (sums_negative)
             forward_product(run, {{x, Version::negative}}, part, padded_first_at_);
         forward_product(run, {{x, Version::positive}}, final, padded_first_at_);
-        if (s_neg)
+        if (s_neg && backward_.front().winograd[static_cast<int>(Version::positive)]) {
+            backward_product(run, {{s_pos, Version::positive}}, x, add);
+            backward_product(run, {{s_neg, Version::negative}}, x, true);
+        } else if (s_neg)
             backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add);
         else if (rule_.kind == RuleKind::gamma)
             backward_product(run, {{s_pos, Version::gamma}}, x, add);
