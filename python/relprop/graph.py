@@ -483,7 +483,7 @@ class Concat:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         first = inputs[0]
-        rest = [s[: self.axis] + s[self.axis + 1 :] for s in inputs]
+        rest = [(len(s), s[: self.axis], s[self.axis + 1 :]) for s in inputs]
         _require(
             0 <= self.axis < len(first) and all(r == rest[0] for r in rest),
             f"shapes {inputs} cannot be joined along axis {self.axis}.",
