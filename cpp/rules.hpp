@@ -46,15 +46,10 @@ RELPROP_HD Parts message(const Rule &rule, const Sums &of, float r) {
                 of.neg < 0.0f ? -rule.beta * r / stabilize(of.neg, rule.epsilon) : 0.0f};
     case RuleKind::gamma: { // Andeol et al. 2021; Z- is sum - Z+, and no term below cancels
         const float g = rule.gamma;
-        if (of.z > 0.0f) {
-            const float s = r / stabilize(of.sum + g * of.pos, rule.epsilon);
-            return {(1.0f + g) * s, s};
-        }
-        if (of.z < 0.0f) {
-            const float s = r / stabilize((1.0f + g) * of.sum - g * of.pos, rule.epsilon);
-            return {s, (1.0f + g) * s};
-        }
-        return {0.0f, 0.0f};
+        const float larger = of.z == 0.0f ? 0.0f : 1.0f + g, smaller = of.z == 0.0f ? 0.0f : 1.0f;
+        const float sum = of.z > 0.0f ? of.sum + g * of.pos : (1.0f + g) * of.sum - g * of.pos;
+        const float s = r / stabilize(sum, rule.epsilon);
+        return of.z > 0.0f ? Parts{larger * s, smaller * s} : Parts{smaller * s, larger * s};
     }
     default: {
         const float s = r / stabilize(of.sum, rule.epsilon);

@@ -7,6 +7,37 @@
 
 namespace relprop::RELPROP_ISA {
 
+// A panel of values of which only `count` are there; zeros where they are not, or `from` is null.
+// With whole panels in place the loops below have no branch and become vectors.
+struct Panel {
+    alignas(64) float of[panel];
+
+    Panel(const float *from, int count) {
+        for (int j = 0; j < panel; ++j)
+            of[j] = 0.0f;
+        if (from && count == panel)
+            for (int j = 0; j < panel; ++j)
+                of[j] = from[j];
+        else if (from)
+            for (int j = 0; j < count; ++j)
+                of[j] = from[j];
+    }
+    void put(float *to, int count) const {
+        if (count == panel)
+            for (int j = 0; j < panel; ++j)
+                to[j] = of[j];
+        else
+            for (int j = 0; j < count; ++j)
+                to[j] = of[j];
+    }
+    float sum() const {
+        float total = 0.0f;
+        for (int j = 0; j < panel; j += lanes)
+            total = j == 0 ? horizontal(load(of)) : total + horizontal(load(of + j));
+        return total;
+    }
+};
+
 // Channels [c, c + count) of one row, count <= panel. `sums` is Z+ for alpha_beta and gamma, the
 // plain sum for the rules that do not split; flat has none.
 template <RuleKind kind>
@@ -14,54 +45,57 @@ static void message_row(const Message &m, int64_t row, int channels, int c, int 
                         const float *sums, int64_t chunk) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
-    const bool keep_bias = m.bias != nullptr && rule.bias != BiasMode::exclude;
-    const bool distribute = keep_bias && rule.bias == BiasMode::distribute;
+    const bool distribute = m.bias && rule.bias == BiasMode::distribute;
+    const float keep = rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
     const float fan_in = m.fan_in ? m.fan_in[row % m.fan_period] : 0.0f;
     const int64_t at = row * channels + c;
-    const float *z = m.z ? m.z + (m.period ? row % m.period : row) * channels + c : nullptr;
-    float *r = m.r + at;
-    float *neg = m.s_neg ? m.s_neg + at : nullptr;
+    const Panel sum(sums, count), bias(m.bias ? m.bias + c : nullptr, count);
+    const Panel z(m.z ? m.z + (m.period ? row % m.period : row) * channels + c : nullptr, count);
+    Panel r(m.r + at, count), neg(m.s_neg ? m.s_neg + at : nullptr, count);
+    Panel by_bias(nullptr, 0), by_stabilizer(nullptr, 0);
 
-    alignas(64) float by_bias[panel] = {}, by_stabilizer[panel] = {};
-    for (int j = 0; j < count; ++j) {
-        const float b = m.bias ? m.bias[c + j] : 0.0f;
-        const float kept = keep_bias ? b : 0.0f;
+    // Z+ with its bias is at least z: a bound that holds where the product erred.
+    const float bounded = m.z && (keep > 0.0f || !m.bias) ? 1.0f : 0.0f;
+    for (int j = 0; j < panel; ++j) {
+        const float b = bias.of[j], kept = keep * b;
         const float kept_pos = kept > 0.0f ? kept : 0.0f;
         const float kept_neg = kept < 0.0f ? kept : 0.0f;
+        const float least = bounded * (z.of[j] - b), floor = least > 0.0f ? least : 0.0f;
         Sums of{0.0f, 0.0f, 0.0f, 0.0f};
-        // Z+ with its bias is at least z: a bound that holds where the product erred.
-        const float floor = z && b == kept && z[j] > b ? z[j] - b : 0.0f;
         if constexpr (kind == RuleKind::alpha_beta) {
-            of.pos = (sums[j] > floor ? sums[j] : floor) + kept_pos;
-            of.neg = neg ? (neg[j] < 0.0f ? neg[j] : 0.0f) + kept_neg : 0.0f;
+            of.pos = (sum.of[j] > floor ? sum.of[j] : floor) + kept_pos;
+            of.neg = (neg.of[j] < 0.0f ? neg.of[j] : 0.0f) + kept_neg;
         } else if constexpr (kind == RuleKind::gamma) {
-            of.pos = (sums[j] > floor ? sums[j] : floor) + kept_pos;
-            of.z = z[j];
-            of.sum = z[j] - (b - kept);
+            of.pos = (sum.of[j] > floor ? sum.of[j] : floor) + kept_pos;
+            of.z = z.of[j];
+            of.sum = z.of[j] - (b - kept);
         } else if constexpr (kind == RuleKind::epsilon) {
-            of.sum = sums[j] - (b - kept);
+            of.sum = sum.of[j] - (b - kept);
         } else if constexpr (kind == RuleKind::flat) {
             of.sum = fan_in;
         } else { // z_box, w_square: what is kept of the bias is in the sums already
-            of.sum = sums[j];
+            of.sum = sum.of[j];
         }
-        const Parts s = message(rule, of, r[j]);
-        by_bias[j] = kept_pos * s.pos + kept_neg * s.neg;
-        by_stabilizer[j] = r[j] - handed(rule, of, s);
-        r[j] = s.pos;
-        if (neg)
-            neg[j] = s.neg;
+        const Parts s = message(rule, of, r.of[j]);
+        by_bias.of[j] = kept_pos * s.pos + kept_neg * s.neg;
+        by_stabilizer.of[j] = r.of[j] - handed(rule, of, s);
+        r.of[j] = s.pos;
+        neg.of[j] = s.neg;
     }
-    if (m.share)
-        for (int j = 0; j < count; ++j) {
-            const bool handed_down = distribute && fan_in > 0.0f;
-            m.share[at + j] = handed_down ? by_bias[j] / fan_in : 0.0f;
-            by_bias[j] = handed_down ? 0.0f : by_bias[j];
-        }
+    r.put(m.r + at, count);
+    if (m.s_neg)
+        neg.put(m.s_neg + at, count);
+    if (m.share) {
+        const bool handed_down = distribute && fan_in > 0.0f;
+        for (int j = 0; j < count; ++j)
+            m.share[at + j] = handed_down ? by_bias.of[j] / fan_in : 0.0f;
+        if (handed_down)
+            by_bias = Panel(nullptr, 0);
+    }
     if (m.absorbed) {
         float *pair = m.absorbed + (row * m.chunks + chunk) * 2;
-        pair[0] = horizontal(load(by_bias) + load(by_bias + lanes));
-        pair[1] = horizontal(load(by_stabilizer) + load(by_stabilizer + lanes));
+        pair[0] = by_bias.sum();
+        pair[1] = by_stabilizer.sum();
     }
 }
 
