@@ -101,8 +101,10 @@ void max_pool_relevance(const Pool &p, Stream) {
         });
         each_tap(p, at, [&](int64_t offset, int tap) {
             float *r = p.result + in + offset;
-            for (int c = 0; c < count; ++c)
-                r[c] += winner[c] == tap ? p.r[out + c] : 0.0f;
+            for (int c = 0; c < count; ++c) {
+                const float s = p.r[out + c]; // read in any case, so that the loop becomes vectors
+                r[c] += winner[c] == tap ? s : 0.0f;
+            }
         });
     });
 }
