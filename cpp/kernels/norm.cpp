@@ -71,6 +71,8 @@ float base_of(const LocalResponseNorm &p, const Plane &plane, int y, int x) {
     return p.k + scale_of(p) * squares;
 }
 
+constexpr int widest_window = 16; // that rows at once are computed for
+
 float power(float base, float exponent) { return __builtin_powf(base, exponent); }
 
 // First-order Taylor terms of the output at (y, x), whose place is `own`, around the point where
@@ -103,7 +105,43 @@ void affine_relevance(const Affine &p, Stream) {
     });
 }
 
+// Across channels and in windows of a usual size, whole rows at once.
+static void local_response_norm_rows(const LocalResponseNorm &p) {
+    constexpr int stretch = 256; // channels at once
+    const int channels = p.image.channels, before = p.size / 2;
+    each_row(p.n * p.image.pixels(), channels, [&](int64_t at) {
+        for (int first = 0; first < channels; first += stretch) {
+            const int count = smaller(stretch, channels - first);
+            float squares[stretch + widest_window], base[stretch];
+            for (int i = 0; i < count + p.size - 1; ++i) {
+                const int c = first - before + i;
+                const float x = c >= 0 && c < channels ? p.x[at + c] : 0.0f;
+                squares[i] = x * x;
+            }
+            for (int j = 0; j < count; ++j)
+                base[j] = squares[j];
+            for (int i = 1; i < p.size; ++i)
+                for (int j = 0; j < count; ++j)
+                    base[j] += squares[i + j];
+            for (int j = 0; j < count; ++j)
+                base[j] = p.k + scale_of(p) * base[j];
+            const float *x = p.x + at + first;
+            float *y = p.result + at + first;
+            if (p.beta == 0.75f) // as AlexNet, CaffeNet and GoogLeNet have it
+                for (int j = 0; j < count; ++j) {
+                    const float root = __builtin_sqrtf(base[j]);
+                    y[j] = x[j] / (root * __builtin_sqrtf(root));
+                }
+            else
+                for (int j = 0; j < count; ++j)
+                    y[j] = x[j] * power(base[j], -p.beta);
+        }
+    });
+}
+
 void local_response_norm(const LocalResponseNorm &p, Stream) {
+    if (!p.within_channel && p.size <= widest_window)
+        return local_response_norm_rows(p);
     each_plane(p, [&](const Plane &plane) {
         each_value(plane, [&](int y, int x, int64_t own) {
             p.result[own] = p.x[own] * power(base_of(p, plane, y, x), -p.beta);

@@ -4,6 +4,7 @@
 // tiling or the number of threads. Pixels are read in place, through a table of tap offsets.
 #include "backend.hpp"
 #include "epilogue.hpp"
+#include "narrow.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -196,7 +197,12 @@ void run_product(const Product &p, bool depthwise) {
 
 } // namespace
 
-void product(const Product &p, Stream) { run_product(p, false); }
+void product(const Product &p, Stream) {
+    if (is_narrow(p.grid.groups, p.run, p.grid.to.channels))
+        narrow(p);
+    else
+        run_product(p, false);
+}
 void depthwise(const Product &p, Stream) { run_product(p, true); }
 
 // Panels one after the other, each [tap][run][channels of the panel]; the last is narrow where
@@ -211,6 +217,8 @@ int64_t pack(const Packing &of, const float *weights, float *packed) {
                         c < of.out ? weights[static_cast<int64_t>(t) * of.out + c] : 0.0f;
         return of.tap_count * stride;
     }
+    if (is_narrow(of.groups, of.run, of.out))
+        return pack_narrow(of, weights, packed);
     const int64_t depth = static_cast<int64_t>(of.tap_count) * of.run;
     const int panels = panels_of(of.out);
     const int64_t per_group = depth * ((panels - 1) * panel + width_of(of.out, panels - 1));

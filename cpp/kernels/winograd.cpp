@@ -323,7 +323,7 @@ int winograd_outputs(const TapGrid &grid, int run) {
         return 0;
     if (wanted_winograd() >= 0)
         return wanted_winograd();
-    if (run < panel)
+    if (run < panel || grid.to.channels < lanes)
         return 0;
     const auto cost = [&](int outputs, int products, double transforms) {
         const double tiles =
