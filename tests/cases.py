@@ -358,3 +358,12 @@ def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator,
         return g.MaxPool(kernel, stride, tuple(padding), dilation, ceil_mode), shape
     count, divisor = draw(st.booleans()), draw(st.sampled_from([None, None, 3]))
     return g.AvgPool(kernel, stride, tuple(padding), ceil_mode, count, divisor), shape
+
+
+def torch_pools(operator: g.MaxPool | g.AvgPool, shape: g.Shape) -> bool:
+    """Whether torch has this pool: it pads evenly, and averages no volume smaller than a window."""
+    uneven = any(before != after for before, after in operator.padding)
+    short = any(size < window for size, window in zip(shape[1:], operator.kernel))
+    return not uneven and not (
+        isinstance(operator, g.AvgPool) and len(operator.kernel) == 3 and short
+    )

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cases import convolutions, numbers, pools
+from cases import convolutions, numbers, pools, torch_pools
 from relprop import graph as g
 
 
@@ -31,10 +31,8 @@ def test_convolution_shapes_are_those_of_torch(layer) -> None:
 @settings(max_examples=150, deadline=None)
 def test_pool_shapes_are_those_of_torch(layer) -> None:
     operator, shape = layer
-    if any(before != after for before, after in operator.padding):
-        return  # torch pads pools evenly
-    if any(size < kernel for size, kernel in zip(shape[1:], operator.kernel)):
-        return  # torch's avg_pool3d refuses what only its padding makes large enough
+    if not torch_pools(operator, shape):
+        return
     x, axes = torch.zeros(1, *shape), len(operator.kernel)
     where = (operator.kernel, operator.stride, tuple(before for before, _ in operator.padding))
     if isinstance(operator, g.MaxPool):
