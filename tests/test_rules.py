@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 
 from relprop.rules import (
@@ -48,10 +49,25 @@ def test_bad_parameters_are_named(make, text: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Epsilon("small"), "epsilon must be a number, not 'small'"),
+        (lambda: Gamma((1, 2)), r"gamma must be a number, not \(1, 2\)"),
+        (lambda: ZBox("low", 1.0), "low must be a number, not 'l'"),
+        (lambda: ZBox(0.0, None), "high must be a number, not None"),
+    ],
+)
+def test_parameters_are_numbers(make, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        make()
+
+
 def test_rules_are_values() -> None:
     assert Epsilon(0.1) == Epsilon(epsilon=0.1)
     assert Epsilon(0.1) != Epsilon(0.1, "exclude")
     assert ZPlus() == AlphaBeta(1, 0)
+    assert ZBox(np.zeros(2, np.float32), 1) == ZBox((0.0, 0.0), 1.0)
     assert ZBox([0, 1], (2, 3)) == ZBox((0.0, 1.0), (2.0, 3.0))
     assert len({Gamma(), Gamma(0.25), Flat(), Flat(), SignalTakesAll(), SignalTakesAll(1)}) == 4
     for rule in (Epsilon(), AlphaBeta(), ZBox((0, 1), 2.0), Flat()):

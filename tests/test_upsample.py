@@ -13,6 +13,7 @@ from agreement import assert_agrees
 from cases import BATCHES, KINDS, SEEDS, numbers
 from relprop import graph as g
 from relprop import rules
+from relprop.compile import compile_plan
 
 
 @st.composite
@@ -80,3 +81,18 @@ def test_other_modes_are_refused(mode: str) -> None:
     module = torch.nn.Upsample(scale_factor=2, mode=mode).eval()
     with pytest.raises(relprop.UnsupportedOperatorError, match="upsample"):
         relprop.load(module, torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("operator", "count"),
+    [
+        (g.UpsampleNearest2d((16000, 16000), (0.001, 0.001)), 768_000_000),
+        (g.UpsampleBilinear2d((26000, 26000), (0.001, 0.001)), 2_704_000_000),
+        (g.Pad(((0, 0), (0, 19992), (0, 19992)), 1.0), 1_200_000_000),
+    ],
+)
+def test_more_places_than_memory_holds_are_refused(operator, count: int) -> None:
+    graph = g.Graph()
+    graph.add("y", operator, (graph.add("x", g.Input((3, 8, 8))),))
+    with pytest.raises(ValueError, match=f"'y' .*takes {count} values from places of their own"):
+        compile_plan(graph, {"y": rules.Epsilon()})

@@ -122,7 +122,7 @@ def load_model(
     """
     from relprop.loading import load
 
-    names = tuple(classes.read_text(encoding="utf-8").splitlines()) if classes else ()
+    names = _read_names(classes) if classes else ()
     source = name if weights is None else (name, weights)
     try:
         return load(source, shape, preprocessing=preprocessing, classes=names)
@@ -132,6 +132,13 @@ def load_model(
         raise
     except Exception as error:  # a callable of the user's may raise anything
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--classes {path}: not a text in UTF-8: {error}") from None
 
 
 def read_preprocessing(
@@ -149,7 +156,10 @@ def read_preprocessing(
     missing = [option for option, text in given.items() if text is None]
     if missing:
         raise typer.BadParameter(f"needs {', '.join(missing)} as well.", param_hint="preprocessing")
-    height, width = (int(v) for v in _numbers("--size", size, count=2))
+    sides = _numbers("--size", size, count=2)
+    if not all(side.is_integer() for side in sides):
+        raise typer.BadParameter(f"{size!r} is not 2 whole numbers.", param_hint="--size")
+    height, width = map(int, sides)
     channels = 1 if channel_order == "grey" else 3
     return Preprocessing(
         size=(height, width),

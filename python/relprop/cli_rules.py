@@ -87,7 +87,9 @@ def overrides(texts: Sequence[str], graph: Graph) -> dict[Matcher, rules.Rule]:
 
 def _override(text: str, graph: Graph) -> tuple[Matcher, rules.Rule]:
     """Read NODE=RULE, the rule written as it is printed."""
-    node, _, source = text.partition("=")
+    node, equals, source = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r} is not NODE=RULE.", param_hint="--rule")
     kinds = {kind.__name__: kind for kind in get_args(rules.Rule)} | {"ZPlus": rules.ZPlus}
     try:
         call = ast.parse(source, mode="eval").body
@@ -99,7 +101,8 @@ def _override(text: str, graph: Graph) -> tuple[Matcher, rules.Rule]:
         named = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
         rule = kinds[call.func.id](*values, **named)
     except (ValueError, TypeError, SyntaxError) as error:
-        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--rule") from None
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise typer.BadParameter(f"{text!r}: {reason}", param_hint="--rule") from None
     if node not in graph.nodes and node.lstrip("-").isdigit():
         return int(node), rule
     return node, rule

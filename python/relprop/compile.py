@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ from relprop.graph import (
 )
 from relprop.layouts import Extent, Layout, layouts
 from relprop.signs import nonnegative, supported
+
+MOST_PLACES = 2**28
+"""So many values one network may take from places listed one by one, 4 bytes each: a small file
+can ask for far more than fit into memory."""
 
 _Setting = TypeVar("_Setting", int, Pair)
 
@@ -101,6 +105,7 @@ class _Lowering:
     tensors: dict[str, int] = field(default_factory=dict)
     fused: dict[str, str] = field(default_factory=dict)
     step_nodes: list[str] = field(default_factory=list)
+    places: int = 0
 
     def __post_init__(self) -> None:
         self.nonnegative = nonnegative(self.graph)
@@ -137,10 +142,19 @@ class _Lowering:
         rule = self.rules[node.name]
         return rule.epsilon if isinstance(rule, r.Epsilon | r.Proportional) else 1e-6
 
+    def count_places(self, node: Node, *shape: int) -> None:
+        """Make sure that a list of places of this shape may be made for ``node``."""
+        self.places += math.prod(shape)
+        if self.places > MOST_PLACES:
+            raise ValueError(
+                f"node {node.name!r} ({node.type}): with it the network takes {self.places} values "
+                f"from places of their own, which is more than {MOST_PLACES}."
+            )
+
     def move(
         self,
         source: int,
-        index: NDArray[np.int64],
+        index: NDArray[np.integer[Any]],
         value: float,
         layout: Layout,
         blocks: bool = False,
@@ -148,7 +162,7 @@ class _Lowering:
         """Values of ``source`` taken from ``index`` (shaped as the result, -1 for ``value``)."""
         return self.plan.move(
             source,
-            layout.stored(index).astype(np.int32),
+            layout.stored(index).astype(np.int32, copy=False),
             value,
             layout.extent,
             channels_first=layout.channels_last,
@@ -160,6 +174,7 @@ class _Lowering:
         before, after = self.layouts[source], self.layouts[node.name]
         if before == after:
             return self.tensors[source]
+        self.count_places(node, *node.shape)
         index = np.broadcast_to(before.places(), node.shape)
         return self.move(self.tensors[source], index, 0.0, after)
 
@@ -198,6 +213,7 @@ class _Lowering:
         assert isinstance(node.operator, Embedding)
         before, after = self.layouts[node.inputs[0]], self.layouts[node.name]
         ids, features = math.prod(before.shape), node.shape[-1]
+        self.count_places(node, *node.shape)
         source, places = self.inputs(node)[0], before.places().reshape(ids)
         if not np.array_equal(places, np.arange(ids)):
             source = self.move(source, places, 0.0, Layout((ids,), False))
@@ -233,6 +249,7 @@ class _Lowering:
             return self.linear(node, weight)
         # A dense layer works on the last axis, which for images is not the innermost.
         rows = math.prod(node.shape[:-1])
+        self.count_places(node, rows, sum(weight.shape))
         read, made = (Layout((rows, features), False) for features in weight.shape[::-1])
         places = before.places().reshape(read.shape)
         source = self.move(self.inputs(node)[0], places, 0.0, read)
@@ -346,6 +363,7 @@ class _Lowering:
     def upsample_nearest(self, node: Node) -> int:
         up = node.operator
         assert isinstance(up, UpsampleNearest2d)
+        self.count_places(node, *node.shape)
         places = self.layouts[node.inputs[0]].places()
         rows, columns = (
             np.minimum(np.floor(np.arange(size) * ratio).astype(np.int64), length - 1)
@@ -358,6 +376,7 @@ class _Lowering:
     def upsample_bilinear(self, node: Node) -> int:
         up = node.operator
         assert isinstance(up, UpsampleBilinear2d)
+        self.count_places(node, 4, *up.size)
         _, height, width = self.graph[node.inputs[0]].shape
         rows, by_row = _between(up.size[0], up.ratio[0], height, up.align_corners)
         columns, by_column = _between(up.size[1], up.ratio[1], width, up.align_corners)
@@ -377,6 +396,7 @@ class _Lowering:
         assert isinstance(node.operator, Mean)
         layout = self.layouts[node.inputs[0]]
         axes = node.operator.axes
+        self.count_places(node, *layout.shape)
         rest = tuple(a for a in range(len(layout.shape)) if a not in axes)
         window = math.prod(layout.shape[a] for a in axes)
         kept = math.prod(layout.shape[a] for a in rest)
@@ -394,7 +414,9 @@ class _Lowering:
         )
         return self.arrange(mean, means, np.arange(kept).reshape(node.shape), node)
 
-    def arrange(self, source: int, before: Layout, index: NDArray[np.int64], node: Node) -> int:
+    def arrange(
+        self, source: int, before: Layout, index: NDArray[np.integer[Any]], node: Node
+    ) -> int:
         """``source``, of layout ``before``, ordered by ``index``; itself if that is its order."""
         after = self.layouts[node.name]
         alike = before.extent == after.extent and (
@@ -408,10 +430,11 @@ class _Lowering:
         return self.move(source, index, 0.0, after, self.blocks(node))
 
     def rearrange(
-        self, node: Node, change: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+        self, node: Node, change: Callable[[NDArray[np.int32]], NDArray[np.int32]]
     ) -> int:
         """The node's only input with its elements placed as ``change`` places theirs."""
         before = self.layouts[node.inputs[0]]
+        self.count_places(node, *before.shape)
         return self.arrange(self.inputs(node)[0], before, change(before.places()), node)
 
     def batch_norm(self, node: Node) -> int:
@@ -521,6 +544,7 @@ class _Lowering:
 
     def pad(self, node: Node) -> int:
         assert isinstance(node.operator, Pad)
+        self.count_places(node, *node.shape)
         places = self.layouts[node.inputs[0]].places()
         index = np.pad(places, node.operator.pads, constant_values=-1)
         layout = self.layouts[node.name]

@@ -67,9 +67,9 @@ class Layout:
         """Values of this shape as they are stored, flat."""
         return (np.moveaxis(values, 0, -1) if self.channels_last else values).ravel()
 
-    def places(self) -> NDArray[np.int64]:
+    def places(self) -> NDArray[np.int32]:
         """For each element, in the Graph's order, its place in the core's memory."""
-        places: NDArray[np.int64] = np.arange(math.prod(self.shape)).reshape(self.order)
+        places = np.arange(math.prod(self.shape), dtype=np.int32).reshape(self.order)
         return np.moveaxis(places, -1, 0) if self.channels_last else places
 
 

@@ -8,8 +8,9 @@ formulas, their sources and the choices made where the literature leaves one ope
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 Bias = Literal["absorb", "exclude", "distribute"]
@@ -23,7 +24,13 @@ of the neuron.
 Bound = float | tuple[float, ...]
 
 
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, not {value!r}.")
+
+
 def _check_finite(name: str, value: float, *, low: float, inclusive: bool = True) -> None:
+    _check_number(name, value)
     if not math.isfinite(value) or value < low or (value == low and not inclusive):
         sign = ">=" if inclusive else ">"
         raise ValueError(f"{name} must be finite and {sign} {low:g}, not {value!r}.")
@@ -102,12 +109,13 @@ class ZBox:
     def __post_init__(self) -> None:
         for name in ("low", "high"):
             value = getattr(self, name)
-            if isinstance(value, Sequence):
-                value = tuple(float(v) for v in value)
-                object.__setattr__(self, name, value)
-            for v in value if isinstance(value, tuple) else (value,):
+            bounds = tuple(value) if isinstance(value, Iterable) else (value,)
+            for v in bounds:
+                _check_number(name, v)
                 if not math.isfinite(v):
                     raise ValueError(f"{name} must be finite, not {v!r}.")
+            if isinstance(value, Iterable):
+                object.__setattr__(self, name, tuple(map(float, bounds)))
         lows = self.low if isinstance(self.low, tuple) else (self.low,)
         highs = self.high if isinstance(self.high, tuple) else (self.high,)
         if len(lows) != len(highs) and 1 not in (len(lows), len(highs)):
