@@ -11,10 +11,19 @@ from typing import cast
 
 import numpy as np
 
-from relprop.frontends.onnx_constants import as_integers
 from relprop.frontends.onnx_operators import Call, has_common_slope
 from relprop.frontends.onnx_steps import Step
-from relprop.graph import Activation, Function, LocalResponseNorm, Mul, Operator, Pad
+from relprop.graph import (
+    Activation,
+    AvgPool,
+    Function,
+    LocalResponseNorm,
+    Mul,
+    Node,
+    Operator,
+    Pad,
+    Reshape,
+)
 
 
 def whole_operator(call: Call) -> str | None:
@@ -131,36 +140,25 @@ def _window_of_squares(call: Call, mean: str, source: str) -> int | None:
     As torch writes it: squares as (1, channels, height, width), padded in front and behind,
     averaged by a pool over volumes, and as images again.
     """
-    image = call.graph[cast(str, call.values[source])].shape
-    back = call.makers.get(mean)
-    if (
-        back is None
-        or not back.inputs
-        or len(image) != 3
-        or not _is_image_again(call, back, (1, *image))
-    ):
+    image, value = call.graph[cast(str, call.values[source])].shape, call.values.get(mean)
+    if not isinstance(value, str) or len(image) < 3 or call.graph[value].shape != image:
         return None
-    pool = _maker(call, back.inputs[0], "AveragePool")
-    size = (pool.integers("kernel_shape") or (0,))[0] if pool is not None else 0
-    if pool is None or size < 1 or pool.integers("kernel_shape") != (size, 1, 1):
+    volume = (1, *image[:2], math.prod(image[2:]))
+    pool = _before_reshapes(call, value)
+    if not isinstance(pool.operator, AvgPool) or pool.shape != volume:
         return None
-    plain = (
-        pool.window("strides", (1, 1, 1)) == (1, 1, 1)
-        and pool.window("dilations", (1, 1, 1)) == (1, 1, 1)
-        and not any(pool.window("pads", (0,) * 6, least=0))
-        and pool.text("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    )
-    padded = call.values.get(pool.inputs[0])
-    node = call.graph.nodes.get(padded) if isinstance(padded, str) else None
+    size, pad = pool.operator.kernel[0], call.graph[pool.inputs[0]]
+    if not isinstance(pad.operator, Pad):
+        return None
     pads = ((0, 0), (size // 2, (size - 1) // 2), (0, 0), (0, 0))
-    if not plain or node is None or not isinstance(node.operator, Pad):
-        return None
-    volume = call.graph[node.inputs[0]]
-    squares = call.graph[volume.inputs[0]] if volume.inputs else volume
+    squares = _before_reshapes(call, pad.inputs[0])
     same = (
-        node.operator.pads == pads
-        and node.operator.value == 0
-        and volume.shape == (1, *image)
+        pool.operator.kernel == (size, 1, 1)
+        and pool.operator.stride == (1, 1, 1)
+        and not any(map(any, pool.operator.padding))
+        and pad.operator.pads == pads
+        and pad.operator.value == 0
+        and call.graph[pad.inputs[0]].shape == volume
         and isinstance(squares.operator, Mul)
         and squares.shape == image
         and squares.inputs == (call.values[source],) * 2
@@ -168,21 +166,14 @@ def _window_of_squares(call: Call, mean: str, source: str) -> int | None:
     return size if same else None
 
 
-def _is_image_again(call: Call, step: Step, volume: tuple[int, ...]) -> bool:
-    """Whether a Squeeze or Reshape takes (1, channels, height, width) to an image."""
-    if step.type == "Squeeze":
-        axes = step.integers("axes") or _integers(call, step, 1)
-        return axes is not None and [axis % 5 for axis in axes] == [1]
-    target = _integers(call, step, 1) if step.type == "Reshape" else None
-    return target is not None and len(target) == 4 and tuple(target[1:]) == volume[1:]
+def _before_reshapes(call: Call, name: str) -> Node:
+    node = call.graph[name]
+    while isinstance(node.operator, Reshape):
+        node = call.graph[node.inputs[0]]
+    return node
 
 
 # --- Looking back ------------------------------------------------------------------------------
-
-
-def _integers(call: Call, step: Step, position: int) -> tuple[int, ...] | None:
-    value = call.values.get(step.inputs[position]) if len(step.inputs) > position else None
-    return tuple(as_integers(value[0])) if isinstance(value, tuple) else None
 
 
 def _number(call: Call, name: str) -> float | None:
