@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "parallel.hpp"
+
 namespace relprop {
 namespace {
 
@@ -180,19 +182,26 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
     Packed packed{phase, read, {}, {}};
     const int taps = static_cast<int>(phase.taps.size());
     for (Version version : needed) {
-        std::vector<float> plain;
-        plain.reserve(static_cast<size_t>(conv_.groups) * phase.taps.size() *
-                      static_cast<size_t>(read * written));
-        if (depthwise_)
-            for (const Pixel &tap : phase.kernel)
-                for (int g = 0; g < conv_.groups; ++g)
-                    plain.push_back(version_of(version, weight_at(g, 0, 0, tap)));
-        else
-            for (int g = 0; g < conv_.groups; ++g)
-                for (const Pixel &tap : phase.kernel)
-                    for (int r = 0; r < read; ++r)
-                        for (int w = 0; w < written; ++w)
-                            plain.push_back(version_of(version, weight_at(g, r, w, tap)));
+        std::vector<float> plain(static_cast<size_t>(conv_.groups) * phase.taps.size() *
+                                 static_cast<size_t>(read) * static_cast<size_t>(written));
+        const auto lay = [&](int g, int t, int r, int w) {
+            const int64_t tap = depthwise_ ? static_cast<int64_t>(t) * conv_.groups + g
+                                           : static_cast<int64_t>(g) * taps + t;
+            plain[static_cast<size_t>((tap * read + r) * written + w)] =
+                version_of(version, weight_at(g, r, w, phase.kernel[static_cast<size_t>(t)]));
+        };
+        // in squares, since either the reads or the writes are far apart
+        constexpr int square = 16;
+        const int squares = ceil_div(read, square);
+        parallel_for(static_cast<int64_t>(conv_.groups) * squares, [&](int64_t task) {
+            const int g = static_cast<int>(task / squares);
+            const int first = static_cast<int>(task % squares) * square;
+            for (int w = 0; w < written; w += square)
+                for (int t = 0; t < taps; ++t)
+                    for (int r = first; r < std::min(first + square, read); ++r)
+                        for (int i = w; i < std::min(w + square, written); ++i)
+                            lay(g, t, r, i);
+        });
         const Packing packing = depthwise_ ? Packing{conv_.groups, taps, 0, conv_.groups}
                                            : Packing{conv_.groups, taps, read, written};
         auto &out = packed.weights[static_cast<int>(version)];
