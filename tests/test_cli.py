@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -273,6 +274,23 @@ def test_preprocessing_must_be_known(run: Run) -> None:
         code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", size)
         assert code == 2
         assert f"'{size}' is not 2 whole numbers" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "writer"),
+    [("npz", (np, "savez_compressed")), ("heatmap.png", (Image.Image, "save"))],
+)
+def test_no_room_for_a_result(run: Run, monkeypatch: pytest.MonkeyPatch, name, writer) -> None:
+    def full(*_: object, **__: object) -> None:
+        path.write_bytes(b"part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = Path("out") / f"left.epsilon_plus_flat.{name}"
+    monkeypatch.setattr(*writer, full)
+    code, _, err = explain(run, "left.png")
+    assert code == 3
+    assert err == f"error: cannot write {path}: No space left on device.\n"
+    assert not path.exists()
 
 
 def test_names_of_classes_are_text(run: Run) -> None:

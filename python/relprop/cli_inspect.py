@@ -137,10 +137,10 @@ def _show(content: dict[str, Any]) -> None:
     console = plain_console()
     if not console.is_terminal:
         console.width = 1000  # files have no edge at which to break lines
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("", justify="right", no_wrap=True)
     for heading in ("node", "operator", "output", "rule"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "output")
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("operator", "output"))
     for heading in ("params", "mult-adds"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("reads", overflow="fold")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,12 +86,14 @@ def write_arrays(record: Record, folder: Path) -> None:
     """Write the relevance of every explanation."""
     for explanation in record.explanations:
         explanation.files = _files(folder, record.name, explanation.preset)
-        np.savez_compressed(
-            explanation.files["relevance"],
-            relevance=explanation.relevance,
-            scores=record.scores,
-            target=record.target,
-        )
+        path = explanation.files["relevance"]
+        with _written(path):
+            np.savez_compressed(
+                path,
+                relevance=explanation.relevance,
+                scores=record.scores,
+                target=record.target,
+            )
 
 
 def write_pictures(records: Sequence[Record], folder: Path, cmap: str, shared: bool) -> list[Path]:
@@ -106,8 +109,8 @@ def write_pictures(records: Sequence[Record], folder: Path, cmap: str, shared: b
             bound = bounds.get(one.preset)
             heat = heatmap(one.relevance, cmap=cmap, bound=bound)
             over = overlay(one.relevance, record.view, cmap=cmap, bound=bound)
-            heat.save(one.files["heatmap"])
-            over.save(one.files["overlay"])
+            _save(heat, one.files["heatmap"])
+            _save(over, one.files["overlay"])
             pictures += [heat, over]
         rows.append(pictures)
     presets = [one.preset for one in records[0].explanations] if records else []
@@ -115,8 +118,23 @@ def write_pictures(records: Sequence[Record], folder: Path, cmap: str, shared: b
     sheets = _sheets(folder, len(rows), len(presets))
     for number, path in enumerate(sheets):
         part = slice(number * SHEET_ROWS, (number + 1) * SHEET_ROWS)
-        contact_sheet(rows[part], [r.image.name for r in records[part]], columns).save(path)
+        _save(contact_sheet(rows[part], [r.image.name for r in records[part]], columns), path)
     return sheets
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with _written(path):
+        picture.save(path)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Leave no part of a file behind where there is no room for all of it."""
+    try:
+        yield
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(f"cannot write {path}: {error.strerror or error}.") from None
 
 
 def _files(folder: Path, name: str, preset: str) -> dict[str, Path]:
