@@ -102,18 +102,23 @@ template <int outputs> struct Layer {
     static constexpr int side = side_of(outputs), points = points_of(outputs);
     const Product &of;
     int tiles_y, tiles_x;
-    int64_t tiles; // of the whole batch
-    int stride;    // floats between the tiles of a point: whole vectors of channels
-    int per_task;  // tiles
+    int64_t tiles;    // of the whole batch
+    int stride;       // floats between the tiles of a point: whole vectors of channels
+    int panel_blocks; // that a block of tiles is worked on for, each by a task
+    int per_task;     // tiles
 
     explicit Layer(const Product &product)
         : of(product), tiles_y(ceil_div(product.grid.size.y, outputs)),
           tiles_x(ceil_div(product.grid.size.x, outputs)), tiles(product.n * tiles_y * tiles_x),
-          stride(ceil_div(product.run, lanes) * lanes) {
+          stride(ceil_div(product.run, lanes) * lanes),
+          panel_blocks(ceil_div(panels_of(product.grid.to.channels), block_panels)) {
         const int64_t fits = in_cache / (points * (product.sources * stride + panel));
         const int most = larger(tile_rows, smaller(static_cast<int>(fits), most_tiles));
-        const int64_t tasks = (tiles + most - 1) / most;
-        per_task = static_cast<int>((tiles + tasks - 1) / tasks); // as many in each
+        // As many tiles in each task, and as many tasks for each thread.
+        const int64_t blocks = (tiles + most - 1) / most;
+        const int64_t tasks = (blocks * panel_blocks + threads() - 1) / threads() * threads();
+        const int64_t even = (tiles * panel_blocks + tasks - 1) / tasks;
+        per_task = larger(static_cast<int>(even), tiles < tile_rows ? 1 : tile_rows);
     }
 
     struct At {
@@ -235,7 +240,7 @@ template <int outputs> void run(const Product &of) {
     const Layer<outputs> layer(of);
     constexpr int points = points_of(outputs);
     const int out = of.grid.to.channels, panels = panels_of(out);
-    const int panel_blocks = ceil_div(panels, block_panels);
+    const int panel_blocks = layer.panel_blocks;
     const int64_t blocks = (layer.tiles + layer.per_task - 1) / layer.per_task;
     const int64_t apart = static_cast<int64_t>(layer.per_task) * layer.stride;
     const int64_t per_source = points * apart;
