@@ -293,6 +293,13 @@ def test_no_room_for_a_result(run: Run, monkeypatch: pytest.MonkeyPatch, name, w
     assert not path.exists()
 
 
+def test_common_terminals_lose_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = explain(run, "left.png", "-c", "epsilon_alpha2_beta1_flat")
+    assert code == 0
+    assert "…" not in out
+
+
 def test_names_of_classes_are_text(run: Run) -> None:
     arguments = ("explain", "tiny_network:make", "left.png", *OWN)
     code, _, err = run(*arguments, "--classes", "left.png")

@@ -33,7 +33,8 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
     console = plain_console()
     for record in records:
         console.print(f"\n{record.image.name}", style="bold", soft_wrap=True)
-        top = Table("class", box=None, pad_edge=False)
+        top = Table(box=None, pad_edge=False)
+        top.add_column("class", overflow="fold")
         top.add_column("score", justify="right")
         top.add_column("softmax", justify="right")
         for entry in _top(model, record):
@@ -41,7 +42,8 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
         console.print(top)
         target = f"{model.class_name(record.target)} ({record.target})"
         booked = [n for n in ABSORBED if any(one.absorbed[n] for one in record.explanations)]
-        table = Table(f"explains {target}", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        table.add_column(f"explains {target}", overflow="fold")
         headings = ("f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to")
         for heading in headings:
             table.add_column(heading, justify="right")
