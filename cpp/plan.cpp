@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <new>
 #include <stdexcept>
@@ -267,6 +268,24 @@ void check_finite(const float *values, int64_t n, int64_t size, int64_t first, c
                                     std::to_string(i % size) + ").");
 }
 
+// Adds the time of its life to a step's, where the request asks for it.
+class Stopwatch {
+  public:
+    Stopwatch(const Request &request, int64_t step, bool of_relevance)
+        : seconds_(request.seconds ? request.seconds + 2 * step + of_relevance : nullptr) {}
+    ~Stopwatch() {
+        if (seconds_)
+            *seconds_ += std::chrono::duration<double>(Clock::now() - begun_).count();
+    }
+    Stopwatch(const Stopwatch &) = delete;
+    Stopwatch &operator=(const Stopwatch &) = delete;
+
+  private:
+    using Clock = std::chrono::steady_clock;
+    double *seconds_;
+    Clock::time_point begun_ = Clock::now();
+};
+
 } // namespace
 
 void Plan::copy_out(const Run &run, const Request &request, int64_t first, int tensor_index,
@@ -294,7 +313,10 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
     for (int64_t s = 0; s < step_count; ++s) {
         run.step = static_cast<int>(s);
         const Step &step = *steps_[static_cast<size_t>(s)];
-        step.forward(run);
+        {
+            Stopwatch watch(request, s, false);
+            step.forward(run);
+        }
         copy_out(run, request, first, step.output, false);
     }
 
@@ -331,6 +353,7 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
         const Step &step = *steps_[static_cast<size_t>(s)];
         weigh(step.output);
         if (!step.blocks) {
+            Stopwatch watch(request, s, true);
             step.relevance(run);
             continue;
         }

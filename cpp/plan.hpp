@@ -84,6 +84,7 @@ struct Request {
     std::vector<float *> relevance; // [n, size] of each input; empty: forward alone
     double *absorbed = nullptr;     // [n, steps, 4]  bias, stabilizer, constants, zero; or null
     double *totals = nullptr;       // [n, tensors, 2]  sum and sum of magnitudes of relevance
+    double *seconds = nullptr;      // [steps, 2]  time in the forward and in the relevance pass
     std::vector<Copy> copies;
     std::function<void()> between_chunks; // may throw to end the run
 };

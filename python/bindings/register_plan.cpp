@@ -329,7 +329,7 @@ auto each_input(const Plan &plan, std::vector<py::array> arrays, const char *nam
 void run(const Plan &plan, const std::vector<py::array> &inputs, py::array scores,
          const std::string &initial, bool argmax, py::object targets, const py::object &mask,
          const py::object &given, const std::optional<std::vector<py::array>> &relevance,
-         py::object absorbed, py::object totals,
+         py::object absorbed, py::object totals, py::object seconds,
          const std::vector<std::tuple<int, bool, py::array>> &copies) {
     if (!plan.finished())
         throw std::logic_error("the plan is not finished.");
@@ -370,6 +370,11 @@ void run(const Plan &plan, const std::vector<py::array> &inputs, py::array score
     if (!totals.is_none()) {
         auto array = writable(totals);
         request.totals = write<double>(array, "totals", {n, plan.tensors(), 2});
+    }
+    if (!seconds.is_none()) {
+        auto array = writable(seconds);
+        request.seconds = write<double>(array, "seconds", {plan.steps(), 2});
+        std::fill_n(request.seconds, array.size(), 0.0);
     }
     for (auto [tensor, of_relevance, array] : copies)
         request.copies.push_back(
@@ -422,7 +427,7 @@ void register_plan(py::module_ &module) {
         .def("run", run, "inputs"_a, "scores"_a, py::kw_only(), "initial"_a = "value",
              "argmax"_a = true, "targets"_a = py::none(), "mask"_a = py::none(),
              "given"_a = py::none(), "relevance"_a = py::none(), "absorbed"_a = py::none(),
-             "totals"_a = py::none(), "copies"_a = py::list())
+             "totals"_a = py::none(), "seconds"_a = py::none(), "copies"_a = py::list())
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
         .def_property_readonly("arena_per_sample", &Plan::arena_per_sample);

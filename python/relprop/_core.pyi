@@ -145,5 +145,6 @@ class Plan:
         relevance: Sequence[NDArray[np.float32]] | None = None,
         absorbed: NDArray[np.float64] | None = None,
         totals: NDArray[np.float64] | None = None,
+        seconds: NDArray[np.float64] | None = None,
         copies: Sequence[tuple[int, bool, NDArray[np.float32]]] = [],
     ) -> Any: ...
