@@ -33,23 +33,8 @@ def write_weights(
     return path
 
 
-def caffenet() -> nn.Module:
-    """CaffeNet as a torch module."""
-    return nn.Sequential(
-        nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True),
-        nn.LocalResponseNorm(5, 1e-4, 0.75),
-        nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True),
-        nn.LocalResponseNorm(5, 1e-4, 0.75),
-        nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(),
-        nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True),
-        nn.Flatten(), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(),
-        nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 1000),
-    )  # fmt: skip
-
-
 def write_caffenet(module: nn.Module, path: Path) -> Path:
-    """Write the weights of :func:`caffenet` under the names that its prototxt gives them."""
+    """Write CaffeNet's weights under the names that its prototxt gives them."""
     names = [*(f"conv{i}" for i in range(1, 6)), *(f"fc{i}" for i in range(6, 9))]
     layers = [part for part in module.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
     return write_weights(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import operator
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _MaxPoolNd
 
 from relprop import Graph
+from relprop.benchmark import peers
 
 Gates = Sequence[NDArray[np.float32]]
 """What decided each ReLU (its output) and max pooling (its input) of a float32 run, in order."""
@@ -50,27 +48,9 @@ def gates_of(graph: Graph, activations: dict[str, NDArray[np.float32]]) -> Gates
 
 
 def zennit_composite(name: str, low: float = 0.0, high: float = 0.0) -> Any:
-    """Zennit's composite of a preset's name, or the same map made of its rules."""
-    composites, rules, types = (peer(f"zennit.{part}") for part in ("composites", "rules", "types"))
-    # Zennit knows no response norm, and its excitation_backprop no activations.
-    norm = [(nn.LocalResponseNorm, rules.Pass()), (types.Activation, rules.Pass())]
-    if name in composites.COMPOSITES:
-        box = {"low": torch.tensor(low), "high": torch.tensor(high)}
-        return composites.COMPOSITES[name](
-            layer_map=norm, **(box if name == "epsilon_gamma_box" else {})
-        )
-    everywhere = norm + composites.layer_map_base()
-    rule = {
-        "epsilon": lambda: rules.Epsilon(epsilon=1e-6),
-        "alpha2_beta1": lambda: rules.AlphaBeta(alpha=2, beta=1),
-        "deep_taylor": rules.ZPlus,
-    }[name]()
-    if name != "deep_taylor":
-        return composites.LayerMapComposite([*everywhere, (types.Linear, rule)])
-    box = rules.ZBox(low=torch.tensor(low), high=torch.tensor(high))
-    return composites.SpecialFirstLayerMapComposite(
-        [*everywhere, (types.Linear, rule)], [(types.Linear, box)]
-    )
+    """Zennit's composite of a preset's name."""
+    peer("zennit")
+    return peers.zennit_composite(name, low, high)
 
 
 def zennit_relevance(
@@ -96,18 +76,7 @@ def zennit_relevance(
     return [relevance.numpy() for relevance in found]
 
 
-# --- Networks of modules alone -----------------------------------------------------------------
-
-
-class StackedSum(nn.Module):
-    """A sum of two branches in the form that zennit has a rule for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sum = peer("zennit.layer").Sum()
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.sum(torch.stack([x, y], dim=-1))
+# --- Networks that replay a run -------------------------------------------------------------------
 
 
 class ReplayedReLU(nn.ReLU):
@@ -147,79 +116,18 @@ class ReplayedMaxPool(nn.Module):
         return x.flatten(2).gather(2, winners.flatten(2)).view(winners.shape)
 
 
-FUNCTIONS = {
-    nn.functional.relu: lambda inplace=False: nn.ReLU(),
-    torch.relu: nn.ReLU,
-    nn.functional.max_pool2d: nn.MaxPool2d,
-    nn.functional.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-    nn.functional.avg_pool2d: nn.AvgPool2d,
-    operator.add: StackedSum,
-    operator.iadd: StackedSum,
-    torch.add: StackedSum,
-}
-"""Functional calls and the modules that do the same."""
-
-
-class Leaves(fx.Tracer):
-    """Keeps layers whole that a front end may have subclassed (padding worked in, say)."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, (_ConvNd, nn.Linear)) or super().is_leaf_module(
-            m, module_qualified_name
-        )
-
-
 def as_modules(module: nn.Module, gates: Gates | None = None) -> nn.Module:
-    """A copy whose every step is a module of its own, registered in order of use."""
-    module = copy.deepcopy(module).eval()
-    graph = Leaves().trace(module)
-    # What only another output needs would take gates that were never drawn.
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
-    lookup = dict(module.named_modules())
-    replayed = iter(gates) if gates is not None else None
-    steps: dict[str, nn.Module] = {}
-    for i, node in enumerate(graph.nodes):
-        if node.op == "call_module":
-            step = copy.deepcopy(lookup[node.target])
-            if hasattr(step, "static_padding"):  # EfficientNet's
-                step = PaddedConv2d(step)
-        elif node.op == "call_function" and node.target in FUNCTIONS:
-            branches = [a for a in node.args if isinstance(a, fx.Node)]
-            options = [a for a in node.args if not isinstance(a, fx.Node)]
-            step = FUNCTIONS[node.target](*options, **node.kwargs)
-            node.args, node.kwargs = tuple(branches), {}
-        else:
-            continue
-        node.op, node.target = "call_module", f"step{i}"
-        steps[node.target] = _replaying(step, replayed)
-    return fx.GraphModule(steps, graph)
+    """The network as modules alone, with a float32 run's decisions in place of its own."""
+    parts = peers.as_modules(module)
+    if gates is not None:
+        replayed = iter(gates)
+        for name, step in list(parts.named_children()):
+            setattr(parts, name, _replaying(step, replayed))
+    return parts
 
 
-class PaddedConv2d(nn.Conv2d):
-    """A convolution that pads by itself, evenly or not, and has no child that does it."""
-
-    def __init__(self, like: nn.Conv2d) -> None:
-        super().__init__(
-            like.in_channels,
-            like.out_channels,
-            like.kernel_size,
-            like.stride,
-            groups=like.groups,
-            bias=like.bias is not None,
-        )
-        self.border = getattr(like.static_padding, "padding", (0, 0, 0, 0))
-        self.load_state_dict(like.state_dict())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(nn.functional.pad(x, self.border))
-
-
-def _replaying(step: nn.Module, gates: Iterator[NDArray[np.float32]] | None) -> nn.Module:
-    """The step with a float32 run's decisions in place of its own."""
-    if isinstance(step, (nn.ReLU, nn.ReLU6)):
-        step.inplace = False
-    if gates is None:
-        return step
+def _replaying(step: nn.Module, gates: Iterator[NDArray[np.float32]]) -> nn.Module:
+    """The step with a float32 run's decisions, if it is one that decides."""
     if isinstance(step, nn.ReLU6):
         return ReplayedReLU6(next(gates))
     if isinstance(step, nn.ReLU):

@@ -1,30 +1,245 @@
-"""The benchmarks run, so that they do not rot."""
+"""The benchmarks run and say what they mean to, on tiny networks; no time is held to anything."""
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+
+import relprop
+from command_line import Run
 from peers import peer
+from relprop.benchmark import memory, networks, records
+from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
+from relprop.benchmark.layers import measure_layers
+from relprop.benchmark.timing import cosine, measure, sgemm_ceiling, spread
+from relprop.compile import compile_plan
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
+TORCH = {
+    f"torch {passes}{memory}"
+    for passes in ("forward", "gradient")
+    for memory in ("", ", channels last")
+}
 
 
-def test_compare(tmp_path: Path) -> None:
-    peer("zennit")
-    rows = tmp_path / "rows.json"
-    selected = "--network squeezenet --preset epsilon_plus epsilon_gamma_box --batch 1 --threads 1"
-    command = [sys.executable, BENCHMARKS / "compare.py", *selected.split()]
-    subprocess.run([*command, "--repeat", "1", "--json", rows], check=True, stdout=subprocess.PIPE)
-    measured = json.loads(rows.read_text())
-    assert [row["preset"] for row in measured] == ["epsilon_plus", "epsilon_gamma_box"]
-    assert all(row["relprop_ms"] > 0 for row in measured)
+@pytest.fixture
+def report(run: Run) -> dict[str, Any]:
+    """What a run without the other libraries writes."""
+    code, _, err = run("bench", *TINY, "-c", "epsilon", "--peer", "none", "-o", "report.json")
+    assert (code, err) == (0, "")
+    return json.loads(Path("report.json").read_text())
+
+
+def test_a_report(report: dict[str, Any]) -> None:
+    assert report["format"] == records.FORMAT
+    assert report["date"].endswith("+00:00")
+    assert {"processor", "cores", "instruction_set"} < set(report["machine"])
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["ceilings"]["1"] > 0
+    (run,) = report["runs"]
+    assert (run["network"], run["batch"], run["threads"]) == ("tiny_network:make", 2, 1)
+    assert run["preset"] == "epsilon"
+    assert set(run["contenders"]) == {*TORCH, "relprop"}
+    assert run["reference"].startswith("torch gradient")
+    assert run["contenders"][run["reference"]]["ratio"] == {"median": 1, "low": 1, "high": 1}
+    for found in run["contenders"].values():
+        for figure in ("seconds", "cpu_seconds", "ratio"):
+            assert 0 <= found[figure]["low"] <= found[figure]["median"] <= found[figure]["high"]
+        assert found["images_per_second"] == pytest.approx(2 / found["seconds"]["median"])
+    # Multiply-adds of both layers, twice as many operations, two products, two images.
+    work = 2 * 2 * 2 * (4 * 27 * 16 * 16 + 64 * 3)
+    ours = run["contenders"]["relprop"]
+    assert ours["gflops"] == pytest.approx(1e-9 * work / ours["seconds"]["median"])
+
+
+@pytest.mark.skipif(not memory.available(), reason="needs Linux's /proc/self/clear_refs")
+def test_memory_is_that_of_each(report: dict[str, Any]) -> None:
+    held = {one["contender"]: one for one in report["memory"]}
+    assert set(held) == {report["runs"][0]["reference"], "relprop"}
+    assert all(one["faults_per_run"] >= 0 and "peak_bytes" in one for one in held.values())
+
+
+@pytest.mark.skipif(not memory.available(), reason="needs Linux's /proc/self/clear_refs")
+def test_memory_of_what_fails(run: Run) -> None:
+    task = memory.Task("relprop", "tiny_network:broken", (3, 16, 16), 1, 1, "epsilon")
+    assert "KeyError" in memory.measure(task)["skipped"]
+
+
+def test_an_existing_report_is_kept(run: Run) -> None:
+    Path("report.json").write_text("mine")
+    code, _, err = run("bench", *TINY, "-o", "report.json")
+    assert code == 3
+    assert "--force" in err
+    assert Path("report.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-c", "gamma_only"), "epsilon_plus"),
+        (("--peer", "innvestigate"), "zennit"),
+        (("--batch", "0"), "--batch"),
+        (("-n", "tiny_network:make"), "shape"),
+        (("-n", "resnet51"), "resnet50"),
+        (("-n", "tiny_network:NAMES"), "NAMES"),
+        (("--compare", "no.json", "no.json"), "no.json"),
+    ],
+)
+def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    code, _, err = run("bench", *arguments)
+    assert code in (2, 3)
+    assert told in err
+
+
+def test_without_torch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("torch", "relprop.benchmark.networks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = run("bench", *TINY)
+    assert code == 3
+    assert "pip install 'relprop[torch]'" in err
+
+
+def test_files_are_compared_without_torch(
+    report: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("relprop.benchmark")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, out, err = run("bench", "--compare", "report.json", "report.json")
+    assert (code, err) == (0, "")
+    assert "tiny_network:make" in out
+    assert "1.00" in out
+
+
+def test_changes_between_two_reports(report: dict[str, Any]) -> None:
+    later = copy.deepcopy(report)
+    ours = later["runs"][0]["contenders"]["relprop"]["ratio"]
+    before = report["runs"][0]["contenders"]["relprop"]["ratio"]
+    for key in ours:
+        ours[key] = 2 * before["high"]
+    changes = [c for c in records.compare(report, later) if c.figure == "ratio"]
+    (change,) = changes
+    assert (change.contender, change.before) == ("relprop", before["median"])
+    assert change.factor == pytest.approx(2 * before["high"] / before["median"])
+    assert change.clear
+    assert not any(c.clear for c in records.compare(report, report))
+    later["runs"][0]["batch"] = 3
+    later["memory"] = []
+    assert list(records.compare(report, later)) == []
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "{}", '{"format": 99, "runs": [], "memory": []}'])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.json"):
+        records.read(path)
+
+
+def test_layers_on_the_command_line(run: Run) -> None:
+    code, out, err = run("bench", "--layers", *TINY, "-o", "layers.json")
+    assert (code, err) == (0, "")
+    (layer,) = json.loads(Path("layers.json").read_text())["layers"]
+    assert layer["layer"] in out
+    assert (layer["kernel"], layer["input"], layer["output"]) == ([3, 3], [3, 16, 16], [4, 16, 16])
+    assert layer["gflop"] == pytest.approx(2e-9 * 2 * 4 * 27 * 16 * 16)
+    for way in ("forward", "backward"):
+        for who in ("relprop", "torch"):
+            rate = layer["gflop"] / layer[way][f"{who}_seconds"]
+            assert layer[way][f"{who}_gflops"] == pytest.approx(rate)
+
+
+def test_layers_of_any_padding(run: Run) -> None:
+    Path("uneven.py").write_text("""
+import torch
+from torch import nn
+
+def make():
+    pad = nn.ZeroPad2d((0, 1, 0, 1))
+    return nn.Sequential(pad, nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
+
+def signal():
+    return nn.Sequential(nn.Conv1d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+""")
+    sys.modules.pop("uneven", None)
+    for name, shape in (("make", (3, 16, 16)), ("signal", (3, 16))):
+        (layer,) = measure_layers(f"uneven:{name}", shape, 1, 1, repeat=1)
+        assert layer["backward"]["torch_seconds"] > 0
+
+
+def test_the_core_times_its_steps() -> None:
+    module = networks.tiny()
+    graph = relprop.load(module, (3, 8, 8)).graph
+    rules = relprop.Explainer(graph, "epsilon").rules
+    plan = compile_plan(graph, rules).plan
+    scores, relevance = np.empty((1, 3), np.float32), np.empty((1, 192), np.float32)
+    seconds = np.full((plan.steps, 2), -1.0)
+    images = np.ones((1, 192), np.float32)
+    plan.run([images], scores, seconds=seconds)
+    assert (seconds[:, 0] > 0).all()
+    assert (seconds[:, 1] == 0).all()  # there was no relevance pass
+    plan.run(
+        [images], scores, targets=np.zeros(1, np.int64), relevance=[relevance], seconds=seconds
+    )
+    assert (seconds > 0).any(axis=0).all()
+    with pytest.raises(ValueError, match="seconds"):
+        plan.run([images], scores, seconds=seconds[1:])
+
+
+@pytest.mark.parametrize("name", ["zennit", "captum"])
+def test_peers_that_are_right_take_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer(name)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    epsilon, plus = measure("tiny", None, 2, 1, ["epsilon", "epsilon_plus"], [name], 1)
+    assert name in epsilon["contenders"]
+    assert (name in plus["contenders"]) == (name == "zennit")
+    assert ("captum" in plus["skipped"]) == (name == "captum")
+
+
+def test_peers_that_are_missing_or_wrong_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lxt", None)
+    noise = torch.randn(2, 3, 8, 8)
+    monkeypatch.setitem(PEERS, "captum", lambda module, images, preset: lambda: noise)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    (found,) = measure("tiny", None, 2, 1, ["epsilon"], ["lxt", "captum"], 1)
+    assert set(found["contenders"]) == {*TORCH, "relprop"}
+    assert found["skipped"]["lxt"] == "lxt is not installed"
+    assert "cosine" in found["skipped"]["captum"]
+
+
+def test_networks_are_frozen_and_in_eval_mode() -> None:
+    module, shape = networks.build("squeezenet")
+    assert not module.training
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert shape == (3, 224, 224)
+
+
+def test_every_contender_is_a_command_line_choice() -> None:
+    from relprop import cli_bench
+
+    assert set(cli_bench.LIBRARIES) < set(CONTENDERS)
+    assert set(cli_bench.NETWORKS) < set(networks.NETWORKS)
+    assert draw_images(2, (3, 4, 4)).abs().max() <= 3
+
+
+def test_figures() -> None:
+    assert spread([4, 1, 2, 3, 5]) == {"median": 3, "low": 2, "high": 4}
+    assert cosine(np.float32([[1, 0], [0, 2], [1, 1]]), np.float32([[2, 0], [0, 1], [1, -1]])) == 1
+    assert sgemm_ceiling(1, size=64, repeat=1) > 0
 
 
 def test_toys() -> None:
-    command = [sys.executable, BENCHMARKS / "toys.py", "--tool", "relprop"]
+    script = Path(__file__).parent.parent / "benchmarks/toys.py"
+    command = [sys.executable, script, "--tool", "relprop"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     rows = dict(line.strip("| ").split(" | ") for line in printed.splitlines()[2:])
     assert rows["residual in place"] == "1.000"

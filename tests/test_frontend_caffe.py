@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from caffe_files import CAFFENET, caffenet, write_caffenet, write_weights
+from caffe_files import CAFFENET, write_caffenet, write_weights
 from fuzzing import fuzz
 from networks import initialise
 from reference import forward
 from relprop import Explainer
 from relprop import graph as g
+from relprop.benchmark.networks import caffenet
 from relprop.canonizers import canonize
 from relprop.cli import main
 from relprop.errors import UnsupportedOperatorError

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relprop import cli_explain, cli_inspect, cli_presets, cli_save
+from relprop import cli_bench, cli_explain, cli_inspect, cli_presets, cli_save
 from relprop.cli_summary import plain_console, show_error
 
 NOTHING_DONE = 3
@@ -27,6 +27,7 @@ app.command("explain", no_args_is_help=True)(cli_explain.explain)
 app.command("inspect", no_args_is_help=True)(cli_inspect.inspect)
 app.command("save", no_args_is_help=True)(cli_save.save)
 app.command("presets")(cli_presets.presets)
+app.command("bench")(cli_bench.bench)
 
 
 def _show_version(wanted: bool) -> None:

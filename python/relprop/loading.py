@@ -232,8 +232,14 @@ def _shape(example: Any) -> tuple[int, ...]:
     return tuple(example)
 
 
-def _called(text: str, example: Example | None, preprocessing: Preprocessing | None) -> Model:
-    """The Model that "package.module:callable" makes."""
+def made_by(text: str) -> Any:
+    """Return what "package.module:callable" returns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such callable.
+    """
     module_name, _, path = text.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does
@@ -249,7 +255,12 @@ def _called(text: str, example: Example | None, preprocessing: Preprocessing | N
         target = getattr(target, part)
     if not callable(target):
         raise TypeError(f"source {text!r}: {path!r} must be callable, not {target!r}.")
-    made = target()
+    return target()
+
+
+def _called(text: str, example: Example | None, preprocessing: Preprocessing | None) -> Model:
+    """The Model that "package.module:callable" makes."""
+    made = made_by(text)
     if not isinstance(made, Model):
         return _converted(made, text, example, preprocessing)
     if example is not None:
