@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import relprop
 from command_line import NAMES, OWN, Run
 from relprop.composites import PRESETS
 
@@ -291,6 +292,17 @@ def test_no_room_for_a_result(run: Run, monkeypatch: pytest.MonkeyPatch, name, w
     assert code == 3
     assert err == f"error: cannot write {path}: No space left on device.\n"
     assert not path.exists()
+
+
+def test_want_of_memory_is_said_in_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(relprop.Explainer, "__call__", full)
+    code, out, err = explain(run, "left.png", "--json")
+    assert code == 3
+    assert err == "error: there is not enough memory for what the network computes.\n"
+    assert json.loads(out)["failed"][0]["error"] in err
 
 
 def test_common_terminals_lose_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from relprop.cli_output import (
     write_pictures,
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
-from relprop.cli_summary import plain_console, show_error
+from relprop.cli_summary import in_words, plain_console, show_error
 from relprop.heatmaps import COLOR_MAPS
 from relprop.images import read_image
 from relprop.model import Model
@@ -155,7 +155,7 @@ def explain(
         try:
             record = _explain(image, name, loaded, explainers, chosen)
         except (ValueError, OSError, MemoryError) as error:
-            failed.append((image, str(error)))
+            failed.append((image, in_words(error)))
             show_error(error, errors)
             continue
         write_arrays(record, output)

@@ -24,8 +24,14 @@ def plain_console(*, stderr: bool = False) -> Console:
 
 def show_error(error: Exception, console: Console) -> None:
     """Print an error in words, on one line where its text is one line."""
-    text = str(error) or type(error).__name__
-    console.print(f"error: {text}", style="red", soft_wrap=True)
+    console.print(f"error: {in_words(error)}", style="red", soft_wrap=True)
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; C++ has no words for want of memory."""
+    if isinstance(error, MemoryError) and str(error) in ("", "std::bad_alloc"):
+        return "there is not enough memory for what the network computes."
+    return str(error) or type(error).__name__
 
 
 def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder: Path) -> None:
