@@ -6,6 +6,7 @@ import copy
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import relprop
 from command_line import Run
 from peers import peer
+from relprop import _core
 from relprop.benchmark import memory, networks, records
 from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
 from relprop.benchmark.layers import measure_layers
@@ -30,10 +32,21 @@ TORCH = {
 }
 
 
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """What a benchmark sets lasts as long as its test."""
+    before = _core.threads(), torch.get_num_threads()
+    yield
+    relprop.set_threads(before[0])
+    torch.set_num_threads(before[1])
+
+
 @pytest.fixture
 def report(run: Run) -> dict[str, Any]:
     """What a run without the other libraries writes."""
-    code, _, err = run("bench", *TINY, "-c", "epsilon", "--peer", "none", "-o", "report.json")
+    code, _, err = run(
+        "bench", *TINY, "-c", "epsilon", "--peer", "none", "--no-memory", "-o", "report.json"
+    )
     assert (code, err) == (0, "")
     return json.loads(Path("report.json").read_text())
 
@@ -61,10 +74,16 @@ def test_a_report(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.skipif(not memory.available(), reason="needs Linux's /proc/self/clear_refs")
-def test_memory_is_that_of_each(report: dict[str, Any]) -> None:
+def test_memory_is_that_of_each(run: Run) -> None:
+    code, out, _ = run("bench", *TINY, "-c", "epsilon", "--peer", "none", "-o", "report.json")
+    assert code == 0
+    report = records.read(Path("report.json"))
     held = {one["contender"]: one for one in report["memory"]}
     assert set(held) == {report["runs"][0]["reference"], "relprop"}
     assert all(one["faults_per_run"] >= 0 and "peak_bytes" in one for one in held.values())
+    assert "tiny_network:make, relprop" in out
+    figures = {change.figure for change in records.compare(report, report)}
+    assert figures == {"ratio", "peak MiB"}
 
 
 @pytest.mark.skipif(not memory.available(), reason="needs Linux's /proc/self/clear_refs")
@@ -73,12 +92,23 @@ def test_memory_of_what_fails(run: Run) -> None:
     assert "KeyError" in memory.measure(task)["skipped"]
 
 
+def test_what_was_measured_before_an_error_is_kept(run: Run) -> None:
+    arguments = (*TINY, "-n", "tiny_network:broken", "--peer", "none", "-o", "r.json")
+    code, _, err = run("bench", *arguments)
+    assert code == 3
+    assert "tiny_network:broken failed with KeyError" in err
+    assert {one["network"] for one in records.read(Path("r.json"))["runs"]} == {TINY[1]}
+
+
 def test_an_existing_report_is_kept(run: Run) -> None:
     Path("report.json").write_text("mine")
     code, _, err = run("bench", *TINY, "-o", "report.json")
     assert code == 3
     assert "--force" in err
     assert Path("report.json").read_text() == "mine"
+    code, _, err = run("bench", *TINY, "-o", "nowhere/report.json")
+    assert code == 3
+    assert "nowhere" in err
 
 
 @pytest.mark.parametrize(
@@ -126,14 +156,12 @@ def test_changes_between_two_reports(report: dict[str, Any]) -> None:
     before = report["runs"][0]["contenders"]["relprop"]["ratio"]
     for key in ours:
         ours[key] = 2 * before["high"]
-    changes = [c for c in records.compare(report, later) if c.figure == "ratio"]
-    (change,) = changes
+    (change,) = records.compare(report, later)
     assert (change.contender, change.before) == ("relprop", before["median"])
     assert change.factor == pytest.approx(2 * before["high"] / before["median"])
     assert change.clear
     assert not any(c.clear for c in records.compare(report, report))
     later["runs"][0]["batch"] = 3
-    later["memory"] = []
     assert list(records.compare(report, later)) == []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,6 +140,8 @@ def bench(
     presets = _known("--composite", composite or (PRESETS if full else MEASURED), tuple(PRESETS))
     if output is not None and output.exists() and not force:  # before the work
         raise FileExistsError(f"{output} exists already; --force overwrites.")
+    if output is not None and not output.parent.is_dir():
+        raise FileNotFoundError(f"{output} cannot be written: there is no folder {output.parent}.")
     try:
         from relprop.benchmark.networks import NETWORKS as ALL
     except ModuleNotFoundError as error:
@@ -155,15 +159,18 @@ def bench(
     ]
     report = records.new_report()
     console.print(_machine(report), soft_wrap=True)
-    if layers:
-        _layers(console, report, settings, presets[0] if composite else "epsilon", repeat)
-    else:
-        _networks(console, report, settings, presets, [r for r in rivals if r != "none"], repeat)
-        if memory:
-            _memory(console, report, settings, presets, rivals)
-    if output is not None:
-        records.write(report, output)
-        console.print(f"\nall figures in {output}", soft_wrap=True)
+    try:
+        if layers:
+            _layers(console, report, settings, presets if composite else ["epsilon"], repeat)
+        else:
+            libraries = [name for name in rivals if name != "none"]
+            _networks(console, report, settings, presets, libraries, repeat)
+            if memory:
+                _memory(console, report, settings, presets)
+    finally:  # hours of measuring are worth keeping
+        if output is not None and (report["runs"] or report["layers"]):
+            records.write(report, output)
+            console.print(f"\nall figures in {output}", soft_wrap=True)
 
 
 def _known(option: str, given: Sequence[str] | Any, known: tuple[str, ...]) -> list[str]:
@@ -249,7 +256,6 @@ def _memory(
     report: dict[str, Any],
     settings: Sequence[Setting],
     presets: Sequence[str],
-    rivals: Sequence[str],
 ) -> None:
     """Measure what everybody holds who was timed; torch's passes know no preset."""
     from relprop.benchmark.memory import Task, available, measure
@@ -267,17 +273,18 @@ def _memory(
         unit = timed[0]["reference"]
         tasks = [Task(unit, name, shape, images, count, presets[0])]
         for run in timed:
-            for one in ("relprop", *rivals):
-                if one in run["contenders"]:
+            for one in run["contenders"]:
+                if not one.startswith("torch"):
                     tasks.append(Task(one, name, shape, images, count, run["preset"]))
-        of_gradient = None
+        of_gradient = math.nan
         for task in tasks:
             held = measure(task)
             report["memory"].append(held)
             if "skipped" in held:
                 console.print(f"  not {task.contender}: {held['skipped']}", soft_wrap=True)
                 continue
-            of_gradient = of_gradient or held["peak_bytes"]
+            if task.contender == unit:
+                of_gradient = held["peak_bytes"]
             table.add_row(
                 f"{name}, {task.contender}",
                 str(images),
@@ -298,12 +305,12 @@ def _layers(
     console: Console,
     report: dict[str, Any],
     settings: Sequence[Setting],
-    preset: str,
+    presets: Sequence[str],
     repeat: int,
 ) -> None:
     from relprop.benchmark.layers import measure_layers
 
-    for name, shape, images, count in settings:
+    for (name, shape, images, count), preset in product(settings, presets):
         title = f"{name}, {preset}, batch {images}, {_threads(count)}"
         table = _table(title, "kernel", "input", "output", "MFLOP")
         for way in ("forward", "backward"):

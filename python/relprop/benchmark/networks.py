@@ -331,7 +331,12 @@ def build(name: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, t
     if ":" not in name:
         known = ", ".join(NETWORKS)
         raise ValueError(f'network must be "package.module:callable" or of {known}, not {name!r}.')
-    module = made_by(name)
+    try:
+        module = made_by(name)
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError):
+        raise
+    except Exception as error:  # a callable of the user's may raise anything
+        raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name} must return a torch module, not {type(module).__name__}.")
     if shape is None:
