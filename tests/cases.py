@@ -124,6 +124,9 @@ CONVOLUTIONS = [
         "conv asymmetric padding", (5, 8, 8), conv(5, 7, 3, stride=(2, 2), padding=((0, 1), (0, 1)))
     ),
     Case("conv dilated", (6, 11, 11), conv(6, 9, 3, dilation=(2, 3), padding=((2, 2), (3, 3)))),
+    # a row of the kernel is a whole number of vectors, its channels are not
+    Case("conv 2x2 of 8 to few channels", (8, 6, 7), conv(8, 3, 2, padding=1)),
+    Case("conv 4x4 of 4 to few channels", (4, 6, 7), conv(4, 2, 4, padding=1)),
     Case("conv grouped", (12, 6, 7), conv(12, 18, 3, groups=3, padding=1)),
     Case("conv depthwise", (17, 8, 8), conv(17, 17, 3, groups=17, padding=1)),
     Case(

@@ -181,6 +181,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
     };
     Packed packed{phase, read, {}, {}};
     const int taps = static_cast<int>(phase.taps.size());
+    const int row = merged_ && !of_adjoint ? conv_.kernel.x : 1; // taps that are merged to one
     for (Version version : needed) {
         std::vector<float> plain(static_cast<size_t>(conv_.groups) * phase.taps.size() *
                                  static_cast<size_t>(read) * static_cast<size_t>(written));
@@ -203,7 +204,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
                             lay(g, t, r, i);
         });
         const Packing packing = depthwise_ ? Packing{conv_.groups, taps, 0, conv_.groups}
-                                           : Packing{conv_.groups, taps, read, written};
+                                           : Packing{conv_.groups, taps / row, read * row, written};
         auto &out = packed.weights[static_cast<int>(version)];
         const int outputs = winograd_outputs(kernels, phase, read, version);
         packed.winograd[static_cast<int>(version)] = outputs;
@@ -217,7 +218,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
     return packed;
 }
 
-// One tap for a whole row of the kernel: the packed weights are in that order already.
+// One tap for a whole row of the kernel, as the weights are packed.
 void Linear::merge(Packed &packed) const {
     packed.run *= conv_.kernel.x;
     packed.phase.taps.clear();
