@@ -30,12 +30,7 @@ struct Panel {
             for (int j = 0; j < count; ++j)
                 to[j] = of[j];
     }
-    float sum() const {
-        float total = 0.0f;
-        for (int j = 0; j < panel; j += lanes)
-            total = j == 0 ? horizontal(load(of)) : total + horizontal(load(of + j));
-        return total;
-    }
+    float sum() const { return horizontal(load(of) + load(of + lanes)); }
 };
 
 // Channels [c, c + count) of one row, count <= panel. `sums` is Z+ for alpha_beta and gamma, the

@@ -3,11 +3,12 @@
 // layers that are linear with constant weights (pooling, sums of branches, batch norm).
 #include "backend.hpp"
 #include "epilogue.hpp"
+#include "panels.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
 
-int chunks(int groups, int out) { return groups * ceil_div(out, panel); }
+int chunks(int groups, int out) { return groups * panels_of(out); }
 
 void message(const Message &m, int64_t rows, int channels, Stream) {
     const int64_t block = slab / channels > 0 ? slab / channels : 1;

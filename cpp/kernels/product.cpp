@@ -5,6 +5,7 @@
 #include "backend.hpp"
 #include "epilogue.hpp"
 #include "narrow.hpp"
+#include "panels.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -13,9 +14,6 @@ namespace {
 constexpr int block_rows = tile_rows * 16; // pixels per task: they share a table of places
 constexpr int block_panels = 8;            // panels per task
 constexpr int64_t outside = -1;
-
-int panels_of(int out) { return ceil_div(out, panel); }
-int width_of(int out, int p) { return out - p * panel > lanes ? panel : lanes; }
 
 // Where up to block_rows pixels read and write: offsets into the source of every tap,
 // [tiles][tap_count][tile_rows], and rows of the destination.
@@ -52,10 +50,6 @@ struct Places {
     Places(const Places &) = delete;
     Places &operator=(const Places &) = delete;
 };
-
-// Products summed in a row before their sum joins the others: rounding then grows with the number
-// of such runs, not of products.
-constexpr int longest_run = 128;
 
 // sums[rows][panel] += acc, which starts anew.
 template <int rows, int vectors> void collect(float *sums, Vec (&acc)[rows][vectors]) {

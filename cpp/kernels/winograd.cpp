@@ -4,6 +4,7 @@
 // computed alike whatever its neighbours, the batch and the number of threads.
 #include "backend.hpp"
 #include "epilogue.hpp"
+#include "panels.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -75,9 +76,6 @@ template <int outputs> void weights_to_points(const double (&g)[3], double (&t)[
         t[5] = g[2];
     }
 }
-
-int panels_of(int out) { return ceil_div(out, panel); }
-int width_of(int out, int at) { return out - at * panel > lanes ? panel : lanes; }
 
 // Memory that a thread keeps for its tasks, so that none waits for the system's pages.
 struct Scratch {
@@ -197,9 +195,6 @@ template <int outputs> struct Layer {
                              of.grid.to.channels, channel, count, sums[y][x], chunk);
     }
 };
-
-// Products summed in a row before their sum joins the others, as in product.cpp.
-constexpr int longest_run = 128;
 
 // out[rows][panel] (+)= v[rows][depth] @ weights[depth][vectors * lanes]
 template <int rows, int vectors>
