@@ -14,6 +14,7 @@ from relprop.graph import (
     AvgPool,
     BatchNorm,
     Clip,
+    Concat,
     Constant,
     Conv,
     Dense,
@@ -27,12 +28,16 @@ from relprop.graph import (
     PReLU,
     Reshape,
 )
-from relprop.rules import Epsilon, Flat, Pass, Rule, Taylor, WSquare, Zero
+from relprop.rules import Epsilon, Flat, Pass, Proportional, Rule, Taylor, WSquare, Zero
 from relprop.signs import nonnegative, supported
 
 
 def conv(channels: int = 2) -> Conv:
-    return Conv(np.ones((channels, channels, 1, 1), np.float32))
+    return conv_to(channels, channels)
+
+
+def conv_to(outputs: int, inputs: int) -> Conv:
+    return Conv(np.ones((outputs, inputs, 1, 1), np.float32))
 
 
 def chain(*operators: Operator) -> Graph:
@@ -124,11 +129,28 @@ def test_not_supported_before_a_residual_sum() -> None:
     assert supported(graph, epsilon(graph)) == {"n0", "sum"}
 
 
+def test_supported_where_only_moves_lie_between() -> None:
+    graph = Graph()
+    graph.add("x", Input((2, 4, 4)))
+    for name in ("left", "right", "outside"):
+        graph.add(name, conv(), ["x"])
+    graph.add("pool", MaxPool((3, 3), (1, 1), padding=((1, 1), (1, 1))), ["right"])
+    graph.add("cat", Concat(), ["left", "pool"])
+    graph.add("relu", Activation("relu"), ["cat"])
+    graph.add("joined", conv(4), ["relu"])
+    graph.add("reduced", conv_to(2, 4), ["joined"])
+    graph.add("end", Concat(), ["reduced", "outside"])
+    rules = epsilon(graph)
+    assert supported(graph, rules) == {"left", "right", "pool", "cat"}
+    assert supported(graph, {**rules, "pool": Proportional()}) == {"left", "pool", "cat"}
+    assert not supported(graph, {**rules, "joined": Flat()})
+
+
 @pytest.mark.parametrize("name", ["epsilon", "epsilon_plus_flat", "alpha2_beta1"])
-@pytest.mark.parametrize("network", ["resnet20", "squeezenet"])
+@pytest.mark.parametrize("network", ["resnet20", "squeezenet", "googlenet"])
 def test_facts_hold_in_real_runs(network: str, name: str) -> None:
     factory, shape = networks.NETWORKS[network]
-    shape = (3, 64, 64) if network == "squeezenet" else shape
+    shape = shape if network == "resnet20" else (3, 64, 64)
     images = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
     module = networks.initialise(factory()).eval()
     model = relprop.load(module, images[:1])
@@ -138,8 +160,11 @@ def test_facts_hold_in_real_runs(network: str, name: str) -> None:
         assert result.activations[node].min() >= 0, node
     found = 0
     for node in supported(model.graph, explainer.rules):
-        (relu,) = (reader.name for reader in model.graph.consumers()[node])
-        silent = result.activations[relu] == 0
+        if node in result.activations:
+            silent = result.activations[node] <= 0
+        else:  # fused with its ReLU
+            (relu,) = (reader.name for reader in model.graph.consumers()[node])
+            silent = result.activations[relu] == 0
         assert not result.intermediate[node][silent].any(), node
         found += int(silent.sum())
     assert found > 0

@@ -3,8 +3,8 @@
 Every fast path asks here. Two facts per node:
 
 - *nonnegative*: its value is known to be >= 0 for every input.
-- *supported*: no relevance arrives where its value is <= 0, since a ReLU follows and nothing
-  behind the ReLU gives relevance to a zero.
+- *supported*: no relevance arrives where its value is <= 0, since a ReLU follows, at once or
+  behind steps that only move values, and nothing behind the ReLU gives relevance to a zero.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from relprop.rules import (
     Proportional,
     Rule,
     Taylor,
+    WinnerTakesAll,
     Zero,
 )
 
@@ -68,6 +69,8 @@ _KEEP_SIGN = (
     Identity,
 )
 
+
+_MOVES = (MaxPool, LocalResponseNorm, Concat, Slice, Reshape, Permute, Identity)
 
 _POSITIVE_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus")
 
@@ -110,12 +113,20 @@ def supported(graph: Graph, rules: Mapping[str, Rule]) -> set[str]:
             _silent_at_zero(reader, rules[reader.name], silent) for reader in readers[node.name]
         ):
             silent.add(node.name)
-    return {
-        node.name
-        for node in graph
-        if node.name != graph.output
-        and all(_is_relu(reader) and reader.name in silent for reader in readers[node.name])
-    }
+    known: set[str] = set()
+    for node in reversed(list(graph)):
+        if node.name != graph.output and all(
+            (_is_relu(reader) and reader.name in silent)
+            or (_takes_along(reader, rules[reader.name]) and reader.name in known)
+            for reader in readers[node.name]
+        ):
+            known.add(node.name)
+    return known
+
+
+def _takes_along(reader: Node, rule: Rule) -> bool:
+    """Tell whether every value, with its sign and its relevance, only moves on in ``reader``."""
+    return isinstance(reader.operator, _MOVES) and isinstance(rule, Pass | WinnerTakesAll)
 
 
 def _is_relu(node: Node) -> bool:
