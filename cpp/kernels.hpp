@@ -15,40 +15,6 @@ namespace relprop {
 
 using Stream = void *; // a CUDA stream; the CPU ignores it
 
-// The message of a linear layer, row by row: reads the relevance r of the outputs and the sums
-// that belong to them, writes s+ over r and s- beside it, and accounts for what is absorbed.
-struct Message {
-    Rule rule;
-    float *r = nullptr;            // [rows, channels]  in: relevance, out: s+
-    float *s_neg = nullptr;        // [rows, channels]  in: Z- (alpha_beta), out: s-; else unused
-    const float *z = nullptr;      // [period, channels]  sum with bias; null where not needed
-    int64_t period = 0;            // rows of z before it repeats (w_square's sums), 0: never
-    const float *bias = nullptr;   // [channels]
-    const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute
-    int64_t fan_period = 1;
-    float *share = nullptr;    // [rows, channels]  out: bias's share per real input; distribute
-    float *absorbed = nullptr; // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
-    int64_t chunks = 1;        // channel chunks that a row is cut into
-};
-
-enum class EpilogueKind { forward, message, relevance };
-
-// What becomes of a finished product, tile by tile.
-struct Epilogue {
-    EpilogueKind kind = EpilogueKind::forward;
-    float *out = nullptr;          // [rows, channels]  forward, relevance
-    const float *bias = nullptr;   // [channels]  forward; null: none
-    float low = 0.0f, high = 0.0f; // forward: clamp where low < high (ReLU, ReLU6)
-    const float *x = nullptr;      // [rows, channels]  relevance: out = x * product; null: product
-    bool add = false;              // relevance
-    Message message;               // message: the product is Z+ or the plain sum
-};
-
-struct ProductSource {
-    const float *data = nullptr;    // [n, from]
-    const float *weights = nullptr; // packed by Kernels::pack
-};
-
 // Which pixels of the source feed which pixels of the destination: each pixel of a grid reads some
 // taps and writes one pixel. A convolution is one such grid, its adjoint one for each phase of the
 // stride; a dense layer is a convolution of 1 x 1 images.
@@ -64,6 +30,58 @@ struct TapGrid {
     Pixel out;
 };
 
+// A layer's contributions x w one by one, for neurons whose Z- is scarce beside Z+: what a
+// difference or an approximate product says of it is not to be trusted.
+struct Contributions {
+    TapGrid grid; // the layer's forward product, which writes every pixel in its place
+    int64_t n = 0;
+    int run = 0;                    // channels read per tap and group
+    const float *x = nullptr;       // [n, from]
+    const float *weights = nullptr; // [channels of to, tap_count, run]
+};
+
+// The message of a linear layer, row by row: reads the relevance r of the outputs and the sums
+// that belong to them, writes s+ over r and s- beside it, and accounts for what is absorbed.
+struct Message {
+    Rule rule;
+    float *r = nullptr;            // [rows, channels]  in: relevance, out: s+
+    float *s_neg = nullptr;        // [rows, channels]  in: Z- (alpha_beta), out: s-; else unused
+    const float *z = nullptr;      // [period, channels]  sum with bias; null where not needed
+    int64_t period = 0;            // rows of z before it repeats (w_square's sums), 0: never
+    const float *bias = nullptr;   // [channels]
+    const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute
+    int64_t fan_period = 1;
+    float *share = nullptr;    // [rows, channels]  out: bias's share per real input; distribute
+    float *absorbed = nullptr; // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
+    int64_t chunks = 1;        // channel chunks that a row is cut into
+    // alpha_beta: Z- is what z leaves of Z+ instead of s_neg's content, and summed from these where
+    // that is little; null: s_neg has it
+    const Contributions *contributions = nullptr;
+    uint32_t *scarce =
+        nullptr; // [rows, chunks]  out: those channels of the chunk, as bits; or null
+};
+
+enum class Part { all, positive, negative };
+
+enum class EpilogueKind { forward, message, relevance };
+
+// What becomes of a finished product, tile by tile.
+struct Epilogue {
+    EpilogueKind kind = EpilogueKind::forward;
+    float *out = nullptr;          // [rows, channels]  forward, relevance
+    const float *bias = nullptr;   // [channels]  forward; null: none
+    float low = 0.0f, high = 0.0f; // forward: clamp where low < high (ReLU, ReLU6)
+    const float *x = nullptr;      // [rows, channels]  relevance: out = x * product; null: product
+    Part part = Part::all;         // relevance: of x, the rest counts as 0
+    bool add = false;              // relevance
+    Message message;               // message: the product is Z+ or the plain sum
+};
+
+struct ProductSource {
+    const float *data = nullptr;    // [n, from]
+    const float *weights = nullptr; // packed by Kernels::pack
+};
+
 RELPROP_HD Pixel moved(const Pixel &p, const Pixel &step, const Pixel &by) {
     return {p.z * step.z + by.z, p.y * step.y + by.y, p.x * step.x + by.x};
 }
@@ -75,6 +93,7 @@ struct Product {
     int64_t n = 0;
     ProductSource source[2];
     int sources = 0;
+    bool by_sign = false;         // relevance: the two sources' weights are exchanged where x < 0
     int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     Epilogue epilogue;
@@ -87,6 +106,15 @@ struct Packing {
     int tap_count;
     int run;
     int out;
+};
+
+// The backward product of scarce neurons, contribution by contribution, in a layer of stride 1.
+struct Scarce {
+    Contributions contributions;
+    const uint32_t *marked; // [rows, chunks] by Message
+    float *s_neg;           // [rows, channels]  out: 0 where marked
+    float *relevance;       // [n, from]
+    bool add;
 };
 
 enum class Transform { copy, positive, negative, minus, one };
@@ -241,6 +269,7 @@ struct Kernels {
     void (*spread)(const Spread &, Stream);
     int (*chunks)(int groups, int out); // that product and message cut a row into
     void (*message)(const Message &, int64_t rows, int channels, Stream);
+    bool (*scarce)(const Scarce &, Stream); // whether any was marked, and relevance is written
 
     // pooling
     void (*max_pool)(const Pool &, Stream);

@@ -32,6 +32,7 @@ const Kernels backend = {
     .spread = not_yet,
     .chunks = not_yet,
     .message = not_yet,
+    .scarce = not_yet,
     .max_pool = cuda::max_pool,
     .max_pool_relevance = cuda::max_pool_relevance,
     .average_pool = cuda::average_pool,

@@ -25,7 +25,12 @@ RULES: list[rules.Rule] = [
     rules.Gamma(0.25),
     rules.Gamma(2.0, "exclude"),
     rules.AlphaBeta(2, 1),
+    rules.AlphaBeta(3, 2, "distribute"),
+    rules.AlphaBeta(1.5, 0.5, "exclude"),
 ]
+
+SCARCE = [np.float32(share) for share in (1, 1, 0.05, 1e-4, 1e-7, 0)]
+"""What is left of negative weights: Z- is small beside Z+, or nothing."""
 
 
 def supported(weight: g.Array, bias: g.Array | None, padding, shape: g.Shape) -> g.Graph:
@@ -64,6 +69,7 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
     edges = st.integers(0, 3)
     padding = tuple((data.draw(edges), data.draw(edges)) for _ in range(2))
     weight = numbers(rng, (out, into, 3, 3)) / np.float32(3 * np.sqrt(into))
+    weight[weight < 0] *= data.draw(st.sampled_from(SCARCE))
     bias = numbers(rng, (out,)) / np.float32(10) if data.draw(st.booleans()) else None
     graph = supported(weight, bias, padding, shape)
     rule = data.draw(st.sampled_from(RULES))
@@ -75,11 +81,14 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_sample_is_bit_identical_wherever_it_runs(way, monkeypatch) -> None:
+@pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1"])
+def test_a_sample_is_bit_identical_wherever_it_runs(way, composite, monkeypatch) -> None:
     monkeypatch.setenv("RELPROP_PRODUCT", way)
     rng = np.random.default_rng(0)
-    graph = supported(numbers(rng, (70, 50, 3, 3)), numbers(rng, (70,)), ((1, 1),) * 2, (50, 14, 9))
-    explainer = Explainer(graph, "epsilon_plus")
+    weight = numbers(rng, (70, 50, 3, 3))
+    weight[:9][weight[:9] < 0] *= np.float32(0.01)
+    graph = supported(weight, numbers(rng, (70,)), ((1, 1),) * 2, (50, 14, 9))
+    explainer = Explainer(graph, composite)
     x = numbers(rng, (23, 50, 14, 9))
     target = np.ones((23, *graph[graph.output].shape), np.float32)
     crowd = explainer(x, target).relevance
@@ -87,7 +96,9 @@ def test_a_sample_is_bit_identical_wherever_it_runs(way, monkeypatch) -> None:
         np.testing.assert_array_equal(explainer(x[i : i + 1], target[:1]).relevance[0], crowd[i])
 
 
-@pytest.mark.parametrize("composite", ["epsilon", "epsilon_plus_flat", "epsilon_gamma_box"])
+@pytest.mark.parametrize(
+    "composite", ["epsilon", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"]
+)
 def test_ways_agree_on_a_network(composite: str, monkeypatch) -> None:
     x = np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype(np.float32)
     module = initialise(NETWORKS["resnet18"][0]())

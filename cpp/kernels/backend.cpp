@@ -20,6 +20,7 @@ const Kernels backend = {
     .spread = spread,
     .chunks = chunks,
     .message = message,
+    .scarce = scarce,
     .max_pool = max_pool,
     .max_pool_relevance = max_pool_relevance,
     .average_pool = average_pool,

@@ -17,6 +17,7 @@ void group_sums(const float *share, int64_t rows, int channels, int groups, floa
 void spread(const Spread &, Stream);
 int chunks(int groups, int out);
 void message(const Message &, int64_t rows, int channels, Stream);
+bool scarce(const Scarce &, Stream);
 
 void max_pool(const Pool &, Stream);
 void max_pool_relevance(const Pool &, Stream);

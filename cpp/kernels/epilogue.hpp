@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "scarce.hpp"
 #include "simd.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -33,6 +34,30 @@ struct Panel {
     float sum() const { return horizontal(load(of) + load(of + lanes)); }
 };
 
+// Z- of a panel's neurons as what z leaves of Z+, and from their contributions where that is little
+// beside what it is the difference of. Returns those channels, as bits.
+static uint32_t negative_parts(const Message &m, int64_t row, int c, int count, const Panel &sum,
+                               const Panel &z, const Panel &bias, float keep, const Panel &r,
+                               Panel &neg) {
+    Panel little(nullptr, 0);
+    for (int j = 0; j < panel; ++j) {
+        const float b = bias.of[j], left = z.of[j] - b, floor = left > 0.0f ? left : 0.0f;
+        const float pos = sum.of[j] > floor ? sum.of[j] : floor;
+        const float kept = b < 0.0f ? keep * b : 0.0f;
+        neg.of[j] = left - pos;
+        const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+        little.of[j] = r.of[j] != 0.0f && -(neg.of[j] + kept) < scale ? 1.0f : 0.0f;
+    }
+    uint32_t marked = 0;
+    if (little.sum() > 0.0f)
+        for (int j = 0; j < count; ++j)
+            if (little.of[j] > 0.0f) {
+                neg.of[j] = negative_sum(*m.contributions, row, c + j);
+                marked |= neg.of[j] < 0.0f ? uint32_t{1} << j : 0;
+            }
+    return marked;
+}
+
 // Channels [c, c + count) of one row, count <= panel. `sums` is Z+ for alpha_beta and gamma, the
 // plain sum for the rules that do not split; flat has none.
 template <RuleKind kind>
@@ -46,8 +71,16 @@ static void message_row(const Message &m, int64_t row, int channels, int c, int 
     const int64_t at = row * channels + c;
     const Panel sum(sums, count), bias(m.bias ? m.bias + c : nullptr, count);
     const Panel z(m.z ? m.z + (m.period ? row % m.period : row) * channels + c : nullptr, count);
-    Panel r(m.r + at, count), neg(m.s_neg ? m.s_neg + at : nullptr, count);
+    Panel r(m.r + at, count);
+    Panel neg(m.s_neg && !m.contributions ? m.s_neg + at : nullptr, count);
     Panel by_bias(nullptr, 0), by_stabilizer(nullptr, 0);
+
+    if constexpr (kind == RuleKind::alpha_beta)
+        if (m.contributions) {
+            const uint32_t marked = negative_parts(m, row, c, count, sum, z, bias, keep, r, neg);
+            if (m.scarce)
+                m.scarce[row * m.chunks + chunk] = marked;
+        }
 
     // Z+ with its bias is at least z: a bound that holds where the product erred.
     const float bounded = m.z && (keep > 0.0f || !m.bias) ? 1.0f : 0.0f;
@@ -112,31 +145,53 @@ static inline void message_row(const Message &m, int64_t row, int channels, int 
     }
 }
 
+[[gnu::always_inline]] static inline void get(const float *from, Vec &v) { v = load(from); }
+[[gnu::always_inline]] static inline void get(const float *from, float &v) { v = *from; }
+[[gnu::always_inline]] static inline void put(float *to, Vec v) { store(to, v); }
+[[gnu::always_inline]] static inline void put(float *to, float v) { *to = v; }
+
+// Forward and relevance for one channel of a row, or as many as a vector holds.
+template <class T>
+[[gnu::always_inline]] inline void epilogue_at(const Epilogue &e, int64_t at, int c,
+                                               const float *from) {
+    T sum, other;
+    get(from, sum);
+    if (e.kind == EpilogueKind::forward) {
+        if (e.bias) {
+            get(e.bias + c, other);
+            sum += other;
+        }
+        if (e.low < e.high) { // comparisons that let NaN through
+            const T low = T{} + e.low, high = T{} + e.high;
+            sum = sum < low ? low : sum;
+            sum = sum > high ? high : sum;
+        }
+    } else {
+        if (e.x) {
+            get(e.x + at, other);
+            if (e.part != Part::all)
+                other = (e.part == Part::positive ? other > T{} : other < T{}) ? other : T{};
+            sum *= other;
+        }
+        if (e.add) {
+            get(e.out + at, other);
+            sum += other;
+        }
+    }
+    put(e.out + at, sum);
+}
+
 // Channels [c, c + count) of destination row `row` from a product's finished sums.
 static inline void epilogue_row(const Epilogue &e, int64_t row, int channels, int c, int count,
                                 const float *sums, int64_t chunk) {
+    if (e.kind == EpilogueKind::message)
+        return message_row(e.message, row, channels, c, count, sums, chunk);
     const int64_t at = row * channels + c;
-    switch (e.kind) {
-    case EpilogueKind::forward:
-        for (int j = 0; j < count; ++j) {
-            float y = sums[j] + (e.bias ? e.bias[c + j] : 0.0f);
-            if (e.low < e.high) { // comparisons that let NaN through
-                y = y < e.low ? e.low : y;
-                y = y > e.high ? e.high : y;
-            }
-            e.out[at + j] = y;
-        }
-        return;
-    case EpilogueKind::relevance:
-        for (int j = 0; j < count; ++j) {
-            const float r = e.x ? e.x[at + j] * sums[j] : sums[j];
-            e.out[at + j] = e.add ? e.out[at + j] + r : r;
-        }
-        return;
-    case EpilogueKind::message:
-        message_row(e.message, row, channels, c, count, sums, chunk);
-        return;
-    }
+    int j = 0;
+    for (; j + lanes <= count; j += lanes)
+        epilogue_at<Vec>(e, at + j, c + j, sums + j);
+    for (; j < count; ++j)
+        epilogue_at<float>(e, at + j, c + j, sums + j);
 }
 
 } // namespace relprop::RELPROP_ISA

@@ -7,48 +7,103 @@
 namespace relprop::RELPROP_ISA {
 namespace {
 
-constexpr int block = 64;   // pixels per task
-constexpr int together = 4; // pixels that share a load of the weights
+// Pixels of a row that share a load of the weights, as many as the registers hold.
+constexpr int together(int out) { return out < 4 ? (lanes == 16 ? 8 : 4) : (lanes == 16 ? 6 : 3); }
+
+// What a tap reads for pixels x, x + 1, ... of a row of the grid; false where that row is outside.
+template <int pixels>
+[[gnu::always_inline]] inline bool find(const Product &p, const float *data, int64_t n,
+                                        const Pixel &at, int tap, const float *(&from)[pixels]) {
+    const TapGrid &grid = p.grid;
+    const Pixel first = moved(at, grid.step, grid.taps[tap]);
+    if (!inside(grid.from, {first.z, first.y, 0}))
+        return false;
+    const float *row = data + row_of(grid.from, n, {first.z, first.y, 0}) * grid.from.channels;
+    const int64_t step = static_cast<int64_t>(grid.step.x) * grid.from.channels;
+    if (first.x >= 0 && first.x + (pixels - 1) * grid.step.x < grid.from.width) {
+        const float *begin = row + static_cast<int64_t>(first.x) * grid.from.channels;
+        for (int m = 0; m < pixels; ++m)
+            from[m] = begin + m * step;
+    } else {
+        for (int m = 0; m < pixels; ++m) {
+            const int x = first.x + m * grid.step.x;
+            from[m] = x >= 0 && x < grid.from.width
+                          ? row + static_cast<int64_t>(x) * grid.from.channels
+                          : p.zeros;
+        }
+    }
+    return true;
+}
+
+template <int pixels, int out>
+void sum_sources(const Product &p, int64_t n, const Pixel &at, Vec (&acc)[pixels][out]) {
+    for (int s = 0; s < p.sources; ++s)
+        for (int t = 0; t < p.grid.tap_count; ++t) {
+            const float *from[pixels];
+            if (!find(p, p.source[s].data, n, at, t, from))
+                continue;
+            const float *weights = p.source[s].weights + static_cast<int64_t>(t) * p.run * out;
+            for (int c = 0; c < p.run; c += lanes, weights += out * lanes) {
+                Vec b[out];
+                for (int j = 0; j < out; ++j)
+                    b[j] = load(weights + j * lanes);
+                for (int m = 0; m < pixels; ++m)
+                    for (int j = 0; j < out; ++j)
+                        acc[m][j] += load(from[m] + c) * b[j];
+            }
+        }
+}
+
+// Two sources, exchanged for the outputs whose x is negative.
+template <int pixels, int out>
+void sum_by_sign(const Product &p, int64_t n, const Pixel &at, Vec (&acc)[pixels][out]) {
+    const Pixel to = moved(at, p.grid.out_step, p.grid.out);
+    const float *x = p.epilogue.x + row_of(p.grid.to, n, to) * out;
+    const int held = smaller(pixels, p.grid.size.x - at.x);
+    bool exchanged[pixels][out] = {};
+    for (int m = 0; m < held; ++m)
+        for (int j = 0; j < out; ++j)
+            exchanged[m][j] = x[static_cast<int64_t>(m) * p.grid.out_step.x * out + j] < 0.0f;
+    for (int t = 0; t < p.grid.tap_count; ++t) {
+        const float *from[2][pixels], *source[2][pixels][out];
+        if (!find(p, p.source[0].data, n, at, t, from[0]) ||
+            !find(p, p.source[1].data, n, at, t, from[1]))
+            continue;
+        for (int m = 0; m < pixels; ++m)
+            for (int j = 0; j < out; ++j) {
+                source[0][m][j] = from[exchanged[m][j]][m];
+                source[1][m][j] = from[!exchanged[m][j]][m];
+            }
+        const int64_t weights = static_cast<int64_t>(t) * p.run * out;
+        for (int c = 0; c < p.run; c += lanes)
+            for (int s = 0; s < 2; ++s) {
+                Vec b[out];
+                for (int j = 0; j < out; ++j)
+                    b[j] = load(p.source[s].weights + weights + c * out + j * lanes);
+                for (int m = 0; m < pixels; ++m)
+                    for (int j = 0; j < out; ++j)
+                        acc[m][j] += load(source[s][m][j] + c) * b[j];
+            }
+    }
+}
 
 template <int out> void run(const Product &p) {
+    constexpr int pixels = together(out);
     const TapGrid &grid = p.grid;
-    const int64_t pixels = p.n * grid.size.z * grid.size.y * grid.size.x;
-    parallel_for((pixels + block - 1) / block, [&](int64_t task) {
-        const int64_t stop = (task + 1) * block < pixels ? (task + 1) * block : pixels;
-        for (int64_t first = task * block; first < stop; first += together) {
-            // places beyond the last pixel repeat it; their results are not stored
-            Place place[together];
-            for (int m = 0; m < together; ++m)
-                place[m] = place_at(first + m < stop ? first + m : stop - 1,
-                                    {grid.size.z, grid.size.y, grid.size.x, 1});
-            Vec acc[together][out] = {};
-            for (int s = 0; s < p.sources; ++s) {
-                const float *weights = p.source[s].weights;
-                for (int t = 0; t < grid.tap_count; ++t) {
-                    const float *from[together];
-                    for (int m = 0; m < together; ++m) {
-                        const Pixel at = moved(place[m].at, grid.step, grid.taps[t]);
-                        from[m] = inside(grid.from, at)
-                                      ? p.source[s].data +
-                                            row_of(grid.from, place[m].n, at) * grid.from.channels
-                                      : p.zeros;
-                    }
-                    for (int c = 0; c < p.run; c += lanes, weights += out * lanes) {
-                        Vec b[out];
-                        for (int j = 0; j < out; ++j)
-                            b[j] = load(weights + j * lanes);
-                        for (int m = 0; m < together; ++m)
-                            for (int j = 0; j < out; ++j)
-                                acc[m][j] += load(from[m] + c) * b[j];
-                    }
-                }
-            }
-            for (int m = 0; m < together && first + m < stop; ++m) {
+    parallel_for(p.n * grid.size.z * grid.size.y, [&](int64_t task) {
+        auto [n, at, _] = place_at(task, {grid.size.z, grid.size.y, 1, 1});
+        for (at.x = 0; at.x < grid.size.x; at.x += pixels) {
+            Vec acc[pixels][out] = {};
+            if (p.by_sign)
+                sum_by_sign(p, n, at, acc);
+            else
+                sum_sources(p, n, at, acc);
+            for (int m = 0; m < smaller(pixels, grid.size.x - at.x); ++m) {
                 float sums[panel] = {};
                 for (int j = 0; j < out; ++j)
                     sums[j] = horizontal(acc[m][j]);
-                const Pixel to = moved(place[m].at, grid.out_step, grid.out);
-                epilogue_row(p.epilogue, row_of(grid.to, place[m].n, to), out, 0, out, sums, 0);
+                const Pixel to = moved({at.z, at.y, at.x + m}, grid.out_step, grid.out);
+                epilogue_row(p.epilogue, row_of(grid.to, n, to), out, 0, out, sums, 0);
             }
         }
     });

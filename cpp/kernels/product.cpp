@@ -15,6 +15,18 @@ constexpr int block_rows = tile_rows * 16; // pixels per task: they share a tabl
 constexpr int block_panels = 8;            // panels per task
 constexpr int64_t outside = -1;
 
+// Whether every pixel of the grid reads its own place alone and writes it: 1 x 1 layers.
+bool same_places(const TapGrid &grid) {
+    const auto same = [](int from, int size, int to, int step, int out_step, int tap, int out) {
+        return from == size && to == size && step == 1 && out_step == 1 && tap == 0 && out == 0;
+    };
+    const Pixel &tap = grid.taps[0], &step = grid.step, &apart = grid.out_step, &out = grid.out;
+    return grid.tap_count == 1 &&
+           same(grid.from.depth, grid.size.z, grid.to.depth, step.z, apart.z, tap.z, out.z) &&
+           same(grid.from.height, grid.size.y, grid.to.height, step.y, apart.y, tap.y, out.y) &&
+           same(grid.from.width, grid.size.x, grid.to.width, step.x, apart.x, tap.x, out.x);
+}
+
 // Where up to block_rows pixels read and write: offsets into the source of every tap,
 // [tiles][tap_count][tile_rows], and rows of the destination.
 struct Places {
@@ -24,6 +36,13 @@ struct Places {
     Places(const TapGrid &grid, int64_t first, int rows) {
         const int tiles = ceil_div(rows, tile_rows);
         taps = new int64_t[static_cast<int64_t>(tiles) * grid.tap_count * tile_rows];
+        if (same_places(grid)) {
+            for (int i = 0; i < tiles * tile_rows; ++i) {
+                row[i] = first + smaller(i, rows - 1);
+                taps[i] = row[i] * grid.from.channels;
+            }
+            return;
+        }
         auto [n, at, _] = place_at(first, {grid.size.z, grid.size.y, grid.size.x, 1});
         for (int i = 0; i < tiles * tile_rows; ++i) {
             row[i] = row_of(grid.to, n, moved(at, grid.out_step, grid.out));
@@ -189,15 +208,28 @@ void run_product(const Product &p, bool depthwise) {
     });
 }
 
+void run_parts(const Product &p, bool depthwise) {
+    if (!p.by_sign)
+        return run_product(p, depthwise);
+    Product part = p;
+    part.epilogue.part = Part::positive;
+    run_product(part, depthwise);
+    part.source[0].weights = p.source[1].weights;
+    part.source[1].weights = p.source[0].weights;
+    part.epilogue.part = Part::negative;
+    part.epilogue.add = true;
+    run_product(part, depthwise);
+}
+
 } // namespace
 
 void product(const Product &p, Stream) {
     if (is_narrow(p.grid.groups, p.run, p.grid.to.channels))
         narrow(p);
     else
-        run_product(p, false);
+        run_parts(p, false);
 }
-void depthwise(const Product &p, Stream) { run_product(p, true); }
+void depthwise(const Product &p, Stream) { run_parts(p, true); }
 
 // Panels one after the other, each [tap][run][channels of the panel]; the last is narrow where
 // one vector holds it. Depthwise weights ([tap][channels], run 0) are padded to whole panels.

@@ -3,6 +3,7 @@
 #include "steps/linear.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -78,6 +79,8 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         forward_.push_back(pack(kernels, weights, phase, transposed, forward_versions()));
     for (const Phase &phase : back)
         backward_.push_back(pack(kernels, weights, phase, !transposed, backward_versions()));
+    if (takes_difference())
+        lay_contributions(weights, there.front());
     if (merged_)
         merge(forward_.front());
     plan_scratch();
@@ -114,11 +117,28 @@ bool Linear::needs_negative_part() const {
     return rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f;
 }
 
+// The clamp must have left z as it was, wherever relevance arrives.
+bool Linear::takes_difference() const {
+    const bool clamped = around_.low < around_.high;
+    const bool kept = !clamped || (around_.supported && std::isinf(around_.high));
+    return rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f && kept && !transposed_ &&
+           !depthwise_ && wanted_winograd() != 0;
+}
+
+int Linear::winograd_backward(Version version) const {
+    return backward_.front().winograd[static_cast<int>(version)];
+}
+
+// Winograd's product of s- errs in proportion to the largest one nearby.
+bool Linear::treats_scarce() const {
+    return takes_difference() && winograd_backward(Version::negative);
+}
+
 std::vector<Linear::Version> Linear::forward_versions() const {
     switch (rule_.kind) {
     case RuleKind::alpha_beta:
     case RuleKind::gamma:
-        if (rule_.beta > 0.0f || !around_.input_nonnegative)
+        if (!around_.input_nonnegative || (rule_.beta > 0.0f && !takes_difference()))
             return {Version::plain, Version::positive, Version::negative};
         return {Version::plain, Version::positive};
     case RuleKind::z_box:
@@ -155,10 +175,12 @@ std::vector<Linear::Version> Linear::backward_versions() const {
 // Winograd's filtering errs by some 1e-7 of the largest value nearby, not of the sum itself. Where
 // a message divides by nearly nothing, or stands for an empty part, that would reach its
 // neighbours; where the layer is supported, relevance arrives in proportion to z, and Z+ >= z. Z-
-// can be next to nothing all the same, and so can any sum whose bias is left out.
+// can be next to nothing all the same, so that such neurons are treated apart where it is a
+// difference, and so can any sum whose bias is left out.
 int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                              Version version) const {
-    const bool split = version == Version::positive || version == Version::gamma;
+    const bool split = version == Version::positive || version == Version::gamma ||
+                       (version == Version::negative && takes_difference());
     const bool safe = splits() && around_.input_nonnegative;
     if (!around_.supported || rule_.bias == BiasMode::exclude ||
         (version != Version::plain && !(split && safe)) ||
@@ -218,6 +240,18 @@ Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &we
     return packed;
 }
 
+void Linear::lay_contributions(const std::vector<float> &weights, const Phase &phase) {
+    contributions_ = phase;
+    const int run = conv_.from.channels / conv_.groups;
+    const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
+    contribution_weights_.reserve(weights.size());
+    for (int64_t channel = 0; channel < conv_.to.channels; ++channel)
+        for (const Pixel &tap : phase.kernel)
+            for (int64_t k = 0; k < run; ++k)
+                contribution_weights_.push_back(
+                    weights[static_cast<size_t>(row_of(kernel, channel * run + k, tap))]);
+}
+
 // One tap for a whole row of the kernel, as the weights are packed.
 void Linear::merge(Packed &packed) const {
     packed.run *= conv_.kernel.x;
@@ -248,6 +282,7 @@ void Linear::plan_scratch() {
     padded_first_at_ = take(merged_ && product, padded_size_);
     padded_second_at_ = take(merged_ && two_sources, padded_size_);
     negative_at_ = take(needs_negative_part(), out_.size());
+    scarce_at_ = take(treats_scarce(), out_.pixels() * chunks_);
     share_at_ = take(distribute, out_.size());
     sums_at_ = take(distribute || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
 }
@@ -320,12 +355,13 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
 
 // Relevance of the input (+)= x * (sum over terms of message @ weights^T).
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                              bool add) const {
+                              bool add, bool by_sign) const {
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n);
         for (const Term &term : terms)
             p.source[p.sources++] = {term.data,
                                      packed.weights[static_cast<int>(term.version)].data()};
+        p.by_sign = by_sign;
         p.epilogue.kind = EpilogueKind::relevance;
         p.epilogue.out = run.relevance(inputs[0]);
         p.epilogue.x = x;
@@ -383,7 +419,7 @@ bool Linear::needs_inputs() const {
 
 bool Linear::needs_output() const {
     const int z_plus = static_cast<int>(Version::positive);
-    return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma ||
+    return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma || takes_difference() ||
            forward_.front().winograd[z_plus]; // the floor of its sums
 }
 
@@ -409,6 +445,16 @@ Message Linear::message_of(const Run &run) const {
     m.absorbed = run.absorbed();
     m.chunks = chunks_;
     return m;
+}
+
+Contributions Linear::contributions_of(const Run &run) const {
+    Contributions c;
+    c.grid = grid_of(contributions_);
+    c.n = run.n;
+    c.run = conv_.from.channels / conv_.groups;
+    c.x = run.value(inputs[0]);
+    c.weights = contribution_weights_.data();
+    return c;
 }
 
 void Linear::relevance(const Run &run) const {
@@ -437,31 +483,40 @@ void Linear::relevance_single(const Run &run) const {
         backward_product(run, {{s, Version::plain}}, run.value(inputs[0]), add);
 }
 
-// alpha_beta and gamma: Z+ from a product, Z- from another where the rule asks for it.
+// alpha_beta and gamma: Z+ from a product; Z-, where the rule asks for it, from what z leaves of Z+
+// or from another.
 void Linear::relevance_split(const Run &run) const {
     const float *x = run.value(inputs[0]);
-    const bool add = run.adds(0);
-    const Message m = message_of(run);
+    bool add = run.adds(0);
+    Message m = message_of(run);
+    const Contributions contributions = contributions_of(run);
+    if (takes_difference())
+        m.contributions = &contributions;
+    if (treats_scarce()) // the arena's floats are as wide
+        m.scarce = reinterpret_cast<uint32_t *>(run.scratch(scarce_at_));
     Epilogue part, final;
     part.out = m.s_neg;
     final.kind = EpilogueKind::message;
     final.message = m;
-    const bool sums_negative = m.s_neg && rule_.kind == RuleKind::alpha_beta;
+    const bool sums_negative = m.s_neg && rule_.kind == RuleKind::alpha_beta && !takes_difference();
     const float *s_pos = m.r, *s_neg = m.s_neg;
 
     if (around_.input_nonnegative) { // c+ = a w+, c- = a w-
         if (sums_negative)
             forward_product(run, {{x, Version::negative}}, part, padded_first_at_);
         forward_product(run, {{x, Version::positive}}, final, padded_first_at_);
-        if (s_neg && backward_.front().winograd[static_cast<int>(Version::positive)]) {
+        if (m.scarce)
+            add |= run.kernels.scarce(
+                {contributions, m.scarce, m.s_neg, run.relevance(inputs[0]), add}, run.stream);
+        const Version one = rule_.kind == RuleKind::gamma ? Version::gamma : Version::positive;
+        if (!s_neg)
+            backward_product(run, {{s_pos, one}}, x, add);
+        else if (winograd_backward(Version::positive) == winograd_backward(Version::negative))
+            backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add);
+        else {
             backward_product(run, {{s_pos, Version::positive}}, x, add);
             backward_product(run, {{s_neg, Version::negative}}, x, true);
-        } else if (s_neg)
-            backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add);
-        else if (rule_.kind == RuleKind::gamma)
-            backward_product(run, {{s_pos, Version::gamma}}, x, add);
-        else
-            backward_product(run, {{s_pos, Version::positive}}, x, add);
+        }
         return;
     }
     // c+ = a+ w+ + a- w-, c- = a+ w- + a- w+
@@ -473,8 +528,8 @@ void Linear::relevance_split(const Run &run) const {
     forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final,
                     padded_first_at_);
     if (s_neg) {
-        backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, pos, add);
-        backward_product(run, {{s_pos, Version::negative}, {s_neg, Version::positive}}, neg, true);
+        backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add,
+                         true);
     } else {
         backward_product(run, {{s_pos, Version::positive}}, pos, add);
         backward_product(run, {{s_pos, Version::negative}}, neg, true);

@@ -58,6 +58,7 @@ class Linear final : public Step {
                 bool of_adjoint, const std::vector<Version> &needed) const;
     int winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                          Version version) const;
+    void lay_contributions(const std::vector<float> &weights, const Phase &phase);
     void merge(Packed &packed) const;
     std::vector<Version> forward_versions() const;
     std::vector<Version> backward_versions() const;
@@ -66,6 +67,9 @@ class Linear final : public Step {
 
     bool splits() const; // the rule treats positive and negative contributions apart
     bool needs_negative_part() const;
+    bool takes_difference() const; // Z- is what z leaves of Z+
+    bool treats_scarce() const;    // and neurons that it leaves little are treated apart
+    int winograd_backward(Version version) const;
     const float *padded(const Run &run, const float *x, int64_t scratch_at) const;
     const float *transformed(const Run &run, Transform transform, const std::vector<float> &minus,
                              int64_t scratch_at) const;
@@ -75,9 +79,10 @@ class Linear final : public Step {
     void forward_product(const Run &run, std::initializer_list<Term> terms,
                          const Epilogue &epilogue, int64_t padded_at) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                          bool add) const;
+                          bool add, bool by_sign = false) const;
     void spread(const Run &run, const float *share, bool add) const;
     Message message_of(const Run &run) const;
+    Contributions contributions_of(const Run &run) const;
 
     void relevance_single(const Run &run) const;
     void relevance_split(const Run &run) const;
@@ -95,15 +100,17 @@ class Linear final : public Step {
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
-    std::vector<float> fan_in_;       // [pixels of out]  real inputs of each neuron
-    std::vector<float> square_sums_;  // [out] w_square's denominators
-    std::vector<float> message_bias_; // the bias, or its square for w_square
+    Phase contributions_;                     // the forward product's, with no taps merged
+    std::vector<float> contribution_weights_; // [channels of out][tap][channel of the group]
+    std::vector<float> fan_in_;               // [pixels of out]  real inputs of each neuron
+    std::vector<float> square_sums_;          // [out] w_square's denominators
+    std::vector<float> message_bias_;         // the bias, or its square for w_square
 
     // scratch of the relevance pass, in floats per sample
     int64_t padded_size_ = 0;
     int64_t first_at_ = 0, second_at_ = 0;               // transformed inputs
     int64_t padded_first_at_ = 0, padded_second_at_ = 0; // with borders, where merged
-    int64_t negative_at_ = 0, share_at_ = 0, sums_at_ = 0;
+    int64_t negative_at_ = 0, scarce_at_ = 0, share_at_ = 0, sums_at_ = 0;
     int64_t scratch_ = 0;
 };
 
