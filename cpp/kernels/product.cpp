@@ -70,12 +70,13 @@ struct Places {
     Places &operator=(const Places &) = delete;
 };
 
-// sums[rows][panel] += acc, which starts anew.
-template <int rows, int vectors> void collect(float *sums, Vec (&acc)[rows][vectors]) {
+// sums[rows][panel] = or += acc, which starts anew.
+template <int rows, int vectors>
+[[gnu::always_inline]] inline void collect(float *sums, bool add, Vec (&acc)[rows][vectors]) {
     for (int m = 0; m < rows; ++m)
         for (int v = 0; v < vectors; ++v) {
             float *sum = sums + m * panel + v * lanes;
-            store(sum, load(sum) + acc[m][v]);
+            store(sum, add ? load(sum) + acc[m][v] : acc[m][v]);
             acc[m][v] = Vec{};
         }
 }
@@ -84,9 +85,11 @@ template <int rows, int vectors> void collect(float *sums, Vec (&acc)[rows][vect
 template <int rows, int vectors>
 void tile(const Product &p, const int64_t *offsets, int64_t channel, const float *const *weights,
           float *sums) {
-    Vec acc[rows][vectors] = {};
-    for (int i = 0; i < rows * panel; ++i)
-        sums[i] = 0.0f;
+    Vec acc[rows][vectors];
+    for (int m = 0; m < rows; ++m)
+        for (int v = 0; v < vectors; ++v)
+            acc[m][v] = Vec{};
+    bool begun = false;
     int left = longest_run;
     for (int s = 0; s < p.sources; ++s) {
         const float *w = weights[s];
@@ -109,13 +112,15 @@ void tile(const Product &p, const int64_t *offsets, int64_t channel, const float
                             acc[m][v] += a[m][k] * b[v];
                 }
                 if (left == 0) {
-                    collect<rows, vectors>(sums, acc);
+                    collect<rows, vectors>(sums, begun, acc);
+                    begun = true;
                     left = longest_run;
                 }
             }
         }
     }
-    collect<rows, vectors>(sums, acc);
+    if (!begun || left < longest_run)
+        collect<rows, vectors>(sums, begun, acc);
 }
 
 // The same for depthwise layers: every channel has its own input, weights are [tap][channels].
@@ -162,6 +167,20 @@ Tile pick_tile(int rows, bool depthwise, bool wide) {
     return pick<tile_rows>(depthwise, wide);
 }
 
+// The processor does not guess what the epilogue will read: rows are far apart.
+void fetch(const Epilogue &e, int64_t at) {
+    for (int j = 0; j < panel; j += 16) {
+        if (e.x)
+            __builtin_prefetch(e.x + at + j);
+        if (e.out)
+            __builtin_prefetch(e.out + at + j, 1);
+        if (e.message.r)
+            __builtin_prefetch(e.message.r + at + j, 1);
+        if (e.message.z && e.message.period == 0)
+            __builtin_prefetch(e.message.z + at + j);
+    }
+}
+
 void run_product(const Product &p, bool depthwise) {
     const int groups = depthwise ? 1 : p.grid.groups;
     const int out = p.grid.to.channels / groups;
@@ -196,6 +215,9 @@ void run_product(const Product &p, bool depthwise) {
                 channel = static_cast<int64_t>(group) * (p.grid.from.channels / groups);
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
+                for (int m = 0; m < held; ++m)
+                    fetch(p.epilogue,
+                          places.row[row + m] * p.grid.to.channels + group * out + q * panel);
                 pick_tile(held, depthwise,
                           wide)(p, places.taps + static_cast<int64_t>(row) * p.grid.tap_count,
                                 channel, weights, sums);

@@ -36,15 +36,24 @@ typedef float UnalignedVec __attribute__((vector_size(lanes * 4), aligned(4), ma
     *reinterpret_cast<UnalignedVec *>(p) = v;
 }
 
-// Sum of a vector's lanes, always in the same order.
-static inline float horizontal(Vec v) {
-    float a[lanes];
-    store(a, v);
-    for (int width = lanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i)
-            a[i] += a[i + width];
-    return a[0];
+// Sum of a vector's lanes, always in the same order: halves onto halves.
+typedef float Four __attribute__((vector_size(16)));
+[[gnu::always_inline]] static inline float horizontal(Four v) {
+    return (v[0] + v[2]) + (v[1] + v[3]);
 }
+#if defined(RELPROP_AVX2) || defined(RELPROP_AVX512)
+typedef float Eight __attribute__((vector_size(32)));
+[[gnu::always_inline]] static inline float horizontal(Eight v) {
+    return horizontal(__builtin_shufflevector(v, v, 0, 1, 2, 3) +
+                      __builtin_shufflevector(v, v, 4, 5, 6, 7));
+}
+#endif
+#if defined(RELPROP_AVX512)
+[[gnu::always_inline]] static inline float horizontal(Vec v) {
+    return horizontal(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+                      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#endif
 
 // Elementwise kernels cut every sample alike, so that a value never depends on the batch.
 constexpr int64_t slab = 16384; // floats per task
