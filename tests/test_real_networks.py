@@ -1,0 +1,78 @@
+"""Trained networks on photos: every way of computing, against the float64 reference.
+
+Trained weights and maps behind ReLUs are not like random ones: sparser, and of every magnitude.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import reference
+import relprop
+from networks import ResNet20
+from relprop import Explainer, Graph
+from relprop.preprocessing import Preprocessing
+from test_precision import box, deciders, relative_errors
+
+DATA = Path(__file__).parents[2] / "shared/data"
+PRESETS = ["epsilon", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"]
+WAYS = ["default", "plain", "winograd2", "winograd4"]
+
+
+def files(*names: str) -> list[Path]:
+    paths = [DATA / name for name in names]
+    if not all(path.exists() for path in paths) and not os.environ.get("CI"):
+        pytest.skip(f"trained networks and photos are not at {DATA}")
+    return paths
+
+
+@lru_cache
+def network(name: str) -> tuple[Graph, np.ndarray]:
+    """A trained network and three photos as it wants them."""
+    if name == "resnet20":
+        weights, *photos = files(
+            "models/resnet20_cifar10.pth",
+            *(f"photos/{photo}1.jpg" for photo in ("rooster", "espresso", "ladybug")),
+        )
+        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+        module = ResNet20()
+        module.load_state_dict({key.removeprefix("module."): v for key, v in state.items()})
+        preprocessing = Preprocessing(
+            size=(32, 32), resize=32, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)
+        )
+        x = np.stack([preprocessing(relprop.read_image(photo)) for photo in photos])
+        return relprop.load(module.eval(), torch.from_numpy(x[:1])).graph, x
+    prefix = {"googlenet": "bvlc_googlenet", "squeezenet": "squeezenet_v1.1"}[name]
+    prototxt, caffemodel, stored = files(
+        f"models/{prefix}_deploy.prototxt",
+        f"models/{prefix}.caffemodel",
+        "models/reference_forward.npz",
+    )
+    with np.load(stored) as photos:
+        x = photos[f"{name}_input_bgr"][:3].astype(np.float32) - np.float32([104, 117, 123])
+    return relprop.load((prototxt, caffemodel)).graph, np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("composite", PRESETS)
+@pytest.mark.parametrize("name", ["googlenet", "squeezenet", "resnet20"])
+def test_every_way_agrees_with_the_reference(name: str, composite: str, monkeypatch) -> None:
+    graph, x = network(name)
+    bounds = {key: np.sign(value) * np.abs(x).max() for key, value in box(composite).items()}
+    for way in WAYS:
+        if way != "default":
+            monkeypatch.setenv("RELPROP_PRODUCT", way)
+        explainer = Explainer(graph, composite, **bounds)
+        result = explainer(x, "argmax", intermediate=deciders(graph))
+        assert (result.ledger.closure_error <= 1e-6).all()
+        output = np.zeros_like(result.scores)
+        rows = np.arange(len(x))
+        output[rows, result.target] = result.scores[rows, result.target]
+        expected, _ = reference.relevance(graph, explainer.rules, x, output, result.activations)
+        errors = relative_errors(result.relevance, expected[graph.input.name])
+        assert np.median(errors) <= (1e-4 if composite == "epsilon" else 1e-5), (way, errors)
