@@ -34,6 +34,13 @@ struct Panel {
     float sum() const { return horizontal(load(of) + load(of + lanes)); }
 };
 
+// Z+ is at least what z is without its bias, but for what rounding to the bias's size has cost.
+[[gnu::always_inline]] static inline float least(float z, float b) {
+    constexpr float rounding = 1.2e-7f;
+    const float left = z - b - rounding * (b < 0.0f ? -b : b);
+    return left > 0.0f ? left : 0.0f;
+}
+
 // Z- of a panel's neurons as what z leaves of Z+, and from their contributions where that is little
 // beside what it is the difference of. Returns those channels, as bits.
 static uint32_t negative_parts(const Message &m, int64_t row, int c, int count, const Panel &sum,
@@ -41,7 +48,7 @@ static uint32_t negative_parts(const Message &m, int64_t row, int c, int count, 
                                Panel &neg) {
     Panel little(nullptr, 0);
     for (int j = 0; j < panel; ++j) {
-        const float b = bias.of[j], left = z.of[j] - b, floor = left > 0.0f ? left : 0.0f;
+        const float b = bias.of[j], left = z.of[j] - b, floor = least(z.of[j], b);
         const float pos = sum.of[j] > floor ? sum.of[j] : floor;
         const float kept = b < 0.0f ? keep * b : 0.0f;
         neg.of[j] = left - pos;
@@ -82,13 +89,13 @@ static void message_row(const Message &m, int64_t row, int channels, int c, int 
                 m.scarce[row * m.chunks + chunk] = marked;
         }
 
-    // Z+ with its bias is at least z: a bound that holds where the product erred.
+    // A bound that holds where the product erred.
     const float bounded = m.z && (keep > 0.0f || !m.bias) ? 1.0f : 0.0f;
     for (int j = 0; j < panel; ++j) {
         const float b = bias.of[j], kept = keep * b;
         const float kept_pos = kept > 0.0f ? kept : 0.0f;
         const float kept_neg = kept < 0.0f ? kept : 0.0f;
-        const float least = bounded * (z.of[j] - b), floor = least > 0.0f ? least : 0.0f;
+        const float floor = bounded * least(z.of[j], b);
         Sums of{0.0f, 0.0f, 0.0f, 0.0f};
         if constexpr (kind == RuleKind::alpha_beta) {
             of.pos = (sum.of[j] > floor ? sum.of[j] : floor) + kept_pos;

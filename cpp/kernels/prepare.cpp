@@ -5,20 +5,36 @@
 namespace relprop::RELPROP_ISA {
 namespace {
 
-float transformed(Transform transform, float x, float minus) {
-    switch (transform) {
+// A run of pixels of a row, all their channels; the compiler makes vectors of what has no minus.
+void transform(const Prepare &p, const float *in, float *out, int64_t count) {
+    switch (p.transform) {
     case Transform::copy:
-        return x;
+        for (int64_t i = 0; i < count; ++i)
+            out[i] = in[i];
+        return;
     case Transform::positive:
-        return x > 0.0f ? x : 0.0f;
+        for (int64_t i = 0; i < count; ++i)
+            out[i] = in[i] > 0.0f ? in[i] : 0.0f;
+        return;
     case Transform::negative:
-        return x < 0.0f ? x : 0.0f;
+        for (int64_t i = 0; i < count; ++i)
+            out[i] = in[i] < 0.0f ? in[i] : 0.0f;
+        return;
     case Transform::minus:
-        return x - minus;
+        for (int64_t i = 0; i < count; i += p.image.channels)
+            for (int c = 0; c < p.image.channels; ++c)
+                out[i + c] = in[i + c] - p.minus[c];
+        return;
     case Transform::one:
-        return 1.0f;
+        for (int64_t i = 0; i < count; ++i)
+            out[i] = 1.0f;
+        return;
     }
-    return x;
+}
+
+void clear(float *out, int64_t count) {
+    for (int64_t i = 0; i < count; ++i)
+        out[i] = 0.0f;
 }
 
 } // namespace
@@ -26,24 +42,19 @@ float transformed(Transform transform, float x, float minus) {
 void prepare(const Prepare &p, Stream) {
     const int depth = p.before.z + p.image.depth + p.after.z;
     const int height = p.before.y + p.image.height + p.after.y;
-    const int width = p.before.x + p.image.width + p.after.x;
-    const int channels = p.image.channels;
+    const int64_t channels = p.image.channels, inner = p.image.width * channels;
+    const int64_t before = p.before.x * channels, after = p.after.x * channels;
     parallel_for(p.n * depth * height, [&](int64_t task) {
         auto [n, at, _] = place_at(task, {depth, height, 1, 1});
         at.z -= p.before.z;
         at.y -= p.before.y;
-        float *out = p.out + task * width * channels;
-        for (int x = 0; x < width; ++x, out += channels) {
-            at.x = x - p.before.x;
-            if (!inside(p.image, at)) {
-                for (int c = 0; c < channels; ++c)
-                    out[c] = 0.0f;
-                continue;
-            }
-            const float *in = p.x ? p.x + row_of(p.image, n, at) * channels : nullptr;
-            for (int c = 0; c < channels; ++c)
-                out[c] = transformed(p.transform, in ? in[c] : 0.0f, p.minus ? p.minus[c] : 0.0f);
-        }
+        float *out = p.out + task * (before + inner + after);
+        if (!inside(p.image, at))
+            return clear(out, before + inner + after);
+        clear(out, before);
+        const float *in = p.x ? p.x + row_of(p.image, n, at) * channels : nullptr;
+        transform(p, in, out + before, inner);
+        clear(out + before + inner, after);
     });
 }
 

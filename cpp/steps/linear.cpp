@@ -277,8 +277,9 @@ void Linear::plan_scratch() {
     const bool two_sources =
         (splits() && !around_.input_nonnegative) || rule_.kind == RuleKind::z_box;
     const bool distribute = rule_.bias == BiasMode::distribute && !message_bias_.empty();
-    first_at_ = take(two_sources, in_.size());
-    second_at_ = take(two_sources, in_.size());
+    // where taps are merged, a rule that splits reads its sources with their border alone
+    first_at_ = take(two_sources && !(merged_ && splits()), in_.size());
+    second_at_ = take(two_sources && !(merged_ && splits()), in_.size());
     padded_first_at_ = take(merged_ && product, padded_size_);
     padded_second_at_ = take(merged_ && two_sources, padded_size_);
     negative_at_ = take(needs_negative_part(), out_.size());
@@ -289,28 +290,23 @@ void Linear::plan_scratch() {
 
 // ---- products ----------------------------------------------------------------------------------
 
-// x with a border of zeros where the layer reads merged runs, else x itself.
-const float *Linear::padded(const Run &run, const float *x, int64_t scratch_at) const {
-    if (!merged_)
+// T(x), with a border of zeros where the layer reads merged runs; x itself where both are needless.
+const float *Linear::source(const Run &run, Transform transform, const float *x,
+                            int64_t scratch_at) const {
+    if (!merged_ && transform == Transform::copy)
         return x;
     float *out = run.scratch(scratch_at);
-    run.kernels.prepare({Transform::copy, run.n, in_, conv_.before, conv_.after, x, nullptr, out},
-                        run.stream);
+    const Pixel before = merged_ ? conv_.before : Pixel{}, after = merged_ ? conv_.after : Pixel{};
+    run.kernels.prepare({transform, run.n, in_, before, after, x, nullptr, out}, run.stream);
     return out;
 }
 
-const float *Linear::transformed(const Run &run, Transform transform,
-                                 const std::vector<float> &minus, int64_t scratch_at) const {
+const float *Linear::distance(const Run &run, const std::vector<float> &bound,
+                              int64_t scratch_at) const {
     float *out = run.scratch(scratch_at);
-    run.kernels.prepare({transform,
-                         run.n,
-                         in_,
-                         {},
-                         {},
-                         run.value(inputs[0]),
-                         minus.empty() ? nullptr : minus.data(),
-                         out},
-                        run.stream);
+    run.kernels.prepare(
+        {Transform::minus, run.n, in_, {}, {}, run.value(inputs[0]), bound.data(), out},
+        run.stream);
     return out;
 }
 
@@ -332,30 +328,24 @@ void Linear::run_product(const Kernels &kernels, const Product &product, int win
         (depthwise_ ? kernels.depthwise : kernels.product)(product, stream);
 }
 
+// The terms' data come from source().
 void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
-                             const Epilogue &epilogue, int64_t padded_at) const {
-    ProductSource source[2];
-    int sources = 0;
-    for (const Term &term : terms) {
-        const int64_t at = padded_at + sources * whole_lines(padded_size_);
-        source[sources++].data = padded(run, term.data, at);
-    }
+                             const Epilogue &epilogue) const {
     for (const Packed &packed : forward_) {
         Product p = product_of(packed, run.n);
-        for (const Term &term : terms) {
-            const float *weights = packed.weights[static_cast<int>(term.version)].data();
-            p.source[p.sources] = {source[p.sources].data, weights};
-            ++p.sources;
-        }
+        for (const Term &term : terms)
+            p.source[p.sources++] = {term.data,
+                                     packed.weights[static_cast<int>(term.version)].data()};
         p.epilogue = epilogue;
         const int version = static_cast<int>(terms.begin()->version);
         run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
 }
 
-// Relevance of the input (+)= x * (sum over terms of message @ weights^T).
+// Relevance of the input (+)= x * (sum over terms of message @ weights^T), of one part of x alone
+// or with the two terms' weights exchanged where it is negative.
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                              bool add, bool by_sign) const {
+                              bool add, Part part, bool by_sign) const {
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n);
         for (const Term &term : terms)
@@ -365,6 +355,7 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         p.epilogue.kind = EpilogueKind::relevance;
         p.epilogue.out = run.relevance(inputs[0]);
         p.epilogue.x = x;
+        p.epilogue.part = part;
         p.epilogue.add = add;
         const int version = static_cast<int>(terms.begin()->version);
         run_product(run.kernels, p, packed.winograd[version], run.stream);
@@ -410,7 +401,8 @@ void Linear::forward(const Run &run) const {
     epilogue.bias = bias_.empty() ? nullptr : bias_.data();
     epilogue.low = around_.low;
     epilogue.high = around_.high;
-    forward_product(run, {{run.value(inputs[0]), Version::plain}}, epilogue, 0);
+    const float *x = source(run, Transform::copy, run.value(inputs[0]), 0);
+    forward_product(run, {{x, Version::plain}}, epilogue);
 }
 
 bool Linear::needs_inputs() const {
@@ -502,9 +494,10 @@ void Linear::relevance_split(const Run &run) const {
     const float *s_pos = m.r, *s_neg = m.s_neg;
 
     if (around_.input_nonnegative) { // c+ = a w+, c- = a w-
+        const float *a = source(run, Transform::copy, x, padded_first_at_);
         if (sums_negative)
-            forward_product(run, {{x, Version::negative}}, part, padded_first_at_);
-        forward_product(run, {{x, Version::positive}}, final, padded_first_at_);
+            forward_product(run, {{a, Version::negative}}, part);
+        forward_product(run, {{a, Version::positive}}, final);
         if (m.scarce)
             add |= run.kernels.scarce(
                 {contributions, m.scarce, m.s_neg, run.relevance(inputs[0]), add}, run.stream);
@@ -520,31 +513,32 @@ void Linear::relevance_split(const Run &run) const {
         return;
     }
     // c+ = a+ w+ + a- w-, c- = a+ w- + a- w+
-    const float *pos = transformed(run, Transform::positive, {}, first_at_);
-    const float *neg = transformed(run, Transform::negative, {}, second_at_);
+    const float *pos = source(run, Transform::positive, x, merged_ ? padded_first_at_ : first_at_);
+    const float *neg =
+        source(run, Transform::negative, x, merged_ ? padded_second_at_ : second_at_);
     if (sums_negative)
-        forward_product(run, {{pos, Version::negative}, {neg, Version::positive}}, part,
-                        padded_first_at_);
-    forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final,
-                    padded_first_at_);
+        forward_product(run, {{pos, Version::negative}, {neg, Version::positive}}, part);
+    forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final);
     if (s_neg) {
         backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add,
-                         true);
+                         Part::all, true);
     } else {
-        backward_product(run, {{s_pos, Version::positive}}, pos, add);
-        backward_product(run, {{s_pos, Version::negative}}, neg, true);
+        backward_product(run, {{s_pos, Version::positive}}, x, add, Part::positive);
+        backward_product(run, {{s_pos, Version::negative}}, x, true, Part::negative);
     }
 }
 
 // z_box: (a - l) w+ + (a - h) w-, in which nothing cancels.
 void Linear::relevance_z_box(const Run &run) const {
-    const float *above = transformed(run, Transform::minus, low_, first_at_);
-    const float *below = transformed(run, Transform::minus, high_, second_at_);
+    const float *above = distance(run, low_, first_at_);
+    const float *below = distance(run, high_, second_at_);
     Epilogue final;
     final.kind = EpilogueKind::message;
     final.message = message_of(run);
-    forward_product(run, {{above, Version::positive}, {below, Version::negative}}, final,
-                    padded_first_at_);
+    forward_product(run,
+                    {{source(run, Transform::copy, above, padded_first_at_), Version::positive},
+                     {source(run, Transform::copy, below, padded_second_at_), Version::negative}},
+                    final);
     const float *s = run.relevance(output);
     backward_product(run, {{s, Version::positive}}, above, run.adds(0));
     backward_product(run, {{s, Version::negative}}, below, true);

@@ -70,16 +70,17 @@ class Linear final : public Step {
     bool takes_difference() const; // Z- is what z leaves of Z+
     bool treats_scarce() const;    // and neurons that it leaves little are treated apart
     int winograd_backward(Version version) const;
-    const float *padded(const Run &run, const float *x, int64_t scratch_at) const;
-    const float *transformed(const Run &run, Transform transform, const std::vector<float> &minus,
-                             int64_t scratch_at) const;
+    const float *source(const Run &run, Transform transform, const float *x,
+                        int64_t scratch_at) const;
+    const float *distance(const Run &run, const std::vector<float> &bound,
+                          int64_t scratch_at) const;
     Product product_of(const Packed &packed, int64_t n) const;
     void run_product(const Kernels &kernels, const Product &product, int winograd,
                      Stream stream) const;
     void forward_product(const Run &run, std::initializer_list<Term> terms,
-                         const Epilogue &epilogue, int64_t padded_at) const;
+                         const Epilogue &epilogue) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                          bool add, bool by_sign = false) const;
+                          bool add, Part part = Part::all, bool by_sign = false) const;
     void spread(const Run &run, const float *share, bool add) const;
     Message message_of(const Run &run) const;
     Contributions contributions_of(const Run &run) const;
