@@ -146,7 +146,7 @@ struct Pool {
     PoolAxis z, y, x;
     bool count_include_pad; // average pooling
     int divisor;            // average pooling: replaces the count where > 0
-    const float *in;        // [n, z.size, y.size, x.size, channels]
+    const float *in;        // [n, z.size, y.size, x.size, channels]; null: average's gradient
     const float *r;         // [n, z.outputs, y.outputs, x.outputs, channels]; s for average
     float *result;          // forward: like r; relevance: like in
     bool add;
@@ -160,13 +160,13 @@ struct Resample {
     int taps;
     const int32_t *index; // [to_rows, taps]  rows of the input
     const float *weight;  // [to_rows, taps]
-    const float *in;      // [n, from_rows, channels]
+    const float *in;      // [n, from_rows, channels]; null: the gradient
     const float *s;       // relevance: [n, to_rows, channels]
     float *result;        // forward: like s; relevance: like in
     bool add;
 };
 
-// y = scale x + shift per channel; relevance: r_in = x scale s.
+// y = scale x + shift per channel; relevance: r_in = x scale s, or scale s where x is null.
 struct Affine {
     int64_t rows;
     int channels;
@@ -187,7 +187,7 @@ struct LocalResponseNorm {
     int size;
     float alpha, beta, k;
     const float *x;
-    const float *s; // relevance by Taylor expansion: like x
+    const float *s; // relevance by Taylor expansion, gradient: like x
     float *result;
     bool add;
 };
@@ -211,7 +211,9 @@ struct Prelu {
     int64_t period;
     const float *slope; // [period]
     const float *x;
-    float *y;
+    const float *r; // gradient: like x
+    float *result;
+    bool add;
 };
 
 // y = weight[id], one row of features for each id; relevance: the sum over the features.
@@ -296,11 +298,18 @@ struct Kernels {
     void (*local_response_norm)(const LocalResponseNorm &, Stream);
     void (*local_response_norm_sums)(const LocalResponseNorm &, Stream);
     void (*local_response_norm_relevance)(const LocalResponseNorm &, Stream);
+    void (*local_response_norm_gradient)(const LocalResponseNorm &, Stream);
 
-    // elementwise and movement
+    // elementwise and movement; a gradient is the derivative times r, which it may overwrite
     void (*activation)(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+    void (*activation_gradient)(Function, float parameter, const float *x, const float *r,
+                                float *out, int64_t n, bool add, Stream);
     void (*clip)(float low, float high, const float *x, float *y, int64_t n, Stream); // ReLU, ReLU6
+    // y: the clipped values, which lie between the bounds where the derivative is 1
+    void (*clip_gradient)(float low, float high, const float *y, const float *r, float *out,
+                          int64_t n, bool add, Stream);
     void (*prelu)(const Prelu &, Stream);
+    void (*prelu_gradient)(const Prelu &, Stream);
     void (*lookup)(const Lookup &, Stream);
     void (*lookup_relevance)(const Lookup &, Stream);
     void (*carry)(const float *from, float scale, float *to, int64_t n, bool add, Stream);

@@ -133,6 +133,17 @@ void Plan::finish(int output) {
             throw std::invalid_argument("every tensor but the output must be read; " +
                                         std::to_string(t) + " is not.");
 
+    // What keeps its input's value has it where that one lies.
+    std::vector<size_t> kept(tensors_.size());
+    for (size_t t = 0; t < tensors_.size(); ++t)
+        kept[t] = t;
+    for (const auto &step : steps_)
+        if (step->keeps_value()) {
+            const auto out = static_cast<size_t>(step->output);
+            kept[out] = kept[static_cast<size_t>(step->inputs[0])];
+            value_end[kept[out]] = std::max(value_end[kept[out]], value_end[out]);
+        }
+
     // A tensor that only a passing step reads has the relevance of that step's output.
     std::vector<int> home(tensors_.size());
     for (int t = 0; t < tensor_count; ++t)
@@ -160,7 +171,8 @@ void Plan::finish(int output) {
     std::vector<Buffer> buffers;
     for (size_t t = 0; t < tensors_.size(); ++t) {
         const int64_t size = tensors_[t].image.size();
-        buffers.push_back({size, value_begin[t], value_end[t], &value_at_[t]});
+        if (kept[t] == t)
+            buffers.push_back({size, value_begin[t], value_end[t], &value_at_[t]});
         if (home[t] == static_cast<int>(t))
             buffers.push_back(
                 {size, std::min(home_begin[t], home_end[t]), home_end[t], &relevance_at_[t]});
@@ -179,8 +191,10 @@ void Plan::finish(int output) {
                 {2 * step.absorbed_pairs(), backward_time(s), backward_time(s), &absorbed_at_[i]});
     }
     arena_ = place(std::move(buffers));
-    for (size_t t = 0; t < tensors_.size(); ++t)
+    for (size_t t = 0; t < tensors_.size(); ++t) {
+        value_at_[t] = value_at_[kept[t]];
         relevance_at_[t] = relevance_at_[static_cast<size_t>(home[t])];
+    }
     output_ = output;
 }
 

@@ -47,8 +47,10 @@ class Step {
 
     virtual bool needs_inputs() const { return false; } // their values, in the relevance pass
     virtual bool needs_output() const { return false; }
-    virtual bool passes() const { return false; } // relevance goes through unchanged, in place
-    virtual int64_t forward_scratch() const { return 0; }   // floats per sample
+    // The relevance of the only or first input may lie where the output's does.
+    virtual bool passes() const { return false; }
+    virtual bool keeps_value() const { return false; }    // the output is the input, where it lies
+    virtual int64_t forward_scratch() const { return 0; } // floats per sample
     virtual int64_t relevance_scratch() const { return 0; } // floats per sample
     virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
 

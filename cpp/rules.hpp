@@ -6,7 +6,8 @@
 
 namespace relprop {
 
-enum class RuleKind { epsilon, alpha_beta, gamma, z_box, w_square, flat };
+// The gradient has no message: it hands down the relevance itself.
+enum class RuleKind { epsilon, alpha_beta, gamma, z_box, w_square, flat, gradient };
 enum class BiasMode { absorb, exclude, distribute };
 
 struct Rule {

@@ -114,7 +114,7 @@ __global__ void average_pool_relevance_kernel(Pool p, int64_t count) {
     if (thread_index() >= count)
         return;
     const Place in = place_at(thread_index(), input_image(p));
-    const float a = p.in[thread_index()];
+    const float a = p.in ? p.in[thread_index()] : 1.0f;
     float sum = p.add ? p.result[thread_index()] : 0.0f;
     each_reader(p, in, [&](const Windows &w, int64_t out) {
         sum += a * p.r[out] / average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);

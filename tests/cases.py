@@ -13,8 +13,8 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.random import Generator
 
+from relprop import PRESETS, rules
 from relprop import graph as g
-from relprop import rules
 
 Kind = Literal["normal", "sparse", "grid", "nonnegative"]
 """How numbers are drawn; grid numbers sum without rounding, so zeros and ties are exact."""
@@ -248,8 +248,12 @@ LINEAR_RULES: list[rules.Rule] = [
     *(rules.WSquare(bias) for bias in BIAS_MODES),
     rules.Flat(),
     rules.ZBox(-6.0, 6.0),
+    rules.Gradient(),
 ]
 """Every rule of a convolution or dense layer in every bias mode."""
+
+WITH_LEDGER = [name for name in PRESETS if name != "gradient"]
+"""The presets that account for relevance."""
 
 
 # --- Strategies --------------------------------------------------------------------------------
@@ -266,7 +270,8 @@ def linear_rules(draw: st.DrawFn, channels: int) -> rules.Rule:
     """Any rule of a linear layer; boxes hold every number that :func:`numbers` draws."""
     bias = draw(st.sampled_from(BIAS_MODES))
     bounds = st.tuples(*[st.floats(7, 9, width=32)] * channels) | st.just(8.0)
-    which = draw(st.sampled_from(["epsilon", "alpha_beta", "gamma", "w_square", "flat", "z_box"]))
+    kinds = ["epsilon", "alpha_beta", "gamma", "w_square", "flat", "z_box", "gradient"]
+    which = draw(st.sampled_from(kinds))
     if which == "epsilon":
         return rules.Epsilon(draw(st.sampled_from([1e-9, 1e-6, 0.01, 0.5])), bias)
     if which == "alpha_beta":
@@ -278,6 +283,8 @@ def linear_rules(draw: st.DrawFn, channels: int) -> rules.Rule:
         return rules.WSquare(bias)
     if which == "flat":
         return rules.Flat()
+    if which == "gradient":
+        return rules.Gradient()
     low, high = draw(bounds), draw(bounds)
     return rules.ZBox(tuple(-v for v in low) if isinstance(low, tuple) else -low, high)
 

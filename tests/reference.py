@@ -76,12 +76,12 @@ def forward(
             )
         else:
             inputs = [values[name] for name in node.inputs]
-            values[node.name] = evaluate(node.operator, inputs, _decided(node, gates))
+            values[node.name] = evaluate(node.operator, inputs, deciding(node, gates))
     return values
 
 
 def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None = None) -> Values:
-    """One operator's output; ``decided`` replays a float32 run (see :func:`_decided`)."""
+    """One operator's output; ``decided`` replays a float32 run (see :func:`deciding`)."""
     x = inputs[0]
     if isinstance(operator, LINEAR):
         weight, bias = parameters(operator, x.ndim - 1)
@@ -175,7 +175,7 @@ def move(operator: g.Operator, inputs: list[Values]) -> Values:
     return x
 
 
-def _decided(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> Values | None:
+def deciding(node: g.Node, gates: Mapping[str, NDArray[np.floating]] | None) -> Values | None:
     """The float32 values that decided a node: a ReLU's own output, a max pooling's input."""
     if gates is None:
         return None
@@ -276,9 +276,14 @@ def response_scale(operator: g.LocalResponseNorm) -> float:
     return operator.alpha / operator.size ** (2 if operator.within_channel else 1)
 
 
-def response_window(operator: g.LocalResponseNorm, x: Values) -> Values:
-    """Sum over the window of every place: channels, or pixels of the same channel."""
+def response_window(operator: g.LocalResponseNorm, x: Values, *, adjoint: bool = False) -> Values:
+    """Sum over the window of every place: channels, or pixels of the same channel.
+
+    The adjoint sums over the places whose windows hold this one.
+    """
     before, after = operator.size // 2, (operator.size - 1) // 2
+    if adjoint:
+        before, after = after, before
     for axis in (2, 3) if operator.within_channel else (1,):
         count = x.shape[axis]
         parts = [
@@ -659,6 +664,8 @@ def propagate(
     x = inputs[0]
     if isinstance(rule, rules.Zero):
         return [np.zeros_like(x) for x in inputs], {"zero": per_sample(r)}
+    if isinstance(rule, rules.Gradient):
+        return gradient(operator, inputs, r, decided), {}
     if isinstance(operator, LINEAR) and not isinstance(rule, rules.Pass):
         r_in, ledger = linear(rule, operator, x, r, form)
         return [r_in], ledger
@@ -678,6 +685,75 @@ def propagate(
         return move_back(operator, inputs, r)
     assert isinstance(rule, rules.Pass), (operator, rule)
     return [r], {}
+
+
+def gradient(
+    operator: g.Operator, inputs: list[Values], r: Values, decided: Values | None
+) -> list[Values]:
+    """Derivatives of one node's output by its inputs, weighed with ``r`` and summed."""
+    x = inputs[0]
+    if isinstance(operator, LINEAR):
+        weight, _ = parameters(operator, x.ndim - 1)
+        return [adjoint(operator, r, weight, x.shape)]
+    if isinstance(operator, g.MaxPool):
+        return max_pool(operator, rules.WinnerTakesAll(), x, r, decided)[0]
+    if isinstance(operator, g.Maximum):
+        return maximum(inputs, r)[0]
+    if isinstance(operator, g.LocalResponseNorm):
+        return [response_gradient(operator, x, r)]
+    if isinstance(operator, g.Add):
+        return [reduce_to(r, x.shape).reshape(y.shape) for x, y in zip(aligned(inputs), inputs)]
+    if isinstance(operator, g.Mul):
+        left, right = aligned(inputs)
+        pairs = zip((left, right), (r * right, r * left), inputs)
+        return [reduce_to(product, x.shape).reshape(y.shape) for x, product, y in pairs]
+    if isinstance(operator, MOVES):
+        return move_back(operator, inputs, r)[0]
+    return [r * derivative(operator, x, decided)]
+
+
+def derivative(operator: g.Operator, x: Values, decided: Values | None) -> Values:
+    """An elementwise function's derivative; ``decided`` as in :func:`evaluate`."""
+    bounds = g.clip_bounds(operator)
+    if bounds is not None:
+        seen = x if decided is None else decided
+        return ((seen > bounds[0]) & (seen < bounds[1])).astype(np.float64)
+    if isinstance(operator, g.PReLU):
+        return np.where(x > 0, 1.0, operator.slope.reshape(-1, *(1,) * (x.ndim - 2)))
+    assert isinstance(operator, g.Activation), operator
+    name, p = operator.function, operator.parameter
+    if name == "leaky_relu":
+        return np.where(x > 0, 1.0, p)
+    if name == "elu":
+        return np.where(x > 0, 1.0, p * np.exp(np.minimum(x, 0)))
+    if name == "hard_sigmoid":
+        return ((x > -3) & (x < 3)) / 6
+    if name == "hard_swish":
+        return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
+    if name == "gelu":
+        return 0.5 * torch.erfc(torch.from_numpy(-x / np.sqrt(2))).numpy() + x * np.exp(
+            -(x**2) / 2
+        ) / np.sqrt(2 * np.pi)
+    e = np.exp(-np.abs(x))
+    sigmoid = np.where(x >= 0, 1, e) / (1 + e)
+    bump = e / (1 + e) ** 2
+    if name == "tanh":
+        return 4 * np.exp(-2 * np.abs(x)) / (1 + np.exp(-2 * np.abs(x))) ** 2
+    if name == "gelu_tanh":
+        c = np.sqrt(2 / np.pi)
+        u = c * (x + 0.044715 * x**3)
+        return 0.5 * (1 + np.tanh(u)) + 0.5 * x / np.cosh(np.clip(u, -300, 300)) ** 2 * c * (
+            1 + 3 * 0.044715 * x**2
+        )
+    return {"sigmoid": bump, "softplus": sigmoid, "silu": sigmoid + x * bump}[name]
+
+
+def response_gradient(operator: g.LocalResponseNorm, x: Values, r: Values) -> Values:
+    """Of y_k = x_k n_k^-b: n_k^-b where i = k, less 2 b c x_k x_i n_k^-(b + 1) in k's window."""
+    b, c = operator.beta, response_scale(operator)
+    norm = operator.k + c * response_window(operator, x**2)
+    through = response_window(operator, r * x * norm ** -(b + 1), adjoint=True)
+    return r * norm**-b - 2 * b * c * x * through
 
 
 def max_pool(
@@ -832,7 +908,7 @@ def relevance(
             [values[name] for name in node.inputs],
             r,
             form=form,
-            decided=_decided(node, gates),
+            decided=deciding(node, gates),
             gate=gate_of(graph, node),
             constant=tuple(name not in live for name in node.inputs),
         )

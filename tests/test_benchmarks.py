@@ -227,8 +227,10 @@ def test_the_core_times_its_steps() -> None:
 def test_peers_that_are_right_take_part(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     peer(name)
     monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
-    epsilon, plus = measure("tiny", None, 2, 1, ["epsilon", "epsilon_plus"], [name], 1)
+    presets = ["epsilon", "epsilon_plus", "gradient"]
+    epsilon, plus, gradient = measure("tiny", None, 2, 1, presets, [name], 1)
     assert name in epsilon["contenders"]
+    assert (name in gradient["contenders"]) == (name == "zennit")
     assert (name in plus["contenders"]) == (name == "zennit")
     assert ("captum" in plus["skipped"]) == (name == "captum")
 
@@ -242,6 +244,14 @@ def test_peers_that_are_missing_or_wrong_do_not(monkeypatch: pytest.MonkeyPatch)
     assert set(found["contenders"]) == {*TORCH, "relprop"}
     assert found["skipped"]["lxt"] == "lxt is not installed"
     assert "cosine" in found["skipped"]["captum"]
+
+
+def test_a_gradient_that_is_not_torchs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    noise = torch.randn(2, 3, 8, 8)
+    monkeypatch.setattr("relprop.benchmark.timing.relprop_run", lambda *_: lambda: noise)
+    with pytest.raises(RuntimeError, match=r"the gradient is not torch's: cosine"):
+        next(measure("tiny", None, 2, 1, ["gradient"], [], 1))
 
 
 def test_networks_are_frozen_and_in_eval_mode() -> None:

@@ -15,6 +15,7 @@ import reference
 import relprop
 from agreement import assert_every_node_agrees
 from branching_networks import BRANCHING
+from cases import WITH_LEDGER
 from networks import initialise
 from onnx_models import exported
 from peers import gates_of, peer, zennit_composite, zennit_relevance
@@ -53,7 +54,7 @@ def target_of(explainer: Explainer, x: Arrays) -> np.ndarray:
     return (best == middle) & (np.arange(3)[:, None, None] == middle)
 
 
-@pytest.mark.parametrize("composite", relprop.PRESETS)
+@pytest.mark.parametrize("composite", WITH_LEDGER)
 @pytest.mark.parametrize(("name", "output"), ENDS)
 def test_every_node_agrees_and_the_ledger_closes(name: str, output: str, composite: str) -> None:
     explainer, x = explainer_of(name, output, composite), inputs_of(name)
@@ -86,7 +87,7 @@ def test_the_whole_agrees_with_the_reference(name: str, output: str, composite: 
     explainer, x = explainer_of(name, output, composite), inputs_of(name, samples=12)
     target = target_of(explainer, x)
     names = [node.name for node in explainer.graph if node.name not in x]
-    result = explainer(x, target, intermediate=names)
+    result = explainer(x, target, initial="value", intermediate=names)
     truth, _ = reference.relevance(
         explainer.graph,
         explainer.rules,
@@ -99,7 +100,7 @@ def test_the_whole_agrees_with_the_reference(name: str, output: str, composite: 
 
 
 # Zennit's special first layers are one, not one for each input.
-EVERYWHERE = ("epsilon_plus", "epsilon_alpha2_beta1", "alpha2_beta1", "epsilon")
+EVERYWHERE = ("epsilon_plus", "epsilon_alpha2_beta1", "alpha2_beta1", "epsilon", "gradient")
 COMPARED = [
     (name, output, composite)
     for name, output in ENDS
@@ -126,7 +127,7 @@ def test_the_whole_agrees_with_zennit(name: str, output: str, composite: str) ->
     explainer, x = explainer_of(name, output, composite), inputs_of(name, samples=12)
     target = target_of(explainer, x)
     names = [node.name for node in explainer.graph if node.name not in x]
-    result = explainer(x, target, intermediate=names)
+    result = explainer(x, target, initial="value", intermediate=names)
     module = BRANCHING[name].module()
     truth = zennit_relevance(
         Head(module, output) if len(BRANCHING[name].outputs) > 1 else module,

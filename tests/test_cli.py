@@ -99,6 +99,20 @@ def test_every_preset_runs(run: Run, preset: str) -> None:
     assert explain(run, "left.png", "-c", preset)[0] == 0
 
 
+def test_a_gradient_has_no_ledger(run: Run) -> None:
+    arguments = ("left.png", "-c", "gradient", "-c", "epsilon")
+    code, out, _ = explain(run, *arguments, "--json")
+    assert code == 0
+    gradient, epsilon = json.loads(out)["images"][0]["explanations"]
+    assert [gradient[key] for key in ("absorbed", "conservation", "closure_error")] == [None] * 3
+    assert epsilon["absorbed"].keys() == {"bias", "stabilizer", "constants", "zero"}
+    code, out, _ = explain(run, *arguments, "--force")
+    (line,) = (line for line in out.splitlines() if line.startswith("gradient"))
+    assert line.split()[-2:] == ["-", "-"]
+    assert "which the ledger lists" in out
+    assert "which the ledger lists" not in explain(run, *arguments[:3], "--force")[1]
+
+
 def test_several_images_make_a_sheet(run: Run) -> None:
     Path("more").mkdir()
     Image.new("RGB", (40, 40), "red").save("more/left.png")

@@ -30,6 +30,7 @@ from relprop.rules import (
     Epsilon,
     Flat,
     Gamma,
+    Gradient,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -110,13 +111,20 @@ def boxed(name: str) -> Composite:
 
 
 def test_the_table_of_presets_is_complete_and_in_order() -> None:
-    assert list(PRESETS) == list(EXPECTED) == list(FIRST_DENSE)
+    assert list(PRESETS) == [*EXPECTED, "gradient"]
+    assert list(EXPECTED) == list(FIRST_DENSE)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+def test_the_gradient_is_one_rule() -> None:
+    assert set(assign(preset("gradient"), network()).values()) == {Gradient()}
+    assert preset("gradient").initial == "one"
+    assert str(preset("gradient")) == "gradient\n  every node: Gradient()"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
 def test_preset(name: str) -> None:
     first, convolution, dense = EXPECTED[name]
-    assert boxed(name).name == name
+    assert (boxed(name).name, boxed(name).initial) == (name, "value")
     assert assign(boxed(name), network()) == {
         "norm": Epsilon(),
         "left": first,
@@ -136,7 +144,7 @@ def test_preset(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_preset_on_a_first_dense_layer(name: str) -> None:
     assert assign(boxed(name), dense_first()) == {
         "first": FIRST_DENSE[name],
@@ -165,7 +173,7 @@ def test_parameters_reach_the_layers_with_weights_only() -> None:
     assert (rules["inner"], rules["head"]) == (Gamma(0.5), Epsilon(1e-4))
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_every_preset_has_bias_modes(name: str) -> None:
     box = {"low": 0, "high": 1} if "low" in parameters(name) else {}
     assert assign(preset(name, bias="exclude", **box), network())["head"].bias == "exclude"
@@ -234,23 +242,24 @@ RULES: list[Rule] = [
     Taylor(),
     SignalTakesAll(),
     HalfAndHalf(),
+    Gradient(),
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "applicable"),
     [
-        ("left", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero}),
-        ("head", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero}),
-        ("sum", {Epsilon, Zero}),
-        ("mean", {Epsilon, Zero}),
-        ("norm", {Epsilon, Pass, Zero}),
-        ("pool", {WinnerTakesAll, Proportional, Zero}),
-        ("lrn", {Pass, Taylor, Zero}),
-        ("relu", {Pass, Zero}),
-        ("flatten", {Pass, Zero}),
-        ("concat", {Pass, Zero}),
-        ("gate", {SignalTakesAll, HalfAndHalf, Zero}),
+        ("left", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero}),
+        ("head", {Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero}),
+        ("sum", {Epsilon, Gradient, Zero}),
+        ("mean", {Epsilon, Gradient, Zero}),
+        ("norm", {Epsilon, Pass, Gradient, Zero}),
+        ("pool", {WinnerTakesAll, Proportional, Gradient, Zero}),
+        ("lrn", {Pass, Taylor, Gradient, Zero}),
+        ("relu", {Pass, Gradient, Zero}),
+        ("flatten", {Pass, Gradient, Zero}),
+        ("concat", {Pass, Gradient, Zero}),
+        ("gate", {SignalTakesAll, HalfAndHalf, Gradient, Zero}),
     ],
 )
 def test_a_rule_that_does_not_apply_is_refused(name: str, applicable: set[type]) -> None:

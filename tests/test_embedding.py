@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import reference
 import relprop
 from agreement import assert_agrees, assert_every_node_agrees
-from cases import BATCHES, SEEDS, numbers
+from cases import BATCHES, SEEDS, WITH_LEDGER, numbers
 from onnx_models import build, exported, integers, write
 from relprop import Explainer, UnsupportedOperatorError, rules
 from relprop import graph as g
@@ -75,7 +75,7 @@ def classifier(kind: type[nn.Module]) -> tuple[nn.Module, Tensor]:
 
 
 @pytest.mark.parametrize("kind", [Classifier, Convolutional])
-@pytest.mark.parametrize("composite", relprop.PRESETS)
+@pytest.mark.parametrize("composite", WITH_LEDGER)
 def test_text_classifier(composite: str, kind: type[nn.Module]) -> None:
     module, x = classifier(kind)
     bounds = {"low": -9.0, "high": 9.0} if "box" in composite or "deep" in composite else {}

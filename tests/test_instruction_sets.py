@@ -18,7 +18,7 @@ from relprop import _core
 module = networks.initialise(networks.ResNet20())
 images = numpy.random.default_rng(0).standard_normal((2, 3, 32, 32), numpy.float32)
 model = relprop.load(module, torch.from_numpy(images))
-for preset in ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1"):
+for preset in ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1", "gradient"):
     relevance = relprop.Explainer(model, preset)(images).relevance
     numpy.save(f"{sys.argv[1]}/{preset}.npy", relevance)
 print(_core.instruction_set())

@@ -43,7 +43,7 @@ def all_cores_afterwards() -> Iterator[None]:
     relprop.set_threads(os.cpu_count() or 1)
 
 
-@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "alpha2_beta1"])
+@pytest.mark.parametrize("composite", ["epsilon_plus_flat", "alpha2_beta1", "gradient"])
 def test_the_number_of_threads_does_not_show(composite: str) -> None:
     explainer = Explainer(network(), composite)
     relprop.set_threads(1)

@@ -114,9 +114,8 @@ def rules_for(draw: st.DrawFn, graph: g.Graph) -> dict[str, rules.Rule]:
     for node in graph:
         if node.inputs:
             zero = draw(st.integers(0, 19)) == 0
-            assigned[node.name] = (
-                rules.Zero() if zero else draw(st.sampled_from(RULES[type(node.operator)]))
-            )
+            choices = [*RULES[type(node.operator)], rules.Gradient()]
+            assigned[node.name] = rules.Zero() if zero else draw(st.sampled_from(choices))
     return assigned
 
 

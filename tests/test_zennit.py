@@ -67,7 +67,9 @@ def test_the_core_agrees_with_zennit(name: str, composite: str) -> None:
     module, graph = network(name)
     x = images(name, IMAGES.get(name, 3))
     names = [node.name for node in graph if node.name != graph.input.name]
-    result = Explainer(graph, composite, **box(composite))(x, "argmax", intermediate=names)
+    result = Explainer(graph, composite, **box(composite))(
+        x, "argmax", initial="value", intermediate=names
+    )
     (truth,) = zennit_relevance(
         module,
         zennit_composite(composite, **box(composite)),

@@ -39,10 +39,16 @@ void affine_relevance(const Affine &, Stream);
 void local_response_norm(const LocalResponseNorm &, Stream);
 void local_response_norm_sums(const LocalResponseNorm &, Stream);
 void local_response_norm_relevance(const LocalResponseNorm &, Stream);
+void local_response_norm_gradient(const LocalResponseNorm &, Stream);
 
 void activation(Function, float parameter, const float *x, float *y, int64_t n, Stream);
+void activation_gradient(Function, float parameter, const float *x, const float *r, float *out,
+                         int64_t n, bool add, Stream);
 void clip(float low, float high, const float *x, float *y, int64_t n, Stream);
+void clip_gradient(float low, float high, const float *y, const float *r, float *out, int64_t n,
+                   bool add, Stream);
 void prelu(const Prelu &, Stream);
+void prelu_gradient(const Prelu &, Stream);
 void lookup(const Lookup &, Stream);
 void lookup_relevance(const Lookup &, Stream);
 void carry(const float *from, float scale, float *to, int64_t n, bool add, Stream);

@@ -149,6 +149,8 @@ static inline void message_row(const Message &m, int64_t row, int channels, int 
         return message_row<RuleKind::w_square>(m, row, channels, c, count, sums, chunk);
     case RuleKind::flat:
         return message_row<RuleKind::flat>(m, row, channels, c, count, sums, chunk);
+    case RuleKind::gradient:
+        return;
     }
 }
 

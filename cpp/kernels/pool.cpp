@@ -129,8 +129,13 @@ void average_pool_relevance(const Pool &p, Stream) {
     each_window(p, [&](int64_t in, const Windows &at, int64_t out, int count) {
         const float divisor = divisor_of(p, at);
         each_tap(p, at, [&](int64_t offset, int) {
-            const float *a = p.in + in + offset;
             float *r = p.result + in + offset;
+            if (!p.in) {
+                for (int c = 0; c < count; ++c)
+                    r[c] += p.r[out + c] / divisor;
+                return;
+            }
+            const float *a = p.in + in + offset;
             for (int c = 0; c < count; ++c)
                 r[c] += a[c] * p.r[out + c] / divisor;
         });

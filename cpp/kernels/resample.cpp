@@ -44,8 +44,10 @@ void resample_relevance(const Resample &p, Stream) {
                 const float weight = p.weight[row * p.taps + t];
                 const int64_t at =
                     sample + static_cast<int64_t>(p.index[row * p.taps + t]) * p.channels;
-                for (int c = 0; c < count; ++c)
-                    p.result[at + c] += weight * p.in[at + c] * s[c];
+                for (int c = 0; c < count; ++c) {
+                    const float share = p.in ? weight * p.in[at + c] : weight;
+                    p.result[at + c] += share * s[c];
+                }
             }
         }
     });

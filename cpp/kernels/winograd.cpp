@@ -316,10 +316,12 @@ template <int outputs> int64_t pack(const Packing &of, const float *weights, flo
 // A product costs its multiplications and, once for all the tiles of an image, its weights coming
 // from memory, which take as long as `streaming` tiles. The factors are what the transforms cost.
 int winograd_outputs(const TapGrid &grid, int run) {
-    const Pixel &a = grid.taps[0], &b = grid.taps[grid.tap_count - 1];
+    if (grid.tap_count != 9) // where the stride leaves pixels out there is none
+        return 0;
+    const Pixel &a = grid.taps[0], &b = grid.taps[8];
     const auto ones = [](const Pixel &step) { return step.z == 1 && step.y == 1 && step.x == 1; };
-    if (grid.tap_count != 9 || b.z != a.z || b.y - a.y != 2 || b.x - a.x != 2 || a.z != 0 ||
-        grid.groups != 1 || grid.from.depth != 1 || !ones(grid.step) || !ones(grid.out_step))
+    if (b.z != a.z || b.y - a.y != 2 || b.x - a.x != 2 || a.z != 0 || grid.groups != 1 ||
+        grid.from.depth != 1 || !ones(grid.step) || !ones(grid.out_step))
         return 0;
     if (wanted_winograd() >= 0)
         return wanted_winograd();

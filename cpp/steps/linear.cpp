@@ -153,6 +153,7 @@ std::vector<Linear::Version> Linear::forward_versions() const {
 std::vector<Linear::Version> Linear::backward_versions() const {
     switch (rule_.kind) {
     case RuleKind::epsilon:
+    case RuleKind::gradient:
         return {Version::plain};
     case RuleKind::alpha_beta:
         if (rule_.beta > 0.0f || !around_.input_nonnegative)
@@ -176,14 +177,15 @@ std::vector<Linear::Version> Linear::backward_versions() const {
 // a message divides by nearly nothing, or stands for an empty part, that would reach its
 // neighbours; where the layer is supported, relevance arrives in proportion to z, and Z+ >= z. Z-
 // can be next to nothing all the same, so that such neurons are treated apart where it is a
-// difference, and so can any sum whose bias is left out.
+// difference, and so can any sum whose bias is left out. The gradient divides by nothing.
 int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                              Version version) const {
     const bool split = version == Version::positive || version == Version::gamma ||
                        (version == Version::negative && takes_difference());
     const bool safe = splits() && around_.input_nonnegative;
-    if (!around_.supported || rule_.bias == BiasMode::exclude ||
-        (version != Version::plain && !(split && safe)) ||
+    const bool proportional = around_.supported && rule_.bias != BiasMode::exclude &&
+                              (version == Version::plain || (split && safe));
+    if (!(proportional || rule_.kind == RuleKind::gradient) ||
         (merged_ && run == in_.channels)) // the forward product, whose taps are merged
         return 0;
     return kernels.winograd_outputs(grid_of(phase), run);
@@ -406,7 +408,8 @@ void Linear::forward(const Run &run) const {
 }
 
 bool Linear::needs_inputs() const {
-    return rule_.kind != RuleKind::flat && rule_.kind != RuleKind::w_square;
+    return rule_.kind != RuleKind::flat && rule_.kind != RuleKind::w_square &&
+           rule_.kind != RuleKind::gradient;
 }
 
 bool Linear::needs_output() const {
@@ -415,7 +418,9 @@ bool Linear::needs_output() const {
            forward_.front().winograd[z_plus]; // the floor of its sums
 }
 
-int64_t Linear::absorbed_pairs() const { return out_.pixels() * chunks_; }
+int64_t Linear::absorbed_pairs() const {
+    return rule_.kind == RuleKind::gradient ? 0 : out_.pixels() * chunks_;
+}
 
 Message Linear::message_of(const Run &run) const {
     Message m;
@@ -450,6 +455,9 @@ Contributions Linear::contributions_of(const Run &run) const {
 }
 
 void Linear::relevance(const Run &run) const {
+    if (rule_.kind == RuleKind::gradient)
+        return backward_product(run, {{run.relevance(output), Version::plain}}, nullptr,
+                                run.adds(0));
     if (splits())
         relevance_split(run);
     else if (rule_.kind == RuleKind::z_box)

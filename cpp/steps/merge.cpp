@@ -3,6 +3,8 @@
 
 #include <limits>
 
+#include "steps/pointwise.hpp"
+
 namespace relprop {
 
 void Add::forward(const Run &run) const {
@@ -16,6 +18,11 @@ void Add::forward(const Run &run) const {
 }
 
 void Add::relevance(const Run &run) const {
+    if (gradient()) {
+        for (size_t i = 0; i < inputs.size(); ++i)
+            pass_on(run, *this, count(run), i);
+        return;
+    }
     const float *s = divide(run, run.value(output));
     for (size_t i = 0; i < inputs.size(); ++i)
         run.kernels.multiply(run.value(inputs[i]), s, run.relevance(inputs[i]), count(run),
@@ -28,10 +35,15 @@ void Mul::forward(const Run &run) const {
 }
 
 void Mul::relevance(const Run &run) const {
-    for (int i = 0; i < 2; ++i)
-        run.kernels.carry(run.relevance(output), share_[i],
-                          run.relevance(inputs[static_cast<size_t>(i)]), run.n * size_, run.adds(i),
-                          run.stream);
+    const float *r = run.relevance(output);
+    for (size_t i = 0; i < 2; ++i) {
+        float *to = run.relevance(inputs[i]);
+        const bool add = run.adds(static_cast<int>(i));
+        if (shares_)
+            run.kernels.carry(r, (*shares_)[i], to, run.n * size_, add, run.stream);
+        else
+            run.kernels.multiply(r, run.value(inputs[1 - i]), to, run.n * size_, add, run.stream);
+    }
 }
 
 void Maximum::forward(const Run &run) const {

@@ -2,6 +2,8 @@
 // those of a concatenation but for one axis.
 #pragma once
 
+#include <array>
+
 #include "steps/proportional.hpp"
 
 namespace relprop {
@@ -9,8 +11,9 @@ namespace relprop {
 // Sum of branches, with a ReLU fused where `clamp`.
 class Add final : public Proportional {
   public:
-    Add(const Kernels &kernels, Image image, float epsilon, bool clamp)
+    Add(const Kernels &kernels, Image image, std::optional<float> epsilon, bool clamp)
         : Proportional(kernels, image, epsilon), clamp_(clamp) {}
+    bool passes() const override { return gradient(); }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
@@ -18,17 +21,19 @@ class Add final : public Proportional {
     bool clamp_;
 };
 
-// Elementwise product of two branches; each input takes its fixed share of the relevance.
+// Elementwise product of two branches; each input takes its fixed share of the relevance, or
+// without shares the gradient: the relevance times the other input.
 class Mul final : public Step {
   public:
-    Mul(Image image, float first_share, float second_share)
-        : size_(image.size()), share_{first_share, second_share} {}
+    Mul(Image image, std::optional<std::array<float, 2>> shares)
+        : size_(image.size()), shares_(shares) {}
+    bool needs_inputs() const override { return !shares_; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
   private:
     int64_t size_;
-    float share_[2];
+    std::optional<std::array<float, 2>> shares_;
 };
 
 // Largest of the branches, place by place; the winner takes all, the first one on ties.

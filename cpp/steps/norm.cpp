@@ -8,7 +8,7 @@
 namespace relprop {
 
 BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
-                     std::vector<float> shift, float epsilon, bool pass)
+                     std::vector<float> shift, std::optional<float> epsilon, bool pass)
     : Proportional(kernels, image, epsilon), scale_(std::move(scale)), shift_(std::move(shift)),
       pass_(pass) {
     if (static_cast<int>(scale_.size()) != image.channels || scale_.size() != shift_.size())
@@ -26,6 +26,7 @@ void BatchNorm::relevance(const Run &run) const {
     if (pass_)
         return pass_on(run, *this, count(run));
     Affine p = arguments(run);
+    p.x = weighed(run);
     p.s = divide(run, run.value(output), shift_.data());
     p.result = run.relevance(inputs[0]);
     p.add = run.adds(0);
@@ -43,15 +44,19 @@ void LocalResponse::forward(const Run &run) const {
 }
 
 void LocalResponse::relevance(const Run &run) const {
-    if (!taylor_)
+    if (passes())
         return pass_on(run, *this, count(run));
     LocalResponseNorm p = arguments(run);
-    p.result = run.scratch();
-    run.kernels.local_response_norm_sums(p, run.stream);
-    p.s = divide(run, run.scratch());
+    if (rule_ == ResponseRule::taylor) {
+        p.result = run.scratch();
+        run.kernels.local_response_norm_sums(p, run.stream);
+        divide(run, run.scratch());
+    }
+    p.s = run.relevance(output);
     p.result = run.relevance(inputs[0]);
     p.add = run.adds(0);
-    run.kernels.local_response_norm_relevance(p, run.stream);
+    (rule_ == ResponseRule::taylor ? run.kernels.local_response_norm_relevance
+                                   : run.kernels.local_response_norm_gradient)(p, run.stream);
 }
 
 } // namespace relprop

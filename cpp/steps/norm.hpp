@@ -7,14 +7,14 @@
 
 namespace relprop {
 
-// scale x + shift per channel, under epsilon, or passing relevance on where `pass`.
+// scale x + shift per channel, under epsilon or the gradient, or passing relevance on where `pass`.
 class BatchNorm final : public Proportional {
   public:
     BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
-              std::vector<float> shift, float epsilon, bool pass);
-    bool needs_inputs() const override { return !pass_; }
-    bool needs_output() const override { return !pass_; }
-    bool passes() const override { return pass_; }
+              std::vector<float> shift, std::optional<float> epsilon, bool pass);
+    bool needs_inputs() const override { return !passes(); }
+    bool needs_output() const override { return !passes(); }
+    bool passes() const override { return pass_ || gradient(); }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
@@ -24,18 +24,21 @@ class BatchNorm final : public Proportional {
     bool pass_;
 };
 
-// Across channels or within one; relevance passes, or is shared by first-order Taylor terms where
-// `taylor`.
+enum class ResponseRule { pass, taylor, gradient }; // taylor: shares by first-order terms
+
+// Across channels or within one.
 class LocalResponse final : public Proportional {
   public:
     LocalResponse(const Kernels &kernels, Image image, bool within_channel, int size, float alpha,
-                  float beta, float k, bool taylor)
+                  float beta, float k, ResponseRule rule)
         : Proportional(kernels, image, 1e-6f), within_channel_(within_channel), size_(size),
-          alpha_(alpha), beta_(beta), k_(k), taylor_(taylor) {}
-    bool needs_inputs() const override { return taylor_; }
+          alpha_(alpha), beta_(beta), k_(k), rule_(rule) {}
+    bool needs_inputs() const override { return !passes(); }
     bool needs_output() const override { return false; }
-    bool passes() const override { return !taylor_; }
-    int64_t relevance_scratch() const override { return taylor_ ? image_.size() : 0; }
+    bool passes() const override { return rule_ == ResponseRule::pass; }
+    int64_t relevance_scratch() const override {
+        return rule_ == ResponseRule::taylor ? image_.size() : 0;
+    }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
@@ -44,7 +47,7 @@ class LocalResponse final : public Proportional {
     bool within_channel_;
     int size_;
     float alpha_, beta_, k_;
-    bool taylor_;
+    ResponseRule rule_;
 };
 
 } // namespace relprop

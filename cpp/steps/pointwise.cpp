@@ -3,11 +3,11 @@
 
 namespace relprop {
 
-void pass_on(const Run &run, const Step &step, int64_t n) {
+void pass_on(const Run &run, const Step &step, int64_t n, size_t slot) {
     const float *from = run.relevance(step.output);
-    float *to = run.relevance(step.inputs[0]);
+    float *to = run.relevance(step.inputs[slot]);
     if (from != to)
-        run.kernels.carry(from, 1.0f, to, n, run.adds(0), run.stream);
+        run.kernels.carry(from, 1.0f, to, n, run.adds(static_cast<int>(slot)), run.stream);
 }
 
 void Activation::forward(const Run &run) const {
@@ -15,15 +15,46 @@ void Activation::forward(const Run &run) const {
                            run.n * size_, run.stream);
 }
 
-void Clip::forward(const Run &run) const {
-    run.kernels.clip(low_, high_, run.value(inputs[0]), run.value(output), run.n * size_,
-                     run.stream);
+void Activation::relevance(const Run &run) const {
+    if (!gradient_)
+        return pass_on(run, *this, run.n * size_);
+    run.kernels.activation_gradient(function_, parameter_, run.value(inputs[0]),
+                                    run.relevance(output), run.relevance(inputs[0]), run.n * size_,
+                                    run.adds(0), run.stream);
 }
 
-void PRelu::forward(const Run &run) const {
-    run.kernels.prelu({run.n * size_, static_cast<int64_t>(slope_.size()), slope_.data(),
-                       run.value(inputs[0]), run.value(output)},
-                      run.stream);
+void Clip::forward(const Run &run) const {
+    if (!clamped_)
+        run.kernels.clip(low_, high_, run.value(inputs[0]), run.value(output), run.n * size_,
+                         run.stream);
+}
+
+void Clip::relevance(const Run &run) const {
+    if (!gradient_)
+        return pass_on(run, *this, run.n * size_);
+    run.kernels.clip_gradient(low_, high_, run.value(output), run.relevance(output),
+                              run.relevance(inputs[0]), run.n * size_, run.adds(0), run.stream);
+}
+
+Prelu PRelu::arguments(const Run &run) const {
+    return {run.n * size_,
+            static_cast<int64_t>(slope_.size()),
+            slope_.data(),
+            run.value(inputs[0]),
+            run.relevance(output),
+            run.value(output),
+            false};
+}
+
+void PRelu::forward(const Run &run) const { run.kernels.prelu(arguments(run), run.stream); }
+
+void PRelu::relevance(const Run &run) const {
+    if (!gradient_)
+        return pass_on(run, *this, run.n * size_);
+    Prelu p = arguments(run);
+    p.result = run.relevance(inputs[0]);
+    p.add = run.adds(0);
+    run.kernels.prelu_gradient(p, run.stream);
 }
 
 void Constant::forward(const Run &run) const {

@@ -58,7 +58,8 @@ void ProportionalMaxPool::relevance(const Run &run) const {
     run.kernels.average_pool_relevance(relevance_arguments(run, *this, geometry_), run.stream);
 }
 
-AveragePool::AveragePool(const Kernels &kernels, const PoolGeometry &geometry, float epsilon)
+AveragePool::AveragePool(const Kernels &kernels, const PoolGeometry &geometry,
+                         std::optional<float> epsilon)
     : Proportional(kernels, output_image(geometry), epsilon), geometry_(geometry) {}
 
 void AveragePool::forward(const Run &run) const {
@@ -67,7 +68,9 @@ void AveragePool::forward(const Run &run) const {
 
 void AveragePool::relevance(const Run &run) const {
     divide(run, run.value(output));
-    run.kernels.average_pool_relevance(relevance_arguments(run, *this, geometry_), run.stream);
+    Pool p = relevance_arguments(run, *this, geometry_);
+    p.in = weighed(run);
+    run.kernels.average_pool_relevance(p, run.stream);
 }
 
 } // namespace relprop

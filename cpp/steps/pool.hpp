@@ -39,7 +39,7 @@ class ProportionalMaxPool final : public Proportional {
 
 class AveragePool final : public Proportional {
   public:
-    AveragePool(const Kernels &kernels, const PoolGeometry &geometry, float epsilon);
+    AveragePool(const Kernels &kernels, const PoolGeometry &geometry, std::optional<float> epsilon);
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 

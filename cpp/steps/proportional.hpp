@@ -1,6 +1,9 @@
 // Layers that are linear with constant weights (average pooling, sums of branches, batch norm) and
-// so share relevance in proportion to what each input brings: R_i = c_i R / stab(sum of c).
+// so share relevance in proportion to what each input brings: R_i = c_i R / stab(sum of c). Without
+// an epsilon they hand down the gradient: R_i = w_i R.
 #pragma once
+
+#include <optional>
 
 #include "plan.hpp"
 
@@ -8,19 +11,27 @@ namespace relprop {
 
 class Proportional : public Step {
   public:
-    Proportional(const Kernels &kernels, Image image, float epsilon)
+    Proportional(const Kernels &kernels, Image image, std::optional<float> epsilon)
         : image_(image), epsilon_(epsilon), chunks_(kernels.chunks(1, image.channels)) {}
 
-    bool needs_inputs() const override { return true; }
-    bool needs_output() const override { return true; }
-    int64_t absorbed_pairs() const override { return image_.pixels() * chunks_; }
+    bool needs_inputs() const override { return !gradient(); }
+    bool needs_output() const override { return !gradient(); }
+    int64_t absorbed_pairs() const override { return gradient() ? 0 : image_.pixels() * chunks_; }
 
   protected:
-    // Turns the output's relevance into s = R / stab(z), books what is absorbed, and returns s.
-    // z holds the sums; bias, per channel, is the part of them that no input brings.
+    bool gradient() const { return !epsilon_; }
+    // What shares are in proportion to beside the weights: nothing, under the gradient.
+    const float *weighed(const Run &run) const {
+        return gradient() ? nullptr : run.value(inputs[0]);
+    }
+    // Turns the output's relevance into s = R / stab(z), books what is absorbed, and returns s; the
+    // relevance itself under the gradient. z holds the sums; bias, per channel, is the part of them
+    // that no input brings.
     const float *divide(const Run &run, const float *z, const float *bias = nullptr) const {
+        if (gradient())
+            return run.relevance(output);
         Message m;
-        m.rule.epsilon = epsilon_;
+        m.rule.epsilon = *epsilon_;
         m.r = run.relevance(output);
         m.z = z;
         m.bias = bias;
@@ -35,7 +46,7 @@ class Proportional : public Step {
     Image image_; // of the output
 
   private:
-    float epsilon_;
+    std::optional<float> epsilon_;
     int64_t chunks_;
 };
 

@@ -6,7 +6,8 @@
 namespace relprop {
 
 Interpolation::Interpolation(const Kernels &kernels, Image result, int64_t from_rows,
-                             std::vector<int32_t> index, std::vector<float> weight, float epsilon)
+                             std::vector<int32_t> index, std::vector<float> weight,
+                             std::optional<float> epsilon)
     : Proportional(kernels, result, epsilon), from_rows_(from_rows), index_(std::move(index)),
       weight_(std::move(weight)) {
     const size_t rows = static_cast<size_t>(result.pixels());
@@ -31,6 +32,7 @@ void Interpolation::forward(const Run &run) const {
 
 void Interpolation::relevance(const Run &run) const {
     Resample p = arguments(run);
+    p.in = weighed(run);
     p.s = divide(run, run.value(output));
     p.result = run.relevance(inputs[0]);
     p.add = run.adds(0);

@@ -12,7 +12,8 @@ class Interpolation final : public Proportional {
     // index and weight [output rows, taps], index naming rows of an input of from_rows. Throws
     // std::invalid_argument where they do not fit.
     Interpolation(const Kernels &kernels, Image result, int64_t from_rows,
-                  std::vector<int32_t> index, std::vector<float> weight, float epsilon);
+                  std::vector<int32_t> index, std::vector<float> weight,
+                  std::optional<float> epsilon);
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 

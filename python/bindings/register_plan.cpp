@@ -134,7 +134,7 @@ bool every_window_is_real(const PoolAxis &axis) {
 int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from, const Extent &to,
              const Triple &kernel, const Triple &stride, const Sides &padding,
              const Triple &dilation, bool ceil_mode, bool adaptive, bool count_include_pad,
-             int divisor, float epsilon, bool blocks) {
+             int divisor, std::optional<float> epsilon, bool blocks) {
     const Image in = image_of(from), out = image_of(to);
     check_input(plan, input, in.size());
     if (in.channels != out.channels)
@@ -164,18 +164,19 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
     std::unique_ptr<Step> step;
     if (kind == "max")
         step = std::make_unique<MaxPool>(geometry);
-    else if (kind == "max_proportional")
-        step = std::make_unique<ProportionalMaxPool>(plan.kernels(), geometry, epsilon);
+    else if (kind == "max_proportional" && epsilon)
+        step = std::make_unique<ProportionalMaxPool>(plan.kernels(), geometry, *epsilon);
     else if (kind == "average")
         step = std::make_unique<AveragePool>(plan.kernels(), geometry, epsilon);
     else
-        throw std::invalid_argument("kind must be max, max_proportional or average, not \"" + kind +
-                                    "\".");
+        throw std::invalid_argument("kind must be max, max_proportional with an epsilon, or "
+                                    "average, not \"" +
+                                    kind + "\".");
     return plan.add_step(std::move(step), {input}, {out, true}, blocks);
 }
 
 int add_resample(Plan &plan, int input, const py::array &index, const py::array &weight,
-                 const Extent &to, float epsilon, bool blocks) {
+                 const Extent &to, std::optional<float> epsilon, bool blocks) {
     const Image out = image_of(to);
     const Image in = plan.tensor(input).image;
     const int64_t rows = out.pixels();
@@ -189,7 +190,8 @@ int add_resample(Plan &plan, int input, const py::array &index, const py::array 
     return plan.add_step(std::move(step), {input}, {out, true}, blocks);
 }
 
-int add_add(Plan &plan, const std::vector<int> &inputs, float epsilon, bool clamp, bool blocks) {
+int add_add(Plan &plan, const std::vector<int> &inputs, std::optional<float> epsilon, bool clamp,
+            bool blocks) {
     if (inputs.size() < 2)
         throw std::invalid_argument("inputs must name at least two tensors.");
     const Tensor first = plan.tensor(inputs[0]);
@@ -199,11 +201,10 @@ int add_add(Plan &plan, const std::vector<int> &inputs, float epsilon, bool clam
                          first, blocks);
 }
 
-int add_mul(Plan &plan, int a, int b, float first_share, float second_share, bool blocks) {
+int add_mul(Plan &plan, int a, int b, std::optional<std::array<float, 2>> shares, bool blocks) {
     const Tensor first = plan.tensor(a);
     check_input(plan, b, first.image.size());
-    return plan.add_step(std::make_unique<Mul>(first.image, first_share, second_share), {a, b},
-                         first, blocks);
+    return plan.add_step(std::make_unique<Mul>(first.image, shares), {a, b}, first, blocks);
 }
 
 int add_maximum(Plan &plan, const std::vector<int> &inputs, bool blocks) {
@@ -234,7 +235,7 @@ int add_concat(Plan &plan, const std::vector<int> &inputs, int64_t outer, const 
 }
 
 int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::array &shift,
-                   float epsilon, bool pass, bool blocks) {
+                   std::optional<float> epsilon, bool pass, bool blocks) {
     const Tensor of = plan.tensor(input);
     const Shape shape = {of.image.channels};
     auto step = std::make_unique<BatchNorm>(plan.kernels(), of.image, copy(scale, "scale", shape),
@@ -242,13 +243,23 @@ int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::arra
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
+ResponseRule response_rule_of(const std::string &name) {
+    if (name == "pass")
+        return ResponseRule::pass;
+    if (name == "taylor")
+        return ResponseRule::taylor;
+    if (name == "gradient")
+        return ResponseRule::gradient;
+    throw std::invalid_argument("rule must be pass, taylor or gradient, not \"" + name + "\".");
+}
+
 int add_local_response_norm(Plan &plan, int input, bool within_channel, int size, float alpha,
-                            float beta, float k, bool taylor, bool blocks) {
+                            float beta, float k, const std::string &rule, bool blocks) {
     if (size < 1)
         throw std::invalid_argument("size must be >= 1, not " + std::to_string(size) + ".");
     const Tensor of = plan.tensor(input);
     auto step = std::make_unique<LocalResponse>(plan.kernels(), of.image, within_channel, size,
-                                                alpha, beta, k, taylor);
+                                                alpha, beta, k, response_rule_of(rule));
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
@@ -263,22 +274,24 @@ Function function_of(const std::string &name) {
 }
 
 int add_activation(Plan &plan, int input, const std::string &function, float parameter,
-                   bool blocks) {
+                   bool gradient, bool blocks) {
     const Tensor of = plan.tensor(input);
-    auto step = std::make_unique<Activation>(of.image, function_of(function), parameter);
+    auto step = std::make_unique<Activation>(of.image, function_of(function), parameter, gradient);
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
-int add_clip(Plan &plan, int input, float low, float high, bool blocks) {
+int add_clip(Plan &plan, int input, float low, float high, bool gradient, bool clamped,
+             bool blocks) {
     const Tensor of = plan.tensor(input);
-    return plan.add_step(std::make_unique<Clip>(of.image, low, high), {input}, of, blocks);
+    return plan.add_step(std::make_unique<Clip>(of.image, low, high, gradient, clamped), {input},
+                         of, blocks);
 }
 
-int add_prelu(Plan &plan, int input, const py::array &slope, bool blocks) {
+int add_prelu(Plan &plan, int input, const py::array &slope, bool gradient, bool blocks) {
     const Tensor of = plan.tensor(input);
     if (slope.size() < 1 || of.image.size() % slope.size() != 0)
         throw std::invalid_argument("slope must have a length that divides the input's.");
-    auto step = std::make_unique<PRelu>(of.image, copy(slope, "slope", {slope.size()}));
+    auto step = std::make_unique<PRelu>(of.image, copy(slope, "slope", {slope.size()}), gradient);
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
@@ -408,17 +421,18 @@ void register_plan(py::module_ &module) {
         .def("resample", add_resample, "input"_a, "index"_a, "weight"_a, "to_image"_a, "epsilon"_a,
              "blocks"_a)
         .def("add", add_add, "inputs"_a, "epsilon"_a, "clamp"_a, "blocks"_a)
-        .def("mul", add_mul, "a"_a, "b"_a, "first_share"_a, "second_share"_a, "blocks"_a)
+        .def("mul", add_mul, "a"_a, "b"_a, "shares"_a, "blocks"_a)
         .def("maximum", add_maximum, "inputs"_a, "blocks"_a)
         .def("concat", add_concat, "inputs"_a, "outer"_a, "to_image"_a, "channels_first"_a,
              "blocks"_a)
         .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a,
              "blocks"_a)
         .def("local_response_norm", add_local_response_norm, "input"_a, "within_channel"_a,
-             "size"_a, "alpha"_a, "beta"_a, "k"_a, "taylor"_a, "blocks"_a)
-        .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "blocks"_a)
-        .def("clip", add_clip, "input"_a, "low"_a, "high"_a, "blocks"_a)
-        .def("prelu", add_prelu, "input"_a, "slope"_a, "blocks"_a)
+             "size"_a, "alpha"_a, "beta"_a, "k"_a, "rule"_a, "blocks"_a)
+        .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "gradient"_a,
+             "blocks"_a)
+        .def("clip", add_clip, "input"_a, "low"_a, "high"_a, "gradient"_a, "clamped"_a, "blocks"_a)
+        .def("prelu", add_prelu, "input"_a, "slope"_a, "gradient"_a, "blocks"_a)
         .def("embedding", add_embedding, "input"_a, "weight"_a, "blocks"_a)
         .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
         .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,

@@ -12,7 +12,8 @@ namespace relprop {
 namespace {
 
 RuleKind kind_of(const std::string &name) {
-    constexpr const char *names[] = {"epsilon", "alpha_beta", "gamma", "z_box", "w_square", "flat"};
+    constexpr const char *names[] = {"epsilon",  "alpha_beta", "gamma",   "z_box",
+                                     "w_square", "flat",       "gradient"};
     for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<RuleKind>(i);

@@ -74,7 +74,7 @@ class Plan:
         adaptive: bool,
         count_include_pad: bool,
         divisor: int,
-        epsilon: float,
+        epsilon: float | None,
         blocks: bool,
     ) -> int: ...
     def resample(
@@ -83,11 +83,13 @@ class Plan:
         index: NDArray[np.int32],
         weight: NDArray[np.float32],
         to_image: _Extent,
-        epsilon: float,
+        epsilon: float | None,
         blocks: bool,
     ) -> int: ...
-    def add(self, inputs: Sequence[int], epsilon: float, clamp: bool, blocks: bool) -> int: ...
-    def mul(self, a: int, b: int, first_share: float, second_share: float, blocks: bool) -> int: ...
+    def add(
+        self, inputs: Sequence[int], epsilon: float | None, clamp: bool, blocks: bool
+    ) -> int: ...
+    def mul(self, a: int, b: int, shares: tuple[float, float] | None, blocks: bool) -> int: ...
     def maximum(self, inputs: Sequence[int], blocks: bool) -> int: ...
     def concat(
         self,
@@ -102,7 +104,7 @@ class Plan:
         input: int,
         scale: NDArray[np.float32],
         shift: NDArray[np.float32],
-        epsilon: float,
+        epsilon: float | None,
         passes: bool,
         blocks: bool,
     ) -> int: ...
@@ -114,12 +116,18 @@ class Plan:
         alpha: float,
         beta: float,
         k: float,
-        taylor: bool,
+        rule: str,
         blocks: bool,
     ) -> int: ...
-    def activation(self, input: int, function: str, parameter: float, blocks: bool) -> int: ...
-    def clip(self, input: int, low: float, high: float, blocks: bool) -> int: ...
-    def prelu(self, input: int, slope: NDArray[np.float32], blocks: bool) -> int: ...
+    def activation(
+        self, input: int, function: str, parameter: float, gradient: bool, blocks: bool
+    ) -> int: ...
+    def clip(
+        self, input: int, low: float, high: float, gradient: bool, clamped: bool, blocks: bool
+    ) -> int: ...
+    def prelu(
+        self, input: int, slope: NDArray[np.float32], gradient: bool, blocks: bool
+    ) -> int: ...
     def embedding(self, input: int, weight: NDArray[np.float32], blocks: bool) -> int: ...
     def constant(self, value: NDArray[np.float32], image: _Extent, channels_first: bool) -> int: ...
     def move(

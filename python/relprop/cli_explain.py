@@ -178,8 +178,11 @@ def _explain(
     explanations = []
     for preset, explainer in explainers.items():
         result = explainer(values[None], target=target)
-        booked = {name: float(getattr(result.ledger, name).sum()) for name in ABSORBED}
-        error = float(result.ledger.closure_error[0])
+        booked: dict[str, float] | None = None
+        error: float | None = None
+        if result.ledger is not None:
+            booked = {name: float(getattr(result.ledger, name).sum()) for name in ABSORBED}
+            error = float(result.ledger.closure_error[0])
         explanations.append(Explanation(preset, result.relevance[0], booked, error))
     return Record(
         image,

@@ -23,12 +23,12 @@ SHEET_ROWS = 24
 
 @dataclass
 class Explanation:
-    """What one preset says about one image."""
+    """What one preset says about one image; gradients have no ledger."""
 
     preset: str
     relevance: NDArray[np.float32]
-    absorbed: dict[str, float]
-    closure_error: float
+    absorbed: dict[str, float] | None
+    closure_error: float | None
     files: dict[str, Path] = field(default_factory=dict)
 
 

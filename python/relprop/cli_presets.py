@@ -26,9 +26,9 @@ def presets(
         ]
         typer.echo(json.dumps(content, indent=2))
         return
-    # what all presets end with is shown once
-    last = next(iter(listed.values()))
-    shared = [entry for entry in last if all(entry in entries for entries in listed.values())]
+    # what presets of several lines end with is shown once
+    longer = [entries for entries in listed.values() if len(entries) > 1]
+    shared = [entry for entry in longer[0] if all(entry in entries for entries in longer)]
     table = Table("preset", "nodes", "rule", "parameters", box=None, pad_edge=False)
     for name, entries in listed.items():
         own = [entry for entry in entries if entry not in shared]
@@ -37,7 +37,7 @@ def presets(
             table.add_row(name if i == 0 else "", nodes, rule, ", ".join(options) if i == 0 else "")
         table.add_row()
     for i, (nodes, rule) in enumerate(shared):
-        table.add_row("all presets" if i == 0 else "", nodes, rule)
+        table.add_row("all others" if i == 0 else "", nodes, rule)
     plain_console().print(table)
 
 

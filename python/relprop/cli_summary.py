@@ -47,7 +47,8 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
             top.add_row(entry["name"], f"{entry['score']:.3f}", f"{entry['probability']:.1%}")
         console.print(top)
         target = f"{model.class_name(record.target)} ({record.target})"
-        booked = [n for n in ABSORBED if any(one.absorbed[n] for one in record.explanations)]
+        ledgers = [one.absorbed for one in record.explanations if one.absorbed is not None]
+        booked = [n for n in ABSORBED if any(absorbed[n] for absorbed in ledgers)]
         table = Table(box=None, pad_edge=False)
         table.add_column(f"explains {target}", overflow="fold")
         headings = ("f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to")
@@ -56,14 +57,18 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
         for one in record.explanations:
             score, total, ratio = _conservation(record, one)
             amounts = [f"{amount:.4f}" for amount in (score, total)]
-            amounts += [f"{one.absorbed[name]:.4f}" for name in booked]
+            absorbed = one.absorbed
+            amounts += ["-" if absorbed is None else f"{absorbed[name]:.4f}" for name in booked]
             shown = "-" if ratio is None else f"{ratio:.6f}"
-            table.add_row(one.preset, *amounts, shown, f"{one.closure_error:.0e}")
+            closes = "-" if one.closure_error is None else f"{one.closure_error:.0e}"
+            table.add_row(one.preset, *amounts, shown, closes)
         console.print()
         console.print(table)
     if records:
         count = sum(len(record.explanations) for record in records)
-        console.print("\nf(x) = sum of R + what was absorbed, which the ledger lists", style="dim")
+        if any(one.absorbed is not None for record in records for one in record.explanations):
+            text = "\nf(x) = sum of R + what was absorbed, which the ledger lists"
+            console.print(text, style="dim")
         console.print(f"{count} heatmaps, overlays and arrays in {folder}", soft_wrap=True)
     for sheet in sheets:
         console.print(f"side by side: {sheet}", soft_wrap=True)
@@ -112,10 +117,10 @@ def _record(model: Model, record: Record) -> dict[str, Any]:
 
 
 def _conservation(record: Record, one: Explanation) -> tuple[float, float, float | None]:
-    """Score, sum of relevance, and their ratio where the score is not zero."""
+    """Score, sum of relevance, and their ratio where there is a ledger and a score."""
     score = float(record.scores[record.target])
     total = float(one.relevance.sum(dtype=np.float64))
-    return score, total, total / score if score else None
+    return score, total, total / score if score and one.absorbed is not None else None
 
 
 def _top(model: Model, record: Record) -> list[dict[str, Any]]:

@@ -119,7 +119,7 @@ class _Lowering:
                 continue
             self.tensors[node.name] = _LOWER[type(node.operator)](self, node)
             self.step_nodes += [node.name] * (self.plan.steps - len(self.step_nodes))
-            if node.name in self.fused:
+            if node.name in self.fused and not self.gradient(self.fused[node.name]):
                 self.tensors[self.fused[node.name]] = self.tensors[node.name]
         self.plan.finish(self.tensors[self.graph.output])
         return Compiled(
@@ -138,8 +138,14 @@ class _Lowering:
     def blocks(self, node: Node) -> bool:
         return isinstance(self.rules[node.name], r.Zero)
 
-    def epsilon(self, node: Node) -> float:
+    def gradient(self, name: str) -> bool:
+        return isinstance(self.rules[name], r.Gradient)
+
+    def epsilon(self, node: Node) -> float | None:
+        """The stabilizer of a node that is linear with constant weights; None: the gradient."""
         rule = self.rules[node.name]
+        if self.gradient(node.name):
+            return None
         return rule.epsilon if isinstance(rule, r.Epsilon | r.Proportional) else 1e-6
 
     def count_places(self, node: Node, *shape: int) -> None:
@@ -182,7 +188,8 @@ class _Lowering:
         """Bounds of the activation that can be fused into ``node``, which is then recorded.
 
         A layer whose rule needs its value before the ReLU keeps it, unless no relevance
-        arrives where the ReLU changes anything.
+        arrives where the ReLU changes anything. Under the gradient the ReLU stays a step: its
+        value is the layer's, its relevance is not.
         """
         if len(self.readers[node.name]) != 1 or node.name == self.graph.output:
             return None
@@ -457,6 +464,7 @@ class _Lowering:
     def local_response_norm(self, node: Node) -> int:
         norm = node.operator
         assert isinstance(norm, LocalResponseNorm)
+        taylor = isinstance(self.rules[node.name], r.Taylor)
         return self.plan.local_response_norm(
             self.inputs(node)[0],
             norm.within_channel,
@@ -464,17 +472,19 @@ class _Lowering:
             norm.alpha,
             norm.beta,
             norm.k,
-            taylor=isinstance(self.rules[node.name], r.Taylor),
+            rule="gradient" if self.gradient(node.name) else "taylor" if taylor else "pass",
             blocks=self.blocks(node),
         )
 
     def activation(self, node: Node) -> int:
         operator, bounds = node.operator, clip_bounds(node.operator)
+        source, gradient, blocks = self.inputs(node)[0], self.gradient(node.name), self.blocks(node)
         if bounds is not None:
-            return self.plan.clip(self.inputs(node)[0], *bounds, self.blocks(node))
+            clamped = node.inputs[0] in self.fused
+            return self.plan.clip(source, *bounds, gradient, clamped, blocks)
         assert isinstance(operator, Activation)
         return self.plan.activation(
-            self.inputs(node)[0], operator.function, operator.parameter, blocks=self.blocks(node)
+            source, operator.function, operator.parameter, gradient, blocks=blocks
         )
 
     def prelu(self, node: Node) -> int:
@@ -485,20 +495,23 @@ class _Lowering:
             each = slope.reshape(-1, *(1,) * (len(node.shape) - 1))
             slope = layout.stored(np.broadcast_to(each, node.shape))
         slope = np.ascontiguousarray(slope, np.float32)
-        return self.plan.prelu(self.inputs(node)[0], slope, self.blocks(node))
+        gradient = self.gradient(node.name)
+        return self.plan.prelu(self.inputs(node)[0], slope, gradient, self.blocks(node))
 
     def add(self, node: Node) -> int:
         branches = [self.broadcast(node, source) for source in node.inputs]
-        clamp = self.clamp(node, needs_value=True)
+        clamp = self.clamp(node, needs_value=not self.gradient(node.name))
         return self.plan.add(branches, self.epsilon(node), clamp is not None, self.blocks(node))
 
     def mul(self, node: Node) -> int:
         first, second = (self.broadcast(node, source) for source in node.inputs)
-        return self.plan.mul(first, second, *self.shares(node), self.blocks(node))
+        return self.plan.mul(first, second, self.shares(node), self.blocks(node))
 
-    def shares(self, node: Node) -> tuple[float, float]:
-        """What each factor of a product takes of its relevance."""
+    def shares(self, node: Node) -> tuple[float, float] | None:
+        """What each factor of a product takes of its relevance; None: the gradient."""
         rule = self.rules[node.name]
+        if self.gradient(node.name):
+            return None
         constant = [isinstance(self.graph[s].operator, Constant) for s in node.inputs]
         if any(constant):
             return float(not constant[0]), float(constant[0])
@@ -635,5 +648,7 @@ def _core_rule(rule: r.Rule) -> _core.Rule:
             return _core.Rule("z_box")
         case r.Flat():
             return _core.Rule("flat")
+        case r.Gradient():
+            return _core.Rule("gradient")
         case _:
             return _core.Rule("epsilon")  # Zero: the step is blocked, its rule never asked

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
@@ -52,6 +52,7 @@ from relprop.rules import (
     Epsilon,
     Flat,
     Gamma,
+    Gradient,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -77,14 +78,15 @@ _WITHOUT_RULE = (Input, Constant)
 _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_args(Operator)}
 
 _APPLICABLE: dict[type, tuple[type, ...]] = {
-    **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Zero)),
-    **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Zero)),
-    **dict.fromkeys((*_ACTIVATIONS, *_MOVES), (Pass, Zero)),
-    BatchNorm: (Epsilon, Pass, Zero),
-    MaxPool: (WinnerTakesAll, Proportional, Zero),
-    LocalResponseNorm: (Pass, Taylor, Zero),
-    Maximum: (WinnerTakesAll, Zero),
-    Mul: (SignalTakesAll, HalfAndHalf, Zero),
+    **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero)),
+    **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Gradient, Zero)),
+    **dict.fromkeys((*_ACTIVATIONS, *_MOVES), (Pass, Gradient, Zero)),
+    Embedding: (Pass, Zero),
+    BatchNorm: (Epsilon, Pass, Gradient, Zero),
+    MaxPool: (WinnerTakesAll, Proportional, Gradient, Zero),
+    LocalResponseNorm: (Pass, Taylor, Gradient, Zero),
+    Maximum: (WinnerTakesAll, Gradient, Zero),
+    Mul: (SignalTakesAll, HalfAndHalf, Gradient, Zero),
     Softmax: (),
 }
 """Which rules an operator can have. A softmax has none: it is only supported at the end."""
@@ -104,8 +106,12 @@ Matcher = str | int | type | tuple[type, ...] | First | Callable[[Node], bool]
 """What selects nodes.
 
 A node's name or an operator type's name; the position of a layer with weights (Conv, Dense)
-in the graph's order, negative from the end; operator types; :class:`First`; a predicate.
+in the graph's order, negative from the end; operator types, of which ``object`` is every one;
+:class:`First`; a predicate.
 """
+
+Initial: TypeAlias = Literal["value", "one"]
+"""The relevance that a target starts with: its output value, or one."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Composite:
-    """A name and its entries in order; the first entry that matches a node gives its rule."""
+    """A name and its entries in order; the first entry that matches a node gives its rule.
+
+    ``initial`` is what targets start with where a run does not say otherwise.
+    """
 
     name: str
     entries: tuple[Entry, ...]
+    initial: Initial = "value"
 
     def __str__(self) -> str:
         return "\n".join([self.name, *(f"  {entry}" for entry in self.entries)])
@@ -271,7 +281,7 @@ def describe(matcher: Matcher) -> str:
     if isinstance(matcher, tuple):
         return ", ".join(kind.__name__ for kind in matcher)
     if isinstance(matcher, type):
-        return matcher.__name__
+        return "every node" if matcher is object else matcher.__name__
     if isinstance(matcher, str):
         return repr(matcher)
     if isinstance(matcher, int):
@@ -344,6 +354,10 @@ def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
     return _composite("epsilon", rule, rule, epsilon=epsilon)
 
 
+def _gradient() -> Composite:
+    return Composite("gradient", (Entry(object, Gradient()),), initial="one")
+
+
 PRESETS: dict[str, Callable[..., Composite]] = {
     "epsilon_plus": _epsilon_plus,
     "epsilon_plus_flat": _epsilon_plus_flat,
@@ -354,6 +368,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "deep_taylor": _deep_taylor,
     "alpha2_beta1": _alpha2_beta1,
     "epsilon": _epsilon,
+    "gradient": _gradient,
 }
 """The presets: name to factory. This is the one list of them."""
 
@@ -381,7 +396,8 @@ def preset(name: str, **values: object) -> Composite:
     known = parameters(name)
     for key in values:
         if key not in known:
-            raise TypeError(f"preset {name!r} has no parameter {key!r}; it has {', '.join(known)}.")
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise TypeError(f"preset {name!r} has no parameter {key!r}; {has}.")
     missing = [key for key, default in known.items() if default is None and key not in values]
     if missing:
         raise TypeError(

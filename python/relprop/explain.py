@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from relprop import _core
 from relprop.canonizers import for_output
 from relprop.compile import compile_plan
-from relprop.composites import Composite, Matcher, assign, parameters, preset
+from relprop.composites import Composite, Initial, Matcher, assign, parameters, preset
 from relprop.graph import Graph, Input, Shape
 from relprop.inputs import Float32, Images, by_input, in_structure, like, read_batches
 from relprop.ledger import Ledger
 from relprop.model import Model
-from relprop.rules import Rule, ZBox
-from relprop.targets import Initial, Target, read_target
+from relprop.rules import Gradient, Rule, ZBox
+from relprop.targets import Target, read_target
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Result:
 
     ``relevance`` has the input's shape; of several inputs it is a dictionary or a tuple, as
     they were given. ``scores`` is (samples, *output shape) and ``target`` (samples,), -1 where
-    a mask or the output's relevance was given. ``ledger`` is None where it was
-    switched off. ``intermediate`` and ``activations`` hold the relevance at the outputs of the
-    nodes that were asked for, and their values; a node whose ReLU is fused into it has no
+    a mask or the output's relevance was given. ``ledger`` is None where it was switched off, or
+    a rule is the gradient. ``intermediate`` and ``activations`` hold the relevance at the outputs
+    of the nodes that were asked for, and their values; a node whose ReLU is fused into it has no
     value of its own and is left out of ``activations``.
     """
 
@@ -59,7 +59,8 @@ class Explainer:
     device
         ``"cpu"``; the CUDA side is not complete yet.
     ledger
-        Whether to account for absorbed relevance. It costs a few percent.
+        Whether to account for absorbed relevance. It costs a few percent. Where a rule is
+        :class:`relprop.rules.Gradient`, which conserves nothing, there is none.
     parameters
         The preset's parameters, such as ``epsilon=1e-9``. ``low`` and ``high`` default to the
         bounds that the model's preprocessing implies.
@@ -97,7 +98,8 @@ class Explainer:
         self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, model.graph, rules, part=self.graph)
-        self.ledger = ledger
+        conserves = not any(isinstance(rule, Gradient) for rule in self.rules.values())
+        self.ledger = ledger and conserves
         self._compiled = compile_plan(self.graph, self.rules)
         self._vocabularies = self.graph.vocabularies()
         self._boxes = [
@@ -112,7 +114,7 @@ class Explainer:
         images: Images,
         target: Target = "argmax",
         *,
-        initial: Initial = "value",
+        initial: Initial | None = None,
         intermediate: Iterable[str] = (),
     ) -> Result:
         """Explain images.
@@ -133,7 +135,8 @@ class Explainer:
             An output that is no vector needs one of the latter two. A mask that depends on the
             prediction is made of what :meth:`forward` returns.
         initial
-            The relevance that the target starts with: its output value, or one.
+            The relevance that the target starts with: its output value, or one; by default
+            what the composite says, which is one for ``"gradient"`` and else the value.
         intermediate
             Nodes whose relevance and value are returned as well.
 
@@ -151,6 +154,7 @@ class Explainer:
         n = len(next(iter(batches.values())))
         shape = self.graph[self.graph.output].shape
         start = read_target(target, n, shape, self.model)
+        initial = self.composite.initial if initial is None else initial
         if initial not in ("value", "one"):
             raise ValueError(f'initial must be "value" or "one", not {initial!r}.')
         names = self._known(intermediate)

@@ -192,6 +192,16 @@ class HalfAndHalf:
     """A product of two branches: each takes half of the relevance."""
 
 
+@dataclass(frozen=True)
+class Gradient:
+    """Relevance is multiplied with the derivative: the gradient of what is explained.
+
+    Applies to every node but embeddings, whose ids have no derivative. At a kink the derivative
+    is torch's for ReLU: 0 where a clip cuts off or just does. A gradient is not conserved:
+    where any node has this rule there is no ledger.
+    """
+
+
 Rule = (
     Epsilon
     | AlphaBeta
@@ -206,5 +216,6 @@ Rule = (
     | Taylor
     | SignalTakesAll
     | HalfAndHalf
+    | Gradient
 )
 """Any rule. This is the one list of them."""

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.composites import Initial
 from relprop.graph import Shape
 from relprop.inputs import Float32, Images, to_numpy
 from relprop.model import Model
 
 Target: TypeAlias = int | str | Sequence[int | str] | Images
 """A class index or name, one for each sample, "argmax", a mask of the output or its relevance."""
-
-Initial: TypeAlias = Literal["value", "one"]
 
 
 @dataclass(frozen=True)

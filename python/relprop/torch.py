@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from relprop.composites import Composite
+from relprop.composites import Composite, Initial
 from relprop.explain import Explainer
 from relprop.frontends.torch import Example
 from relprop.loading import load
-from relprop.targets import Initial, Target
+from relprop.targets import Target
 
 
 def attribute(
@@ -19,7 +19,7 @@ def attribute(
     target: Target = "argmax",
     composite: str | Composite = "epsilon_plus_flat",
     *,
-    initial: Initial = "value",
+    initial: Initial | None = None,
     **parameters: Any,
 ) -> Any:
     """Return the relevance of ``inputs``, of their shape: a tensor, or as many as they are.

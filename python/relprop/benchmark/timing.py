@@ -27,6 +27,9 @@ from relprop.benchmark.networks import build
 ALIKE = 0.9
 """A peer whose relevance has a smaller cosine with relprop's, in the median, is not timed."""
 
+SAME = 0.999
+"""What relprop's own gradient has with torch's at least; gates that flip leave it above."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -116,6 +119,7 @@ def measure(
         setup: dict[str, float] = {}
         skipped: dict[str, str] = {}
         ours: Any = None
+        gradient: Any = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peers deprecate is not ours to say
             for name, make in makers.items():
@@ -129,8 +133,12 @@ def measure(
                         raise
                     skipped[name] = reason(error)
                     continue
-                if name == "relprop":
+                if name in GRADIENT:
+                    gradient = found
+                elif name == "relprop":
                     ours = found
+                    if preset == "gradient" and (alike := cosine(ours, gradient)) < SAME:
+                        raise RuntimeError(f"the gradient is not torch's: cosine {alike:.4f}.")
                 elif name in PEERS and (alike := cosine(found, ours)) < ALIKE:
                     skipped[name] = f"its relevance differs: cosine {alike:.2f} with relprop's"
                     continue
