@@ -228,6 +228,9 @@ struct Kernels {
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
+    // of single pixels with one tap and one group, from at least 16 channels: the weights are those
+    // packed for the product in the other direction
+    void (*dense_adjoint)(const Product &, Stream);
     // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
     // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with
     // stride 1

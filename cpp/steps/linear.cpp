@@ -56,6 +56,9 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         throw std::invalid_argument("low and high must have one value per input channel.");
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
+    // Few outputs would leave most of a panel empty.
+    dense_ = conv.groups == 1 && in_.pixels() == 1 && out_.pixels() == 1 &&
+             out_.channels >= few_channels && conv.kernel.z * conv.kernel.y * conv.kernel.x == 1;
     merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
               conv.dilation.x == 1 && growth(conv) <= most_growth;
     zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
@@ -74,10 +77,17 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     fan_in_ = real_taps(there);
     for (float &taps : fan_in_)
         taps *= static_cast<float>(in_.channels / conv.groups);
+    std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
+    if (dense_) { // both directions read one store
+        for (Version version : back_needed)
+            if (std::find(needed.begin(), needed.end(), version) == needed.end())
+                needed.push_back(version);
+        back_needed.clear();
+    }
     for (const Phase &phase : there)
-        forward_.push_back(pack(kernels, weights, phase, transposed, forward_versions()));
+        forward_.push_back(pack(kernels, weights, phase, transposed, needed));
     for (const Phase &phase : back)
-        backward_.push_back(pack(kernels, weights, phase, !transposed, backward_versions()));
+        backward_.push_back(pack(kernels, weights, phase, !transposed, back_needed));
     if (merged_)
         merge(forward_.front());
     plan_scratch();
@@ -323,15 +333,19 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
                               bool add) const {
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n);
+        const Packed &from = dense_ ? forward_.front() : packed;
         for (const Term &term : terms)
             p.source[p.sources++] = {term.data,
-                                     packed.weights[static_cast<int>(term.version)].data()};
+                                     from.weights[static_cast<int>(term.version)].data()};
         p.epilogue.kind = EpilogueKind::relevance;
         p.epilogue.out = run.relevance(inputs[0]);
         p.epilogue.x = x;
         p.epilogue.add = add;
         const int version = static_cast<int>(terms.begin()->version);
-        run_product(run.kernels, p, packed.winograd[version], run.stream);
+        if (dense_)
+            run.kernels.dense_adjoint(p, run.stream);
+        else
+            run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
 }
 

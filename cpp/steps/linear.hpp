@@ -91,6 +91,7 @@ class Linear final : public Step {
     Surroundings around_;
     std::vector<float> low_, high_;
     bool depthwise_ = false;
+    bool dense_ = false;  // of single pixels: one store of weights serves both directions
     bool merged_ = false; // a kernel row is one run of the zero-padded image
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
