@@ -6,8 +6,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "parallel.hpp"
-
 namespace relprop {
 namespace {
 
@@ -38,7 +36,7 @@ TapGrid grid_of(const Phase &phase) {
 } // namespace
 
 Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
-               const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
+               std::span<const float> weights, std::vector<float> bias, const Rule &rule,
                const Surroundings &around, std::vector<float> low, std::vector<float> high)
     : conv_(conv), transposed_(transposed), in_(transposed ? conv.to : conv.from),
       out_(transposed ? conv.from : conv.to), bias_(std::move(bias)), rule_(rule), around_(around),
@@ -84,10 +82,11 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
                 needed.push_back(version);
         back_needed.clear();
     }
+    const Fingerprint content = fingerprint(weights);
     for (const Phase &phase : there)
-        forward_.push_back(pack(kernels, weights, phase, transposed, needed));
+        forward_.push_back(pack(kernels, weights, content, phase, transposed, needed));
     for (const Phase &phase : back)
-        backward_.push_back(pack(kernels, weights, phase, !transposed, back_needed));
+        backward_.push_back(pack(kernels, weights, content, phase, !transposed, back_needed));
     if (merged_)
         merge(forward_.front());
     plan_scratch();
@@ -96,22 +95,6 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
 }
 
 // ---- packing -----------------------------------------------------------------------------------
-
-float Linear::version_of(Version version, float w) const {
-    switch (version) {
-    case Version::plain:
-        return w;
-    case Version::positive:
-        return std::max(w, 0.0f);
-    case Version::negative:
-        return std::min(w, 0.0f);
-    case Version::gamma: // what s+ = (1 + gamma) S meets where s- = S
-        return w > 0.0f ? w : w / (1.0f + rule_.gamma);
-    case Version::square:
-        return w * w;
-    }
-    return w;
-}
 
 bool Linear::splits() const {
     return rule_.kind == RuleKind::alpha_beta || rule_.kind == RuleKind::gamma;
@@ -124,7 +107,7 @@ bool Linear::needs_negative_part() const {
     return rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f;
 }
 
-std::vector<Linear::Version> Linear::forward_versions() const {
+std::vector<Version> Linear::forward_versions() const {
     switch (rule_.kind) {
     case RuleKind::alpha_beta:
     case RuleKind::gamma:
@@ -140,7 +123,7 @@ std::vector<Linear::Version> Linear::forward_versions() const {
     }
 }
 
-std::vector<Linear::Version> Linear::backward_versions() const {
+std::vector<Version> Linear::backward_versions() const {
     switch (rule_.kind) {
     case RuleKind::epsilon:
         return {Version::plain};
@@ -177,53 +160,37 @@ int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run
     return kernels.winograd_outputs(grid_of(phase), run);
 }
 
-// Lays the weights out as [group][tap][channel read][channel written] and packs each version.
-Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &weights,
-                            const Phase &phase, bool of_adjoint,
+// Packs each version of the weights that is needed for one phase.
+Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weights,
+                            const Fingerprint &of, const Phase &phase, bool of_adjoint,
                             const std::vector<Version> &needed) const {
     const int to = conv_.to.channels / conv_.groups, from = conv_.from.channels / conv_.groups;
     const int read = of_adjoint ? to : from, written = of_adjoint ? from : to;
     const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
-    const auto weight_at = [&](int g, int r, int w, const Pixel &tap) {
-        const int64_t row = static_cast<int64_t>(g) * to + (of_adjoint ? r : w);
-        const int64_t at = row_of(kernel, row * from + (of_adjoint ? w : r), tap);
-        return weights[static_cast<size_t>(at)];
-    };
-    Packed packed{phase, read, {}, {}};
-    const int taps = static_cast<int>(phase.taps.size());
+    std::vector<int64_t> tap_at;
+    for (const Pixel &tap : phase.kernel)
+        tap_at.push_back(row_of(kernel, 0, tap));
+    const int taps = static_cast<int>(tap_at.size());
     const int row = merged_ && !of_adjoint ? conv_.kernel.x : 1; // taps that are merged to one
+    const int64_t from_step = kernel.pixels(), to_step = from_step * from;
+    Packing packing{};
+    packing.groups = conv_.groups;
+    packing.tap_count = taps / row;
+    packing.run = depthwise_ ? 0 : read * row;
+    packing.out = depthwise_ ? conv_.groups : written;
+    packing.read = read;
+    packing.tap_at = tap_at.data();
+    packing.group_step = to_step * to;
+    packing.read_step = of_adjoint ? to_step : from_step;
+    packing.written_step = depthwise_ || !of_adjoint ? to_step : from_step;
+    packing.gamma = rule_.gamma;
+    Packed packed{phase, read, {}, {}};
     for (Version version : needed) {
-        std::vector<float> plain(static_cast<size_t>(conv_.groups) * phase.taps.size() *
-                                 static_cast<size_t>(read) * static_cast<size_t>(written));
-        const auto lay = [&](int g, int t, int r, int w) {
-            const int64_t tap = depthwise_ ? static_cast<int64_t>(t) * conv_.groups + g
-                                           : static_cast<int64_t>(g) * taps + t;
-            plain[static_cast<size_t>((tap * read + r) * written + w)] =
-                version_of(version, weight_at(g, r, w, phase.kernel[static_cast<size_t>(t)]));
-        };
-        // in squares, since either the reads or the writes are far apart
-        constexpr int square = 16;
-        const int squares = ceil_div(read, square);
-        parallel_for(static_cast<int64_t>(conv_.groups) * squares, [&](int64_t task) {
-            const int g = static_cast<int>(task / squares);
-            const int first = static_cast<int>(task % squares) * square;
-            for (int w = 0; w < written; w += square)
-                for (int t = 0; t < taps; ++t)
-                    for (int r = first; r < std::min(first + square, read); ++r)
-                        for (int i = w; i < std::min(w + square, written); ++i)
-                            lay(g, t, r, i);
-        });
-        const Packing packing = depthwise_ ? Packing{conv_.groups, taps, 0, conv_.groups}
-                                           : Packing{conv_.groups, taps / row, read * row, written};
-        auto &out = packed.weights[static_cast<int>(version)];
+        packing.version = version;
         const int outputs = winograd_outputs(kernels, phase, read, version);
         packed.winograd[static_cast<int>(version)] = outputs;
-        const auto pack_into = [&](float *packed_weights) {
-            return outputs ? kernels.winograd_pack(packing, outputs, plain.data(), packed_weights)
-                           : kernels.pack(packing, plain.data(), packed_weights);
-        };
-        out.resize(static_cast<size_t>(pack_into(nullptr)));
-        pack_into(out.data());
+        packed.weights[static_cast<int>(version)] =
+            PackedWeights(kernels, packing, outputs, weights.data(), of);
     }
     return packed;
 }
