@@ -66,7 +66,7 @@ asan: $(MADE)/package $(MADE)/test
 
 tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test
-	$(SANITIZED) tests/test_threads.py tests/test_packed.py
+	$(SANITIZED) tests/test_threads.py
 
 peers: $(MADE)/peers
 
