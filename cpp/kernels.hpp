@@ -99,13 +99,23 @@ struct Product {
     Epilogue epilogue;
 };
 
-// Packs weights [groups][tap_count][run][out] (out: channels per group of the destination) as
-// the product kernel of this backend reads them. Returns the floats needed; writes unless null.
+// What becomes of the weights before they are packed: w, w+, w-, w scaled for gamma, w^2.
+enum class Version { plain, positive, negative, gamma, square };
+
+// Where the weights of a layer lie, and the product that reads them: packed as its kernel on this
+// backend wants them, they stand for [groups][tap_count][run][out].
 struct Packing {
     int groups;
     int tap_count;
-    int run;
-    int out;
+    int run;               // floats read per tap and group; 0: depthwise
+    int out;               // channels written per group; depthwise: all
+    int read;              // channels read per tap of the kernel: several may share one run
+    const int64_t *tap_at; // [taps of the kernel]  where each lies
+    int64_t group_step;    // floats between groups, channels read and channels written
+    int64_t read_step;
+    int64_t written_step;
+    Version version;
+    float gamma;
 };
 
 // The backward product of scarce neurons, contribution by contribution, in a layer of stride 1.
@@ -254,10 +264,13 @@ struct Gather {
 struct Kernels {
     const char *name;
 
-    // linear layers
+    // linear layers; packing returns the floats needed, and writes them unless packed is null
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
+    // of single pixels with one tap and one group, from at least 16 channels: the weights are those
+    // packed for the product in the other direction
+    void (*dense_adjoint)(const Product &, Stream);
     // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
     // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with
     // stride 1

@@ -1,12 +1,9 @@
 // Liveness, the arena and the two passes of a Plan.
 #include "plan.hpp"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -45,26 +42,6 @@ void Run::book_absorbed() const {
 }
 
 // ---- building ----------------------------------------------------------------------------------
-
-struct Plan::Arena {
-    explicit Arena(int64_t count) : floats(count) {
-        bytes = (static_cast<size_t>(floats) * sizeof(float) + page - 1) / page * page;
-        void *memory =
-            mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED)
-            throw std::bad_alloc();
-        madvise(memory, bytes, MADV_HUGEPAGE);
-        data = static_cast<float *>(memory);
-    }
-    ~Arena() { munmap(data, bytes); }
-    Arena(const Arena &) = delete;
-    Arena &operator=(const Arena &) = delete;
-
-    static constexpr size_t page = 1 << 21;
-    int64_t floats;
-    size_t bytes;
-    float *data;
-};
 
 Plan::Plan(const Kernels &kernels) : kernels_(kernels) {}
 Plan::~Plan() = default;
@@ -200,18 +177,18 @@ void Plan::finish(int output) {
 
 // ---- running -----------------------------------------------------------------------------------
 
-std::unique_ptr<Plan::Arena> Plan::take_arena(int64_t floats) const {
+std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
     {
         std::lock_guard lock(mutex_);
         for (auto it = arenas_.begin(); it != arenas_.end(); ++it)
-            if ((*it)->floats >= floats) {
+            if ((*it)->floats() >= floats) {
                 auto arena = std::move(*it);
                 arenas_.erase(it);
                 return arena;
             }
         arenas_.clear(); // too small, and a run needs a larger one
     }
-    return std::make_unique<Arena>(floats);
+    return std::make_unique<Pages>(floats);
 }
 
 void Plan::run(const Request &request) const {
@@ -225,7 +202,7 @@ void Plan::run(const Request &request) const {
     for (int64_t first = 0; first < request.n; first += at_once) {
         if (first > 0 && request.between_chunks)
             request.between_chunks();
-        run_chunk(request, first, std::min(at_once, request.n - first), arena->data);
+        run_chunk(request, first, std::min(at_once, request.n - first), arena->data());
     }
     std::lock_guard lock(mutex_);
     arenas_.push_back(std::move(arena));

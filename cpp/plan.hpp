@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "pages.hpp"
 
 namespace relprop {
 
@@ -115,9 +116,8 @@ class Plan {
 
   private:
     friend struct Run;
-    struct Arena;
     int add_tensor(Image image, bool channels_first);
-    std::unique_ptr<Arena> take_arena(int64_t floats) const;
+    std::unique_ptr<Pages> take_arena(int64_t floats) const;
     void run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const;
     void copy_out(const Run &run, const Request &request, int64_t first, int tensor,
                   bool of_relevance) const;
@@ -136,7 +136,7 @@ class Plan {
     int64_t arena_ = 0;
 
     mutable std::mutex mutex_;
-    mutable std::vector<std::unique_ptr<Arena>> arenas_; // idle ones, kept for the next run
+    mutable std::vector<std::unique_ptr<Pages>> arenas_; // idle ones, kept for the next run
 };
 
 } // namespace relprop

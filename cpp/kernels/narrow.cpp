@@ -2,6 +2,7 @@
 // of an image's colours. Vectors hold input channels here, and are summed up at the end.
 #include "narrow.hpp"
 #include "epilogue.hpp"
+#include "pack.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -131,10 +132,15 @@ void narrow(const Product &p) {
 // [tap_count][run / lanes][out][lanes]
 int64_t pack_narrow(const Packing &of, const float *weights, float *packed) {
     const int64_t inputs = static_cast<int64_t>(of.tap_count) * of.run;
-    if (packed)
+    if (packed) {
+        float *laid = new float[inputs * of.out];
+        lay_weights(of, weights, 0, 0, of.read, 0, of.out, laid,
+                    static_cast<int64_t>(of.read) * of.out);
         for (int64_t i = 0; i < inputs; ++i)
             for (int j = 0; j < of.out; ++j)
-                packed[(i / lanes * of.out + j) * lanes + i % lanes] = weights[i * of.out + j];
+                packed[(i / lanes * of.out + j) * lanes + i % lanes] = laid[i * of.out + j];
+        delete[] laid;
+    }
     return inputs * of.out;
 }
 

@@ -7,6 +7,7 @@
 #include "narrow.hpp"
 #include "panels.hpp"
 #include "parallel.hpp"
+#include "parts.hpp"
 
 namespace relprop::RELPROP_ISA {
 namespace {
@@ -230,59 +231,16 @@ void run_product(const Product &p, bool depthwise) {
     });
 }
 
-void run_parts(const Product &p, bool depthwise) {
-    if (!p.by_sign)
-        return run_product(p, depthwise);
-    Product part = p;
-    part.epilogue.part = Part::positive;
-    run_product(part, depthwise);
-    part.source[0].weights = p.source[1].weights;
-    part.source[1].weights = p.source[0].weights;
-    part.epilogue.part = Part::negative;
-    part.epilogue.add = true;
-    run_product(part, depthwise);
-}
-
 } // namespace
 
 void product(const Product &p, Stream) {
     if (is_narrow(p.grid.groups, p.run, p.grid.to.channels))
         narrow(p);
     else
-        run_parts(p, false);
+        run_parts(p, [](const Product &part) { run_product(part, false); });
 }
-void depthwise(const Product &p, Stream) { run_parts(p, true); }
-
-// Panels one after the other, each [tap][run][channels of the panel]; the last is narrow where
-// one vector holds it. Depthwise weights ([tap][channels], run 0) are padded to whole panels.
-int64_t pack(const Packing &of, const float *weights, float *packed) {
-    if (of.run == 0) {
-        const int64_t stride = static_cast<int64_t>(panels_of(of.out)) * panel;
-        if (packed)
-            for (int t = 0; t < of.tap_count; ++t)
-                for (int64_t c = 0; c < stride; ++c)
-                    packed[t * stride + c] =
-                        c < of.out ? weights[static_cast<int64_t>(t) * of.out + c] : 0.0f;
-        return of.tap_count * stride;
-    }
-    if (is_narrow(of.groups, of.run, of.out))
-        return pack_narrow(of, weights, packed);
-    const int64_t depth = static_cast<int64_t>(of.tap_count) * of.run;
-    const int panels = panels_of(of.out);
-    const int64_t per_group = depth * ((panels - 1) * panel + width_of(of.out, panels - 1));
-    if (packed)
-        parallel_for(static_cast<int64_t>(of.groups) * panels, [&](int64_t task) {
-            const int64_t g = task / panels;
-            const int q = static_cast<int>(task % panels), width = width_of(of.out, q);
-            const float *from = weights + g * depth * of.out;
-            float *to = packed + g * per_group + static_cast<int64_t>(q) * depth * panel;
-            for (int64_t k = 0; k < depth; ++k)
-                for (int c = 0; c < width; ++c) {
-                    const int channel = q * panel + c;
-                    to[k * width + c] = channel < of.out ? from[k * of.out + channel] : 0.0f;
-                }
-        });
-    return of.groups * per_group;
+void depthwise(const Product &p, Stream) {
+    run_parts(p, [](const Product &part) { run_product(part, true); });
 }
 
 } // namespace relprop::RELPROP_ISA

@@ -4,6 +4,7 @@
 // computed alike whatever its neighbours, the batch and the number of threads.
 #include "backend.hpp"
 #include "epilogue.hpp"
+#include "pack.hpp"
 #include "panels.hpp"
 #include "parallel.hpp"
 
@@ -59,15 +60,29 @@ template <int outputs>
     }
 }
 
+// Half a vector of weights, in double precision.
+constexpr int half = lanes / 2;
+typedef double Half __attribute__((vector_size(half * 8)));
+typedef float HalfVec __attribute__((vector_size(half * 4), aligned(4), may_alias));
+
+[[gnu::always_inline]] inline Half widened(const float *from) {
+    return __builtin_convertvector(*reinterpret_cast<const HalfVec *>(from), Half);
+}
+[[gnu::always_inline]] inline void store_narrowed(float *to, Half v) {
+    *reinterpret_cast<HalfVec *>(to) = __builtin_convertvector(v, HalfVec);
+}
+
 // Weights at the points: G g.
-template <int outputs> void weights_to_points(const double (&g)[3], double (&t)[side_of(outputs)]) {
+template <int outputs>
+[[gnu::always_inline]] inline void weights_to_points(const Half (&g)[3],
+                                                     Half (&t)[side_of(outputs)]) {
     if constexpr (outputs == 2) {
         t[0] = g[0];
         t[1] = 0.5 * (g[0] + g[1] + g[2]);
         t[2] = 0.5 * (g[0] - g[1] + g[2]);
         t[3] = g[2];
     } else {
-        const double at_p = g[1] * static_cast<double>(p), at_q = g[1] * static_cast<double>(q);
+        const Half at_p = g[1] * static_cast<double>(p), at_q = g[1] * static_cast<double>(q);
         t[0] = g[0];
         t[1] = (g[0] + at_p + 0.5 * g[2]) / -1.5;
         t[2] = (g[0] - at_p + 0.5 * g[2]) / -1.5;
@@ -286,27 +301,28 @@ template <int outputs> int64_t pack(const Packing &of, const float *weights, flo
     parallel_for(panels, [&](int64_t at) {
         const int width = width_of(of.out, static_cast<int>(at));
         float *to = packed + at * points * of.run * panel;
-        for (int k = 0; k < of.run; ++k)
-            for (int c = 0; c < width; ++c) {
-                const int64_t channel = at * panel + c;
-                double half[3][side], full[side][side];
+        for (int first = 0; first < of.run; first += laid_at_once) {
+            float laid[9][laid_at_once * panel];
+            const int held = smaller(laid_at_once, of.run - first);
+            lay_weights(of, weights, 0, first, held, static_cast<int>(at) * panel, width, laid[0],
+                        laid_at_once * panel);
+            for (int i = 0; i < held * width; i += half) {
+                Half across[3][side], full[side];
                 for (int x = 0; x < 3; ++x) {
-                    double g[3] = {};
-                    for (int y = 0; y < 3; ++y)
-                        if (channel < of.out)
-                            g[y] = static_cast<double>(
-                                weights[((y * 3 + x) * static_cast<int64_t>(of.run) + k) * of.out +
-                                        channel]);
-                    weights_to_points<outputs>(g, half[x]);
+                    const Half g[3] = {widened(laid[x] + i), widened(laid[3 + x] + i),
+                                       widened(laid[6 + x] + i)};
+                    weights_to_points<outputs>(g, across[x]);
                 }
                 for (int y = 0; y < side; ++y) {
-                    const double g[3] = {half[0][y], half[1][y], half[2][y]};
-                    weights_to_points<outputs>(g, full[y]);
+                    const Half g[3] = {across[0][y], across[1][y], across[2][y]};
+                    weights_to_points<outputs>(g, full);
                     for (int x = 0; x < side; ++x)
-                        to[((y * side + x) * static_cast<int64_t>(of.run) + k) * width + c] =
-                            static_cast<float>(full[y][x]);
+                        store_narrowed(to + (y * side + x) * static_cast<int64_t>(of.run) * width +
+                                           static_cast<int64_t>(first) * width + i,
+                                       full[x]);
                 }
             }
+        }
     });
     return floats;
 }

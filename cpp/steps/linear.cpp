@@ -7,8 +7,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "parallel.hpp"
-
 namespace relprop {
 namespace {
 
@@ -39,7 +37,7 @@ TapGrid grid_of(const Phase &phase) {
 } // namespace
 
 Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
-               const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
+               std::span<const float> weights, std::vector<float> bias, const Rule &rule,
                const Surroundings &around, std::vector<float> low, std::vector<float> high)
     : conv_(conv), transposed_(transposed), in_(transposed ? conv.to : conv.from),
       out_(transposed ? conv.from : conv.to), bias_(std::move(bias)), rule_(rule), around_(around),
@@ -57,6 +55,9 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         throw std::invalid_argument("low and high must have one value per input channel.");
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
+    // Few outputs would leave most of a panel empty.
+    dense_ = conv.groups == 1 && in_.pixels() == 1 && out_.pixels() == 1 &&
+             out_.channels >= few_channels && conv.kernel.z * conv.kernel.y * conv.kernel.x == 1;
     merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
               conv.dilation.x == 1 && growth(conv) <= most_growth;
     zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
@@ -75,10 +76,18 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     fan_in_ = real_taps(there);
     for (float &taps : fan_in_)
         taps *= static_cast<float>(in_.channels / conv.groups);
+    std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
+    if (dense_) { // both directions read one store
+        for (Version version : back_needed)
+            if (std::find(needed.begin(), needed.end(), version) == needed.end())
+                needed.push_back(version);
+        back_needed.clear();
+    }
+    const Fingerprint content = fingerprint(weights);
     for (const Phase &phase : there)
-        forward_.push_back(pack(kernels, weights, phase, transposed, forward_versions()));
+        forward_.push_back(pack(kernels, weights, content, phase, transposed, needed));
     for (const Phase &phase : back)
-        backward_.push_back(pack(kernels, weights, phase, !transposed, backward_versions()));
+        backward_.push_back(pack(kernels, weights, content, phase, !transposed, back_needed));
     if (takes_difference())
         lay_contributions(weights, there.front());
     if (merged_)
@@ -89,22 +98,6 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
 }
 
 // ---- packing -----------------------------------------------------------------------------------
-
-float Linear::version_of(Version version, float w) const {
-    switch (version) {
-    case Version::plain:
-        return w;
-    case Version::positive:
-        return std::max(w, 0.0f);
-    case Version::negative:
-        return std::min(w, 0.0f);
-    case Version::gamma: // what s+ = (1 + gamma) S meets where s- = S
-        return w > 0.0f ? w : w / (1.0f + rule_.gamma);
-    case Version::square:
-        return w * w;
-    }
-    return w;
-}
 
 bool Linear::splits() const {
     return rule_.kind == RuleKind::alpha_beta || rule_.kind == RuleKind::gamma;
@@ -134,7 +127,7 @@ bool Linear::treats_scarce() const {
     return takes_difference() && winograd_backward(Version::negative);
 }
 
-std::vector<Linear::Version> Linear::forward_versions() const {
+std::vector<Version> Linear::forward_versions() const {
     switch (rule_.kind) {
     case RuleKind::alpha_beta:
     case RuleKind::gamma:
@@ -150,7 +143,7 @@ std::vector<Linear::Version> Linear::forward_versions() const {
     }
 }
 
-std::vector<Linear::Version> Linear::backward_versions() const {
+std::vector<Version> Linear::backward_versions() const {
     switch (rule_.kind) {
     case RuleKind::epsilon:
     case RuleKind::gradient:
@@ -191,58 +184,42 @@ int Linear::winograd_outputs(const Kernels &kernels, const Phase &phase, int run
     return kernels.winograd_outputs(grid_of(phase), run);
 }
 
-// Lays the weights out as [group][tap][channel read][channel written] and packs each version.
-Linear::Packed Linear::pack(const Kernels &kernels, const std::vector<float> &weights,
-                            const Phase &phase, bool of_adjoint,
+// Packs each version of the weights that is needed for one phase.
+Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weights,
+                            const Fingerprint &of, const Phase &phase, bool of_adjoint,
                             const std::vector<Version> &needed) const {
     const int to = conv_.to.channels / conv_.groups, from = conv_.from.channels / conv_.groups;
     const int read = of_adjoint ? to : from, written = of_adjoint ? from : to;
     const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
-    const auto weight_at = [&](int g, int r, int w, const Pixel &tap) {
-        const int64_t row = static_cast<int64_t>(g) * to + (of_adjoint ? r : w);
-        const int64_t at = row_of(kernel, row * from + (of_adjoint ? w : r), tap);
-        return weights[static_cast<size_t>(at)];
-    };
-    Packed packed{phase, read, {}, {}};
-    const int taps = static_cast<int>(phase.taps.size());
+    std::vector<int64_t> tap_at;
+    for (const Pixel &tap : phase.kernel)
+        tap_at.push_back(row_of(kernel, 0, tap));
+    const int taps = static_cast<int>(tap_at.size());
     const int row = merged_ && !of_adjoint ? conv_.kernel.x : 1; // taps that are merged to one
+    const int64_t from_step = kernel.pixels(), to_step = from_step * from;
+    Packing packing{};
+    packing.groups = conv_.groups;
+    packing.tap_count = taps / row;
+    packing.run = depthwise_ ? 0 : read * row;
+    packing.out = depthwise_ ? conv_.groups : written;
+    packing.read = read;
+    packing.tap_at = tap_at.data();
+    packing.group_step = to_step * to;
+    packing.read_step = of_adjoint ? to_step : from_step;
+    packing.written_step = depthwise_ || !of_adjoint ? to_step : from_step;
+    packing.gamma = rule_.gamma;
+    Packed packed{phase, read, {}, {}};
     for (Version version : needed) {
-        std::vector<float> plain(static_cast<size_t>(conv_.groups) * phase.taps.size() *
-                                 static_cast<size_t>(read) * static_cast<size_t>(written));
-        const auto lay = [&](int g, int t, int r, int w) {
-            const int64_t tap = depthwise_ ? static_cast<int64_t>(t) * conv_.groups + g
-                                           : static_cast<int64_t>(g) * taps + t;
-            plain[static_cast<size_t>((tap * read + r) * written + w)] =
-                version_of(version, weight_at(g, r, w, phase.kernel[static_cast<size_t>(t)]));
-        };
-        // in squares, since either the reads or the writes are far apart
-        constexpr int square = 16;
-        const int squares = ceil_div(read, square);
-        parallel_for(static_cast<int64_t>(conv_.groups) * squares, [&](int64_t task) {
-            const int g = static_cast<int>(task / squares);
-            const int first = static_cast<int>(task % squares) * square;
-            for (int w = 0; w < written; w += square)
-                for (int t = 0; t < taps; ++t)
-                    for (int r = first; r < std::min(first + square, read); ++r)
-                        for (int i = w; i < std::min(w + square, written); ++i)
-                            lay(g, t, r, i);
-        });
-        const Packing packing = depthwise_ ? Packing{conv_.groups, taps, 0, conv_.groups}
-                                           : Packing{conv_.groups, taps / row, read * row, written};
-        auto &out = packed.weights[static_cast<int>(version)];
+        packing.version = version;
         const int outputs = winograd_outputs(kernels, phase, read, version);
         packed.winograd[static_cast<int>(version)] = outputs;
-        const auto pack_into = [&](float *packed_weights) {
-            return outputs ? kernels.winograd_pack(packing, outputs, plain.data(), packed_weights)
-                           : kernels.pack(packing, plain.data(), packed_weights);
-        };
-        out.resize(static_cast<size_t>(pack_into(nullptr)));
-        pack_into(out.data());
+        packed.weights[static_cast<int>(version)] =
+            PackedWeights(kernels, packing, outputs, weights.data(), of);
     }
     return packed;
 }
 
-void Linear::lay_contributions(const std::vector<float> &weights, const Phase &phase) {
+void Linear::lay_contributions(std::span<const float> weights, const Phase &phase) {
     contributions_ = phase;
     const int run = conv_.from.channels / conv_.groups;
     const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
@@ -350,9 +327,10 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
                               bool add, Part part, bool by_sign) const {
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n);
+        const Packed &from = dense_ ? forward_.front() : packed;
         for (const Term &term : terms)
             p.source[p.sources++] = {term.data,
-                                     packed.weights[static_cast<int>(term.version)].data()};
+                                     from.weights[static_cast<int>(term.version)].data()};
         p.by_sign = by_sign;
         p.epilogue.kind = EpilogueKind::relevance;
         p.epilogue.out = run.relevance(inputs[0]);
@@ -360,7 +338,10 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         p.epilogue.part = part;
         p.epilogue.add = add;
         const int version = static_cast<int>(terms.begin()->version);
-        run_product(run.kernels, p, packed.winograd[version], run.stream);
+        if (dense_)
+            run.kernels.dense_adjoint(p, run.stream);
+        else
+            run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <initializer_list>
+#include <span>
 #include <vector>
 
+#include "packed.hpp"
 #include "plan.hpp"
 #include "steps/tap_grids.hpp"
 
@@ -24,7 +26,7 @@ class Linear final : public Step {
     // transposed layer is the adjoint of conv: its input is conv.to. Throws std::invalid_argument
     // where sizes disagree.
     Linear(const Kernels &kernels, const Conv &conv, bool transposed,
-           const std::vector<float> &weights, std::vector<float> bias, const Rule &rule,
+           std::span<const float> weights, std::vector<float> bias, const Rule &rule,
            const Surroundings &around, std::vector<float> low, std::vector<float> high);
 
     void forward(const Run &run) const override;
@@ -36,15 +38,13 @@ class Linear final : public Step {
     int64_t absorbed_pairs() const override;
 
   private:
-    // A version of the weights: w, w+, w-, w scaled for gamma, w^2.
-    enum class Version { plain, positive, negative, gamma, square };
     static constexpr int versions = 5;
 
     // A phase with the weights packed for it, in the versions that are needed.
     struct Packed {
         Phase phase;
         int run; // floats read per tap and group
-        std::vector<float> weights[versions];
+        PackedWeights weights[versions];
         int winograd[versions] = {}; // outputs per tile, 0: the plain product
     };
     // One term of a product: a source and the version of the weights it meets.
@@ -53,12 +53,11 @@ class Linear final : public Step {
         Version version;
     };
 
-    float version_of(Version version, float w) const;
-    Packed pack(const Kernels &kernels, const std::vector<float> &weights, const Phase &phase,
-                bool of_adjoint, const std::vector<Version> &needed) const;
+    Packed pack(const Kernels &kernels, std::span<const float> weights, const Fingerprint &of,
+                const Phase &phase, bool of_adjoint, const std::vector<Version> &needed) const;
     int winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                          Version version) const;
-    void lay_contributions(const std::vector<float> &weights, const Phase &phase);
+    void lay_contributions(std::span<const float> weights, const Phase &phase);
     void merge(Packed &packed) const;
     std::vector<Version> forward_versions() const;
     std::vector<Version> backward_versions() const;
@@ -97,6 +96,7 @@ class Linear final : public Step {
     Surroundings around_;
     std::vector<float> low_, high_;
     bool depthwise_ = false;
+    bool dense_ = false;  // of single pixels: one store of weights serves both directions
     bool merged_ = false; // a kernel row is one run of the zero-padded image
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "kernels.hpp"
+#include "packed.hpp"
 #include "parallel.hpp"
 #include "registers.hpp"
 
@@ -21,6 +22,8 @@ PYBIND11_MODULE(_core, module) {
     module.def("threads", &relprop::threads, "Threads that a run uses.");
     module.def("set_threads", &relprop::set_threads, py::arg("count"),
                "Set the threads that a run uses.");
+    module.def("packed_bytes", &relprop::packed_bytes,
+               "Bytes of packed weights that the Plans of this process hold together.");
 
     relprop::register_rules(module);
     relprop::register_plan(module);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -114,10 +115,11 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
     around.supported = supported;
     if (clamp)
         std::tie(around.low, around.high) = *clamp;
+    const std::span<const float> weights(read<float>(weight, "weight", shape_of(weight)),
+                                         static_cast<size_t>(weight.size()));
     auto step = std::make_unique<Linear>(
-        plan.kernels(), conv, transposed, copy(weight, "weight", shape_of(weight)),
-        copy(bias, "bias", {out.channels}), rule, around, copy(low, "low", {in.channels}),
-        copy(high, "high", {in.channels}));
+        plan.kernels(), conv, transposed, weights, copy(bias, "bias", {out.channels}), rule, around,
+        copy(low, "low", {in.channels}), copy(high, "high", {in.channels}));
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 

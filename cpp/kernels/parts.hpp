@@ -1,0 +1,23 @@
+// A product whose two sources exchange their weights where x is negative, as two products: one for
+// each part of x.
+#pragma once
+
+#include "kernels.hpp"
+#include "simd.hpp"
+
+namespace relprop::RELPROP_ISA {
+
+template <class Run> static inline void run_parts(const Product &p, const Run &run) {
+    if (!p.by_sign)
+        return run(p);
+    Product part = p;
+    part.epilogue.part = Part::positive;
+    run(part);
+    part.source[0].weights = p.source[1].weights;
+    part.source[1].weights = p.source[0].weights;
+    part.epilogue.part = Part::negative;
+    part.epilogue.add = true;
+    run(part);
+}
+
+} // namespace relprop::RELPROP_ISA
