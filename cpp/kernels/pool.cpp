@@ -160,9 +160,21 @@ template <int most, class Body>
         to[lane] = of[lane];
 }
 
+// How far the window after next lies: every tap is a stream of its own, in pieces of a few
+// channels, which the processor does not foresee.
+int64_t ahead_of(const Pool &p) {
+    return 2 * static_cast<int64_t>(smaller(p.x.stride, p.x.size)) * p.channels;
+}
+
+[[gnu::always_inline]] inline Vec read(const float *tap, int count, int64_t ahead) {
+    __builtin_prefetch(tap + ahead);
+    return load_some(tap, count);
+}
+
 } // namespace
 
 void max_pool(const Pool &p, Stream) {
+    const int64_t ahead = ahead_of(p);
     each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
         const int first = offset_of(p, at);
         each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
@@ -172,7 +184,7 @@ void max_pool(const Pool &p, Stream) {
                 best[v] = load_some(a + first + v * lanes, count);
             each_tap(p, at, [&](int offset) {
                 for (int v = 0; v < vectors; ++v) { // not less: lets NaN through
-                    const Vec other = load_some(a + offset + v * lanes, count);
+                    const Vec other = read(a + offset + v * lanes, count, ahead);
                     best[v] = other <= best[v] ? best[v] : other;
                 }
             });
@@ -183,6 +195,7 @@ void max_pool(const Pool &p, Stream) {
 }
 
 void max_pool_relevance(const Pool &p, Stream) {
+    const int64_t ahead = ahead_of(p);
     each_window(p, [&](int64_t in, const Windows &all, const Windows &own, int64_t out) {
         const int first = offset_of(p, all);
         each_run<wide_with_places>(p.channels, [&]<int vectors>(int channel, int count, int done) {
@@ -195,7 +208,7 @@ void max_pool_relevance(const Pool &p, Stream) {
             }
             each_tap(p, all, [&](int offset) {
                 for (int v = 0; v < vectors; ++v) { // ties go to the first, as in torch
-                    const Vec other = load_some(a + offset + v * lanes, count);
+                    const Vec other = read(a + offset + v * lanes, count, ahead);
                     const Places better = other > best[v];
                     winner[v] = better ? Places{} + offset : winner[v];
                     best[v] = better ? other : best[v];
@@ -216,6 +229,7 @@ void max_pool_relevance(const Pool &p, Stream) {
 }
 
 void average_pool(const Pool &p, Stream) {
+    const int64_t ahead = ahead_of(p);
     each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
         const float divisor = divisor_of(p, at);
         each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
@@ -223,7 +237,7 @@ void average_pool(const Pool &p, Stream) {
             Vec sum[vectors] = {};
             each_tap(p, at, [&](int offset) {
                 for (int v = 0; v < vectors; ++v)
-                    sum[v] += load_some(a + offset + v * lanes, count);
+                    sum[v] += read(a + offset + v * lanes, count, ahead);
             });
             for (int v = 0; v < vectors; ++v)
                 store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);
