@@ -13,12 +13,10 @@ struct Panel {
     alignas(64) float of[panel];
 
     Panel(const float *from, int count) {
-        for (int j = 0; j < panel; ++j)
-            of[j] = 0.0f;
-        if (from && count == panel)
-            for (int j = 0; j < panel; ++j)
-                of[j] = from[j];
-        else if (from)
+        const bool whole = from && count == panel;
+        for (int v = 0; v < panel; v += lanes)
+            store(of + v, whole ? load(from + v) : Vec{});
+        if (from && !whole)
             for (int j = 0; j < count; ++j)
                 of[j] = from[j];
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #if defined(RELPROP_AVX512)
 #define RELPROP_ISA avx512
@@ -36,14 +37,20 @@ typedef float UnalignedVec __attribute__((vector_size(lanes * 4), aligned(4), ma
     *reinterpret_cast<UnalignedVec *>(p) = v;
 }
 
-// Sum of a vector's lanes, always in the same order.
-static inline float horizontal(Vec v) {
-    float a[lanes];
-    store(a, v);
-    for (int width = lanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; ++i)
-            a[i] += a[i + width];
-    return a[0];
+// A vector's lanes, the one at `by` first; said lane by lane, it becomes a shuffle.
+template <int by, int... lane>
+[[gnu::always_inline]] static inline Vec rotated(Vec v, std::integer_sequence<int, lane...>) {
+    return Vec{v[(lane + by) % lanes]...};
+}
+
+// Sum of a vector's lanes, always in the same order: the upper half onto the lower one, again and
+// again.
+template <int width = lanes / 2> [[gnu::always_inline]] static inline float horizontal(Vec v) {
+    v += rotated<width>(v, std::make_integer_sequence<int, lanes>());
+    if constexpr (width > 1)
+        return horizontal<width / 2>(v);
+    else
+        return v[0];
 }
 
 // Elementwise kernels cut every sample alike, so that a value never depends on the batch.
