@@ -110,6 +110,21 @@ static inline void message_row(const Message &m, int64_t row, int channels, int 
     }
 }
 
+// Fetches what epilogue_row will read and write of a row, while its sums are still to be computed:
+// rows of the destination follow no stream that the processor foresees.
+[[gnu::always_inline]] static inline void fetch_row(const Epilogue &e, int64_t row, int channels,
+                                                    int c) {
+    const bool message = e.kind == EpilogueKind::message;
+    const float *read = message ? e.message.z : e.x, *written = message ? e.message.r : e.out;
+    const int64_t at = row * channels + c;
+    constexpr int line = 16;
+    for (int j = 0; j < panel; j += line) {
+        if (read)
+            __builtin_prefetch(read + at + j);
+        __builtin_prefetch(written + at + j, 1);
+    }
+}
+
 // Channels [c, c + count) of destination row `row` from a product's finished sums.
 static inline void epilogue_row(const Epilogue &e, int64_t row, int channels, int c, int count,
                                 const float *sums, int64_t chunk) {

@@ -177,6 +177,9 @@ void run_product(const Product &p, bool depthwise) {
                 channel = static_cast<int64_t>(group) * (p.grid.from.channels / groups);
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
+                for (int m = 0; m < held; ++m)
+                    fetch_row(p.epilogue, places.row[row + m], p.grid.to.channels,
+                              group * out + q * panel);
                 pick_tile(held, depthwise,
                           wide)(p, places.taps + static_cast<int64_t>(row) * p.grid.tap_count,
                                 channel, weights, sums);
