@@ -253,7 +253,8 @@ struct Kernels {
     void (*resample_relevance)(const Resample &, Stream);
 
     // merges: n floats each
-    void (*add)(const float *a, const float *b, float *out, int64_t n, Stream);
+    void (*add)(const float *a, const float *b, float *out, int64_t n, bool clamp, // by a ReLU
+                Stream);
     void (*multiply)(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
     void (*maximum)(const float *a, const float *b, float *out, int64_t n, Stream);
     // where x is the maximum y, takes what relevance r is left there

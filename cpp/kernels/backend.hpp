@@ -26,7 +26,7 @@ void average_pool_relevance(const Pool &, Stream);
 void resample(const Resample &, Stream);
 void resample_relevance(const Resample &, Stream);
 
-void add(const float *a, const float *b, float *out, int64_t n, Stream);
+void add(const float *a, const float *b, float *out, int64_t n, bool clamp, Stream);
 void multiply(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
 void maximum(const float *a, const float *b, float *out, int64_t n, Stream);
 void maximum_relevance(const float *x, const float *y, float *r, float *out, int64_t n, bool add,
