@@ -287,6 +287,9 @@ struct Kernels {
                          int64_t out_stride, Stream);
     void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
                    Stream);
+
+    // the ceiling of all products: multiply-adds in registers on every thread; returns how many
+    int64_t (*multiply_adds)(int64_t rounds, Stream);
 };
 
 // The best backend that this machine runs, or the one that RELPROP_ISA names.

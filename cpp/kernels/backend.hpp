@@ -55,4 +55,6 @@ void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, 
                   Stream);
 void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
 
+int64_t multiply_adds(int64_t rounds, Stream);
+
 } // namespace relprop::RELPROP_ISA

@@ -1,6 +1,9 @@
 // relprop._core: the table of contents of the compiled core.
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "kernels.hpp"
 #include "parallel.hpp"
 #include "registers.hpp"
@@ -21,6 +24,18 @@ PYBIND11_MODULE(_core, module) {
     module.def("threads", &relprop::threads, "Threads that a run uses.");
     module.def("set_threads", &relprop::set_threads, py::arg("count"),
                "Set the threads that a run uses.");
+
+    module.def(
+        "multiply_adds",
+        [](int64_t rounds) {
+            if (rounds < 0)
+                throw std::invalid_argument("rounds must be >= 0, not " + std::to_string(rounds) +
+                                            ".");
+            py::gil_scoped_release release;
+            return relprop::cpu_kernels().multiply_adds(rounds, nullptr);
+        },
+        py::arg("rounds"),
+        "Multiply and add in registers alone, on every thread at once; return how often.");
 
     relprop::register_rules(module);
     relprop::register_plan(module);

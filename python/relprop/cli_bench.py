@@ -197,11 +197,11 @@ def _networks(
     rivals: Sequence[str],
     repeat: int,
 ) -> None:
-    from relprop.benchmark.timing import measure, sgemm_ceiling
+    from relprop.benchmark.timing import fma_ceiling, measure
 
     for count in sorted({setting[3] for setting in settings}):
-        report["ceilings"][str(count)] = ceiling = sgemm_ceiling(count)
-        console.print(f"matrix product, {_threads(count)}: {ceiling:.0f} GFLOP/s")
+        report["ceilings"][str(count)] = ceiling = fma_ceiling(count)
+        console.print(f"multiply-adds in registers, {_threads(count)}: {ceiling:.0f} GFLOP/s")
     for setting in settings:
         for run in measure(*setting, presets, rivals, repeat):
             report["runs"].append(run)
