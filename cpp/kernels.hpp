@@ -297,7 +297,8 @@ struct Kernels {
     void (*resample_relevance)(const Resample &, Stream);
 
     // merges: n floats each
-    void (*add)(const float *a, const float *b, float *out, int64_t n, Stream);
+    void (*add)(const float *a, const float *b, float *out, int64_t n, bool clamp, // by a ReLU
+                Stream);
     void (*multiply)(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
     void (*maximum)(const float *a, const float *b, float *out, int64_t n, Stream);
     // where x is the maximum y, takes what relevance r is left there
@@ -337,6 +338,9 @@ struct Kernels {
                          int64_t out_stride, Stream);
     void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
                    Stream);
+
+    // the ceiling of all products: multiply-adds in registers on every thread; returns how many
+    int64_t (*multiply_adds)(int64_t rounds, Stream);
 };
 
 // The best backend that this machine runs, or the one that RELPROP_ISA names.

@@ -34,8 +34,11 @@ struct Sums {
     float z;
 };
 
-// z + e sign(z), with sign(0) = +1.
-RELPROP_HD float stabilize(float z, float e) { return z < 0.0f ? z - e : z + e; }
+// z + e sign(z), with sign(0) = +1; of a number, or of a vector of them where the compiler has
+// such.
+template <class Number> RELPROP_HD Number stabilize(Number z, float e) {
+    return z < 0.0f ? z - e : z + e;
+}
 
 // s+ and s- from the sums and the relevance r. The rules that do not split (epsilon, z_box,
 // w_square, flat) read sum alone; alpha_beta reads pos and neg; gamma reads pos, sum and z.

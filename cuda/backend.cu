@@ -67,6 +67,7 @@ const Kernels backend = {
     .to_channels_first = not_yet,
     .sum_absorbed = not_yet,
     .totals = not_yet,
+    .multiply_adds = not_yet,
 };
 
 } // namespace

@@ -21,7 +21,7 @@ from relprop import _core
 from relprop.benchmark import memory, networks, records
 from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
 from relprop.benchmark.layers import measure_layers
-from relprop.benchmark.timing import cosine, measure, sgemm_ceiling, spread
+from relprop.benchmark.timing import cosine, fma_ceiling, measure, spread
 from relprop.compile import compile_plan
 
 TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
@@ -272,7 +272,17 @@ def test_every_contender_is_a_command_line_choice() -> None:
 def test_figures() -> None:
     assert spread([4, 1, 2, 3, 5]) == {"median": 3, "low": 2, "high": 4}
     assert cosine(np.float32([[1, 0], [0, 2], [1, 1]]), np.float32([[2, 0], [0, 1], [1, -1]])) == 1
-    assert sgemm_ceiling(1, size=64, repeat=1) > 0
+
+
+def test_the_ceiling_counts_what_it_does() -> None:
+    assert fma_ceiling(1, rounds=10, repeat=1) > 0
+    per_round = _core.multiply_adds(1)
+    assert per_round >= 32
+    assert _core.multiply_adds(7) == 7 * per_round
+    relprop.set_threads(3)
+    assert _core.multiply_adds(7) == 3 * 7 * per_round
+    with pytest.raises(ValueError, match="rounds must be >= 0, not -1"):
+        _core.multiply_adds(-1)
 
 
 def test_toys() -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agreement import assert_agrees
+from agreement import assert_agrees, build
 from cases import BATCHES, KINDS, POOL, SEEDS, Case, numbers, pools
+from relprop import Explainer, rules
 from relprop import graph as g
-from relprop import rules
 
 MAX_RULES = [rules.WinnerTakesAll(), rules.Proportional(0.1), rules.Proportional(), rules.Zero()]
 AVERAGE_RULES = [rules.Epsilon(0.1), rules.Epsilon(), rules.Zero()]
@@ -83,3 +83,39 @@ def test_the_first_of_equal_maxima_wins() -> None:
         rules.WinnerTakesAll(),
         np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4),
     )
+
+
+PADDED = ((1, 1), (1, 1))
+BETWEEN_TASKS: list[tuple[g.Operator, g.Shape]] = [
+    (g.MaxPool((2, 2), (2, 2)), (615, 19, 16)),
+    (g.MaxPool((3, 3), (1, 1), PADDED), (615, 20, 16)),
+    (g.MaxPool((3, 3), (2, 2), PADDED, ceil_mode=True), (615, 20, 16)),
+    (g.MaxPool((3, 2), (2, 1), dilation=(4, 3)), (615, 25, 13)),
+    (g.MaxPool((9, 1), (1, 1)), (2100, 20, 5)),
+    (g.MaxPool((3,), (1,), ((1, 1),)), (615, 250)),
+    (g.MaxPool((2, 3, 3), (1, 2, 1)), (203, 3, 31, 12)),
+    (g.AvgPool((3, 3), (1, 1), PADDED), (615, 20, 16)),
+    (g.AvgPool((2, 2, 2), (2, 2, 2)), (203, 4, 30, 12)),
+    (g.AdaptiveAvgPool((7, 5)), (615, 20, 16)),
+]
+
+
+@pytest.mark.parametrize(("operator", "shape"), BETWEEN_TASKS)
+def test_no_border_between_tasks_shows(operator: g.Operator, shape: g.Shape) -> None:
+    """Many channels are cut into rows that several tasks own; few are one task's alone."""
+    rng = np.random.default_rng(0)
+    x = numbers(rng, (2, *shape), "grid")
+    r = numbers(rng, (2, *operator.infer_shape(shape)))
+    rule = rules.WinnerTakesAll() if isinstance(operator, g.MaxPool) else rules.Epsilon()
+    found = explain(operator, rule, x, r)
+    for first in range(0, shape[0], 64):
+        few = slice(first, first + 64)
+        expected = explain(operator, rule, x[:, few], r[:, few])
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one[:, few], other)
+
+
+def explain(operator: g.Operator, rule: rules.Rule, x: g.Array, r: g.Array) -> list[g.Array]:
+    """The layer's value and the relevance of its input."""
+    result = Explainer(build(operator, [x.shape[1:]]), rules={"layer": rule})(x, target=r)
+    return [result.scores.reshape(r.shape), result.relevance]

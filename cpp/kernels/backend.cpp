@@ -55,6 +55,7 @@ const Kernels backend = {
     .to_channels_first = to_channels_first,
     .sum_absorbed = sum_absorbed,
     .totals = totals,
+    .multiply_adds = multiply_adds,
 };
 
 } // namespace relprop::RELPROP_ISA

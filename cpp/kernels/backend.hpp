@@ -28,7 +28,7 @@ void average_pool_relevance(const Pool &, Stream);
 void resample(const Resample &, Stream);
 void resample_relevance(const Resample &, Stream);
 
-void add(const float *a, const float *b, float *out, int64_t n, Stream);
+void add(const float *a, const float *b, float *out, int64_t n, bool clamp, Stream);
 void multiply(const float *a, const float *b, float *out, int64_t n, bool add, Stream);
 void maximum(const float *a, const float *b, float *out, int64_t n, Stream);
 void maximum_relevance(const float *x, const float *y, float *r, float *out, int64_t n, bool add,
@@ -62,5 +62,7 @@ void to_channels_first(const float *in, float *out, int64_t n, Image, Stream);
 void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
                   Stream);
 void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
+
+int64_t multiply_adds(int64_t rounds, Stream);
 
 } // namespace relprop::RELPROP_ISA

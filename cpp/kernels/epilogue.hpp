@@ -14,12 +14,10 @@ struct Panel {
     alignas(64) float of[panel];
 
     Panel(const float *from, int count) {
-        for (int j = 0; j < panel; ++j)
-            of[j] = 0.0f;
-        if (from && count == panel)
-            for (int j = 0; j < panel; ++j)
-                of[j] = from[j];
-        else if (from)
+        const bool whole = from && count == panel;
+        for (int v = 0; v < panel; v += lanes)
+            store(of + v, whole ? load(from + v) : Vec{});
+        if (from && !whole)
             for (int j = 0; j < count; ++j)
                 of[j] = from[j];
     }
@@ -151,6 +149,21 @@ static inline void message_row(const Message &m, int64_t row, int channels, int 
         return message_row<RuleKind::flat>(m, row, channels, c, count, sums, chunk);
     case RuleKind::gradient:
         return;
+    }
+}
+
+// Fetches what epilogue_row will read and write of a row, while its sums are still to be computed:
+// rows of the destination follow no stream that the processor foresees.
+[[gnu::always_inline]] static inline void fetch_row(const Epilogue &e, int64_t row, int channels,
+                                                    int c) {
+    const bool message = e.kind == EpilogueKind::message;
+    const float *read = message ? e.message.z : e.x, *written = message ? e.message.r : e.out;
+    const int64_t at = row * channels + c;
+    constexpr int line = 16;
+    for (int j = 0; j < panel; j += line) {
+        if (read)
+            __builtin_prefetch(read + at + j);
+        __builtin_prefetch(written + at + j, 1);
     }
 }
 

@@ -14,10 +14,16 @@ template <class Body> void each_slab(int64_t n, const Body &body) {
 
 } // namespace
 
-void add(const float *a, const float *b, float *out, int64_t n, Stream) {
+void add(const float *a, const float *b, float *out, int64_t n, bool clamp, Stream) {
     each_slab(n, [&](int64_t first, int64_t last) {
-        for (int64_t i = first; i < last; ++i)
-            out[i] = a[i] + b[i];
+        if (clamp)
+            for (int64_t i = first; i < last; ++i) {
+                const float sum = a[i] + b[i];
+                out[i] = sum < 0.0f ? 0.0f : sum;
+            }
+        else
+            for (int64_t i = first; i < last; ++i)
+                out[i] = a[i] + b[i];
     });
 }
 

@@ -8,15 +8,42 @@
 
 namespace relprop::RELPROP_ISA {
 
+namespace {
+
+// Epsilon over a whole panel, in registers from memory to memory: what message_row makes of it,
+// where no share of the bias is handed down.
+void epsilon_panel(const Message &m, const float *sums, const float *bias, float *r, float *pair) {
+    const float keep = m.rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
+    Vec by_bias = {}, by_stabilizer = {};
+    for (int j = 0; j < panel; j += lanes) {
+        const Vec b = bias ? load(bias + j) : Vec{}, kept = keep * b, given = load(r + j);
+        const Vec sum = load(sums + j) - (b - kept), s = given / stabilize(sum, m.rule.epsilon);
+        by_bias += kept * s;
+        by_stabilizer += given - sum * s;
+        store(r + j, s);
+    }
+    if (pair) {
+        pair[0] = bias ? horizontal(by_bias) : 0.0f;
+        pair[1] = horizontal(by_stabilizer);
+    }
+}
+
+} // namespace
+
 int chunks(int groups, int out) { return groups * panels_of(out); }
 
 void message(const Message &m, int64_t rows, int channels, Stream) {
     const int64_t block = slab / channels > 0 ? slab / channels : 1;
+    const bool epsilon = m.rule.kind == RuleKind::epsilon && !m.share;
     parallel_for((rows + block - 1) / block, [&](int64_t task) {
         const int64_t first = task * block, last = first + block < rows ? first + block : rows;
         for (int64_t row = first; row < last; ++row) {
             const float *z = m.z ? m.z + (m.period ? row % m.period : row) * channels : nullptr;
-            for (int c = 0; c < channels; c += panel)
+            int c = 0;
+            for (; epsilon && c + panel <= channels; c += panel)
+                epsilon_panel(m, z + c, m.bias ? m.bias + c : nullptr, m.r + row * channels + c,
+                              m.absorbed ? m.absorbed + (row * m.chunks + c / panel) * 2 : nullptr);
+            for (; c < channels; c += panel)
                 message_row(m, row, channels, c, smaller(panel, channels - c), z ? z + c : nullptr,
                             c / panel);
         }

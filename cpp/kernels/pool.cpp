@@ -1,14 +1,16 @@
-// Pooling, forward and relevance. Relevance is scattered window by window; a task owns some
-// channels of one sample, so no two tasks write to the same place.
+// Pooling, forward and relevance. Relevance is scattered window by window; a task owns some rows
+// of one sample's input, so no two tasks write to the same place. A window that reaches into the
+// rows of two tasks is looked at twice, and each hands down what is its own.
 #include "backend.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
 namespace {
 
-constexpr int strip = 64; // channels that a task owns at most
+// Vectors of channels at once: what is found so far stays in registers over all taps of a window.
+constexpr int wide = lanes == 16 ? 4 : 8, wide_with_places = 4;
 
-int64_t strips_of(const Pool &p) { return ceil_div(p.channels, strip); }
+typedef int32_t Places __attribute__((vector_size(lanes * 4)));
 
 Image input_image(const Pool &p) { return {p.z.size, p.y.size, p.x.size, p.channels}; }
 Image output_image(const Pool &p) { return {p.z.outputs, p.y.outputs, p.x.outputs, p.channels}; }
@@ -18,14 +20,26 @@ struct Windows {
     Window z, y, x;
 };
 
-// Calls body(input offset of the tap, ordinal of the tap) for the taps of a window, in row order.
+// Input positions of the three axes.
+struct Box {
+    Cover z, y, x;
+};
+
+// Calls body(input offset of the tap) for the taps of a window, in row order.
 template <class Body>
 [[gnu::always_inline]] inline void each_tap(const Pool &p, const Windows &at, const Body &body) {
-    int tap = 0;
     for (int z = at.z.begin; z < at.z.end; z += at.z.step)
-        for (int y = at.y.begin; y < at.y.end; y += at.y.step)
+        for (int y = at.y.begin; y < at.y.end; y += at.y.step) {
+            const int row = (z * p.y.size + y) * p.x.size; // fits: an image has < 2^31 values
             for (int x = at.x.begin; x < at.x.end; x += at.x.step)
-                body(row_of(input_image(p), 0, {z, y, x}) * p.channels, tap++);
+                body((row + x) * p.channels);
+        }
+}
+
+// Of a window's first tap.
+int offset_of(const Pool &p, const Windows &at) {
+    return static_cast<int>(row_of(input_image(p), 0, {at.z.begin, at.y.begin, at.x.begin})) *
+           p.channels;
 }
 
 float divisor_of(const Pool &p, const Windows &at) {
@@ -44,100 +58,210 @@ template <class Body> void each_output_row(const Pool &p, const Body &body) {
     });
 }
 
-void clear(const Pool &p, int64_t n, int first, int count) {
-    if (p.add)
-        return;
-    const int64_t pixels = input_image(p).pixels();
-    for (int64_t i = n * pixels; i < (n + 1) * pixels; ++i)
-        for (int c = 0; c < count; ++c)
-            p.result[i * p.channels + first + c] = 0.0f;
+// The windows that may reach into some positions of an axis.
+Cover windows_over(const PoolAxis &axis, const Cover &part) {
+    return {windows_over(axis, part.first).first, windows_over(axis, part.last).last};
 }
 
-// Calls body(offset of the sample's input, windows, offset of the output pixel's channels) for
-// every window of the task's sample, after clearing the task's part of the result.
+// What of a window lies there.
+Window within(Window window, const Cover &part) {
+    if (window.begin < part.first)
+        window.begin += ceil_div(part.first - window.begin, window.step) * window.step;
+    window.end = smaller(window.end, part.last + 1);
+    return window;
+}
+
+void clear(const Pool &p, int64_t in, const Box &part) {
+    const int64_t row = (part.x.last - part.x.first + 1) * static_cast<int64_t>(p.channels);
+    for (int z = part.z.first; z <= part.z.last; ++z)
+        for (int y = part.y.first; y <= part.y.last; ++y) {
+            float *to =
+                p.result + in + row_of(input_image(p), 0, {z, y, part.x.first}) * p.channels;
+            for (int64_t i = 0; i < row; ++i)
+                to[i] = 0.0f;
+        }
+}
+
+// Calls body(offset of the sample's input, window, what of it the task owns, offset of the output
+// pixel) for every window, part by part of the input, each part cleared before. Parts are rows, or
+// pixels of a signal, as many as stay in the second cache together with what is read beside them.
 template <class Body> void each_window(const Pool &p, const Body &body) {
-    parallel_for(p.n * strips_of(p), [&](int64_t task) {
-        const int64_t n = task / strips_of(p);
-        const int first = static_cast<int>(task % strips_of(p)) * strip;
-        const int count = smaller(strip, p.channels - first);
-        clear(p, n, first, count);
-        const int64_t in = n * input_image(p).size() + first;
-        int64_t out = n * output_image(p).size() + first;
-        for (int z = 0; z < p.z.outputs; ++z)
-            for (int y = 0; y < p.y.outputs; ++y)
-                for (int x = 0; x < p.x.outputs; ++x, out += p.channels)
-                    body(in, {window_at(p.z, z), window_at(p.y, y), window_at(p.x, x)}, out, count);
+    const PoolAxis &cut = p.y.size > 1 ? p.y : p.x;
+    const int64_t line = input_image(p).size() / cut.size;
+    const int step = cut.adaptive ? 1 : cut.stride;
+    const int64_t steps = 4 * slab / line / step > 0 ? 4 * slab / line / step : 1;
+    const int size = static_cast<int>(steps * step < cut.size ? steps * step : cut.size);
+    const int parts = ceil_div(cut.size, size);
+    parallel_for(p.n * parts, [&](int64_t task) {
+        const int first = static_cast<int>(task % parts) * size;
+        Box part{{0, p.z.size - 1}, {0, p.y.size - 1}, {0, p.x.size - 1}};
+        (p.y.size > 1 ? part.y : part.x) = Cover{first, smaller(first + size, cut.size) - 1};
+        const int64_t in = task / parts * input_image(p).size();
+        if (!p.add)
+            clear(p, in, part);
+        const Cover zs = windows_over(p.z, part.z), ys = windows_over(p.y, part.y),
+                    xs = windows_over(p.x, part.x);
+        Windows all, own;
+        for (int z = zs.first; z <= zs.last; ++z) {
+            own.z = all.z = window_at(p.z, z);
+            for (int y = ys.first; y <= ys.last; ++y) {
+                all.y = window_at(p.y, y);
+                own.y = within(all.y, part.y);
+                for (int x = xs.first; x <= xs.last; ++x) {
+                    all.x = window_at(p.x, x);
+                    own.x = within(all.x, part.x);
+                    body(in, all, own,
+                         row_of(output_image(p), task / parts, {z, y, x}) * p.channels);
+                }
+            }
+        }
     });
+}
+
+// Calls body.template operator()<vectors>(channel, count, done) for runs of channels: wide ones
+// first, then vectors. The last vector begins before what is left, if it must, over `done` lanes
+// that had their turn; only where there is no whole vector of channels has it fewer lanes to touch.
+template <int most, class Body>
+[[gnu::always_inline]] inline void each_run(int channels, const Body &body) {
+    int c = 0;
+    for (; c + most * lanes <= channels; c += most * lanes)
+        body.template operator()<most>(c, lanes, 0);
+    for (; c + lanes <= channels; c += lanes)
+        body.template operator()<1>(c, lanes, 0);
+    if (c < channels && channels > lanes)
+        body.template operator()<1>(channels - lanes, lanes, c - (channels - lanes));
+    else if (c < channels)
+        body.template operator()<1>(0, channels, 0);
+}
+
+// Zeros in place of the lanes before `first`.
+[[gnu::always_inline]] inline Vec without(Vec v, int first) {
+    Places left;
+    for (int lane = 0; lane < lanes; ++lane)
+        left[lane] = lane >= first ? -1 : 0;
+    return left ? v : Vec{};
+}
+
+// As load and store of simd.hpp, for a vector of which only `count` lanes may be touched.
+[[gnu::always_inline]] inline Vec load_some(const float *from, int count) {
+    if (count >= lanes)
+        return load(from);
+    float of[lanes] = {};
+    for (int lane = 0; lane < count; ++lane)
+        of[lane] = from[lane];
+    return load(of);
+}
+[[gnu::always_inline]] inline void store_some(float *to, Vec v, int count) {
+    if (count >= lanes)
+        return store(to, v);
+    float of[lanes];
+    store(of, v);
+    for (int lane = 0; lane < count; ++lane)
+        to[lane] = of[lane];
+}
+
+// How far the window after next lies: every tap is a stream of its own, in pieces of a few
+// channels, which the processor does not foresee.
+int64_t ahead_of(const Pool &p) {
+    return 2 * static_cast<int64_t>(smaller(p.x.stride, p.x.size)) * p.channels;
+}
+
+[[gnu::always_inline]] inline Vec read(const float *tap, int count, int64_t ahead) {
+    __builtin_prefetch(tap + ahead);
+    return load_some(tap, count);
 }
 
 } // namespace
 
 void max_pool(const Pool &p, Stream) {
+    const int64_t ahead = ahead_of(p);
     each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
-        float *best = p.result + out;
-        each_tap(p, at, [&](int64_t offset, int tap) {
-            const float *a = p.in + in + offset;
-            if (tap == 0)
-                for (int c = 0; c < p.channels; ++c)
-                    best[c] = a[c];
-            else
-                for (int c = 0; c < p.channels; ++c) // not less: lets NaN through
-                    best[c] = a[c] <= best[c] ? best[c] : a[c];
+        const int first = offset_of(p, at);
+        each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
+            const float *a = p.in + in + channel;
+            Vec best[vectors];
+            for (int v = 0; v < vectors; ++v)
+                best[v] = load_some(a + first + v * lanes, count);
+            each_tap(p, at, [&](int offset) {
+                for (int v = 0; v < vectors; ++v) { // not less: lets NaN through
+                    const Vec other = read(a + offset + v * lanes, count, ahead);
+                    best[v] = other <= best[v] ? best[v] : other;
+                }
+            });
+            for (int v = 0; v < vectors; ++v)
+                store_some(p.result + out + channel + v * lanes, best[v], count);
         });
     });
 }
 
 void max_pool_relevance(const Pool &p, Stream) {
-    each_window(p, [&](int64_t in, const Windows &at, int64_t out, int count) {
-        float best[strip];
-        int winner[strip];
-        each_tap(p, at, [&](int64_t offset, int tap) {
-            const float *a = p.in + in + offset;
-            for (int c = 0; c < count; ++c) { // ties go to the first, as in torch
-                const bool better = tap == 0 || a[c] > best[c];
-                winner[c] = better ? tap : winner[c];
-                best[c] = better ? a[c] : best[c];
+    const int64_t ahead = ahead_of(p);
+    each_window(p, [&](int64_t in, const Windows &all, const Windows &own, int64_t out) {
+        const int first = offset_of(p, all);
+        each_run<wide_with_places>(p.channels, [&]<int vectors>(int channel, int count, int done) {
+            const float *a = p.in + in + channel;
+            Vec best[vectors], r[vectors];
+            Places winner[vectors];
+            for (int v = 0; v < vectors; ++v) {
+                best[v] = load_some(a + first + v * lanes, count);
+                winner[v] = Places{} + first;
             }
-        });
-        each_tap(p, at, [&](int64_t offset, int tap) {
-            float *r = p.result + in + offset;
-            for (int c = 0; c < count; ++c) {
-                const float s = p.r[out + c]; // read in any case, so that the loop becomes vectors
-                r[c] += winner[c] == tap ? s : 0.0f;
-            }
+            each_tap(p, all, [&](int offset) {
+                for (int v = 0; v < vectors; ++v) { // ties go to the first, as in torch
+                    const Vec other = read(a + offset + v * lanes, count, ahead);
+                    const Places better = other > best[v];
+                    winner[v] = better ? Places{} + offset : winner[v];
+                    best[v] = better ? other : best[v];
+                }
+            });
+            for (int v = 0; v < vectors; ++v)
+                r[v] = without(load_some(p.r + out + channel + v * lanes, count), done);
+            float *result = p.result + in + channel;
+            each_tap(p, own, [&](int offset) {
+                for (int v = 0; v < vectors; ++v) {
+                    float *to = result + offset + v * lanes;
+                    store_some(to, load_some(to, count) + (winner[v] == offset ? r[v] : Vec{}),
+                               count);
+                }
+            });
         });
     });
 }
 
 void average_pool(const Pool &p, Stream) {
+    const int64_t ahead = ahead_of(p);
     each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
-        float *sum = p.result + out;
         const float divisor = divisor_of(p, at);
-        for (int c = 0; c < p.channels; ++c)
-            sum[c] = 0.0f;
-        each_tap(p, at, [&](int64_t offset, int) {
-            const float *a = p.in + in + offset;
-            for (int c = 0; c < p.channels; ++c)
-                sum[c] += a[c];
+        each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
+            const float *a = p.in + in + channel;
+            Vec sum[vectors] = {};
+            each_tap(p, at, [&](int offset) {
+                for (int v = 0; v < vectors; ++v)
+                    sum[v] += read(a + offset + v * lanes, count, ahead);
+            });
+            for (int v = 0; v < vectors; ++v)
+                store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);
         });
-        for (int c = 0; c < p.channels; ++c)
-            sum[c] /= divisor;
     });
 }
 
 void average_pool_relevance(const Pool &p, Stream) {
-    each_window(p, [&](int64_t in, const Windows &at, int64_t out, int count) {
-        const float divisor = divisor_of(p, at);
-        each_tap(p, at, [&](int64_t offset, int) {
-            float *r = p.result + in + offset;
-            if (!p.in) {
-                for (int c = 0; c < count; ++c)
-                    r[c] += p.r[out + c] / divisor;
-                return;
-            }
-            const float *a = p.in + in + offset;
-            for (int c = 0; c < count; ++c)
-                r[c] += a[c] * p.r[out + c] / divisor;
+    each_window(p, [&](int64_t in, const Windows &all, const Windows &own, int64_t out) {
+        const float divisor = divisor_of(p, all);
+        each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int done) {
+            const float *a = p.in ? p.in + in + channel : nullptr;
+            float *result = p.result + in + channel;
+            Vec r[vectors];
+            for (int v = 0; v < vectors; ++v)
+                r[v] = without(load_some(p.r + out + channel + v * lanes, count), done);
+            each_tap(p, own, [&](int offset) {
+                for (int v = 0; v < vectors; ++v) {
+                    float *to = result + offset + v * lanes;
+                    const Vec x = a ? load_some(a + offset + v * lanes, count) : Vec{} + 1.0f;
+                    const Vec share = x * r[v] / divisor;
+                    store_some(to, load_some(to, count) + share, count);
+                }
+            });
         });
     });
 }

@@ -168,20 +168,6 @@ Tile pick_tile(int rows, bool depthwise, bool wide) {
     return pick<tile_rows>(depthwise, wide);
 }
 
-// The processor does not guess what the epilogue will read: rows are far apart.
-void fetch(const Epilogue &e, int64_t at) {
-    for (int j = 0; j < panel; j += 16) {
-        if (e.x)
-            __builtin_prefetch(e.x + at + j);
-        if (e.out)
-            __builtin_prefetch(e.out + at + j, 1);
-        if (e.message.r)
-            __builtin_prefetch(e.message.r + at + j, 1);
-        if (e.message.z && e.message.period == 0)
-            __builtin_prefetch(e.message.z + at + j);
-    }
-}
-
 void run_product(const Product &p, bool depthwise) {
     const int groups = depthwise ? 1 : p.grid.groups;
     const int out = p.grid.to.channels / groups;
@@ -217,8 +203,8 @@ void run_product(const Product &p, bool depthwise) {
             for (int row = 0; row < rows; row += tile_rows) {
                 const int held = smaller(tile_rows, rows - row);
                 for (int m = 0; m < held; ++m)
-                    fetch(p.epilogue,
-                          places.row[row + m] * p.grid.to.channels + group * out + q * panel);
+                    fetch_row(p.epilogue, places.row[row + m], p.grid.to.channels,
+                              group * out + q * panel);
                 pick_tile(held, depthwise,
                           wide)(p, places.taps + static_cast<int64_t>(row) * p.grid.tap_count,
                                 channel, weights, sums);

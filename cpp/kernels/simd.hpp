@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #if defined(RELPROP_AVX512)
 #define RELPROP_ISA avx512
@@ -36,24 +37,21 @@ typedef float UnalignedVec __attribute__((vector_size(lanes * 4), aligned(4), ma
     *reinterpret_cast<UnalignedVec *>(p) = v;
 }
 
-// Sum of a vector's lanes, always in the same order: halves onto halves.
-typedef float Four __attribute__((vector_size(16)));
-[[gnu::always_inline]] static inline float horizontal(Four v) {
-    return (v[0] + v[2]) + (v[1] + v[3]);
+// A vector's lanes, the one at `by` first; said lane by lane, it becomes a shuffle.
+template <int by, int... lane>
+[[gnu::always_inline]] static inline Vec rotated(Vec v, std::integer_sequence<int, lane...>) {
+    return Vec{v[(lane + by) % lanes]...};
 }
-#if defined(RELPROP_AVX2) || defined(RELPROP_AVX512)
-typedef float Eight __attribute__((vector_size(32)));
-[[gnu::always_inline]] static inline float horizontal(Eight v) {
-    return horizontal(__builtin_shufflevector(v, v, 0, 1, 2, 3) +
-                      __builtin_shufflevector(v, v, 4, 5, 6, 7));
+
+// Sum of a vector's lanes, always in the same order: the upper half onto the lower one, again and
+// again.
+template <int width = lanes / 2> [[gnu::always_inline]] static inline float horizontal(Vec v) {
+    v += rotated<width>(v, std::make_integer_sequence<int, lanes>());
+    if constexpr (width > 1)
+        return horizontal<width / 2>(v);
+    else
+        return v[0];
 }
-#endif
-#if defined(RELPROP_AVX512)
-[[gnu::always_inline]] static inline float horizontal(Vec v) {
-    return horizontal(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-                      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
-}
-#endif
 
 // Elementwise kernels cut every sample alike, so that a value never depends on the batch.
 constexpr int64_t slab = 16384; // floats per task

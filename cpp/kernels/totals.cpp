@@ -4,42 +4,75 @@
 
 namespace relprop::RELPROP_ISA {
 
+namespace {
+
+// Vectors of a register's width: wider ones the compiler takes apart by way of memory.
+constexpr int half = lanes / 2;
+typedef float Half __attribute__((vector_size(half * 4)));
+typedef float UnalignedHalf __attribute__((vector_size(half * 4), aligned(4), may_alias));
+typedef double Double __attribute__((vector_size(half * 8)));
+typedef int64_t Bits __attribute__((vector_size(half * 8)));
+
+// Said lane by lane, it becomes one instruction; g++ 12 converts whole vectors by halves.
+template <int... lane>
+[[gnu::always_inline]] inline Double widened(Half v, std::integer_sequence<int, lane...>) {
+    return Double{v[lane]...};
+}
+[[gnu::always_inline]] inline Double widened(const float *v) {
+    return widened(*reinterpret_cast<const UnalignedHalf *>(v),
+                   std::make_integer_sequence<int, half>());
+}
+
+constexpr int chains = 4; // sums side by side, so that none waits for the one before it
+constexpr int stretch = chains * half;
+
+} // namespace
+
 void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
                   Stream) {
     parallel_for(n, [&](int64_t sample) {
-        double bias = 0.0, stabilizer = 0.0;
-        for (int64_t i = sample * pairs; i < (sample + 1) * pairs; ++i) {
-            bias += absorbed[2 * i];
-            stabilizer += absorbed[2 * i + 1];
+        const float *pair = absorbed + sample * 2 * pairs, *last = pair + 2 * pairs;
+        Double sums[chains] = {};
+        for (; last - pair >= stretch; pair += stretch)
+            for (int k = 0; k < chains; ++k)
+                sums[k] += widened(pair + k * half);
+        double of[2] = {}; // by bias, by stabilizer: the even and the odd lanes
+        for (; pair < last; pair += 2) {
+            of[0] += pair[0];
+            of[1] += pair[1];
         }
-        out[sample * out_stride] += bias;
-        out[sample * out_stride + 1] += stabilizer;
+        for (int k = 0; k < chains; ++k)
+            for (int lane = 0; lane < half; ++lane)
+                of[lane % 2] += sums[k][lane];
+        out[sample * out_stride] += of[0];
+        out[sample * out_stride + 1] += of[1];
     });
 }
 
 void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream) {
-    typedef double Wide __attribute__((vector_size(lanes * 8)));
     const int64_t parts = (size + slab - 1) / slab;
     double *partial = new double[2 * n * parts]; // [n, parts, 2]
     parallel_for(n * parts, [&](int64_t task) {
         const float *v = values + task / parts * size;
         int64_t i = task % parts * slab;
         const int64_t last = i + slab < size ? i + slab : size;
-        Wide sums = {}, magnitudes = {};
-        for (; i + lanes <= last; i += lanes) {
-            const Vec value = load(v + i), absolute = value < 0.0f ? -value : value;
-            sums += __builtin_convertvector(value, Wide);
-            magnitudes += __builtin_convertvector(absolute, Wide);
-        }
+        Double sums[chains] = {}, magnitudes[chains] = {};
+        for (; i + stretch <= last; i += stretch)
+            for (int k = 0; k < chains; ++k) {
+                const Double value = widened(v + i + k * half);
+                sums[k] += value;
+                magnitudes[k] += (Double)((Bits)value & INT64_MAX); // without its sign
+            }
         double sum = 0.0, magnitude = 0.0;
         for (; i < last; ++i) {
             sum += v[i];
             magnitude += v[i] < 0.0f ? -v[i] : v[i];
         }
-        for (int lane = 0; lane < lanes; ++lane) {
-            sum += sums[lane];
-            magnitude += magnitudes[lane];
-        }
+        for (int k = 0; k < chains; ++k)
+            for (int lane = 0; lane < half; ++lane) {
+                sum += sums[k][lane];
+                magnitude += magnitudes[k][lane];
+            }
         partial[2 * task] = sum;
         partial[2 * task + 1] = magnitude;
     });

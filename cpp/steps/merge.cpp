@@ -1,20 +1,15 @@
 // See merge.hpp.
 #include "steps/merge.hpp"
 
-#include <limits>
-
 #include "steps/pointwise.hpp"
 
 namespace relprop {
 
 void Add::forward(const Run &run) const {
     float *sum = run.value(output);
-    run.kernels.add(run.value(inputs[0]), run.value(inputs[1]), sum, count(run), run.stream);
-    for (size_t i = 2; i < inputs.size(); ++i)
-        run.kernels.add(sum, run.value(inputs[i]), sum, count(run), run.stream);
-    if (clamp_)
-        run.kernels.clip(0.0f, std::numeric_limits<float>::infinity(), sum, sum, count(run),
-                         run.stream);
+    for (size_t i = 1; i < inputs.size(); ++i)
+        run.kernels.add(i == 1 ? run.value(inputs[0]) : sum, run.value(inputs[i]), sum, count(run),
+                        clamp_ && i + 1 == inputs.size(), run.stream);
 }
 
 void Add::relevance(const Run &run) const {

@@ -1,6 +1,9 @@
 // relprop._core: the table of contents of the compiled core.
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
+#include <string>
+
 #include "kernels.hpp"
 #include "packed.hpp"
 #include "parallel.hpp"
@@ -24,6 +27,18 @@ PYBIND11_MODULE(_core, module) {
                "Set the threads that a run uses.");
     module.def("packed_bytes", &relprop::packed_bytes,
                "Bytes of packed weights that the Plans of this process hold together.");
+
+    module.def(
+        "multiply_adds",
+        [](int64_t rounds) {
+            if (rounds < 0)
+                throw std::invalid_argument("rounds must be >= 0, not " + std::to_string(rounds) +
+                                            ".");
+            py::gil_scoped_release release;
+            return relprop::cpu_kernels().multiply_adds(rounds, nullptr);
+        },
+        py::arg("rounds"),
+        "Multiply and add in registers alone, on every thread at once; return how often.");
 
     relprop::register_rules(module);
     relprop::register_plan(module);

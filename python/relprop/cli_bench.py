@@ -113,7 +113,7 @@ def bench(
     The unit is torch's forward and backward pass to the input, in the memory format that is the
     faster; a ratio of 0.5 is half of its time. Times are medians of wall-clock time with their
     quartiles in the file, as are the processors' times. GFLOP/s count the work of a plain gradient,
-    whatever a rule does, beside the best that torch's matrix product reaches. Networks have random
+    whatever a rule does, beside what multiply-adds in registers reach here. Networks have random
     weights. The other libraries take part where they are installed and their relevance is like
     relprop's; why not is said.
 
@@ -197,11 +197,11 @@ def _networks(
     rivals: Sequence[str],
     repeat: int,
 ) -> None:
-    from relprop.benchmark.timing import measure, sgemm_ceiling
+    from relprop.benchmark.timing import fma_ceiling, measure
 
     for count in sorted({setting[3] for setting in settings}):
-        report["ceilings"][str(count)] = ceiling = sgemm_ceiling(count)
-        console.print(f"matrix product, {_threads(count)}: {ceiling:.0f} GFLOP/s")
+        report["ceilings"][str(count)] = ceiling = fma_ceiling(count)
+        console.print(f"multiply-adds in registers, {_threads(count)}: {ceiling:.0f} GFLOP/s")
     for setting in settings:
         for run in measure(*setting, presets, rivals, repeat):
             report["runs"].append(run)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 import relprop
-from relprop import costs
+from relprop import _core, costs
 from relprop.benchmark.contenders import (
     FORWARD,
     GRADIENT,
@@ -63,13 +63,20 @@ def use_threads(count: int) -> None:
     relprop.set_threads(count)
 
 
-def sgemm_ceiling(threads: int, size: int = 1536, repeat: int = 7) -> float:
-    """Measure the GFLOP/s of torch's matrix product, the best of several: what the FMAs give."""
+def fma_ceiling(threads: int, rounds: int = 1_000_000, repeat: int = 15) -> float:
+    """Measure what the multipliers give at best: multiply-adds in registers, on all threads.
+
+    Each round is some hundred of them, whose number depends on the instruction set in use.
+
+    Returns
+    -------
+    float
+        GFLOP/s of all threads together, the best of ``repeat`` runs after one that is not timed.
+    """
     use_threads(threads)
-    a, b, out = (torch.ones(size, size) for _ in range(3))
-    torch.mm(a, b, out=out)
-    turns = take_turns({"sgemm": lambda: torch.mm(a, b, out=out)}, repeat)["sgemm"]
-    return 2e-9 * size**3 / min(turn.wall for turn in turns)
+    done = _core.multiply_adds(rounds)
+    turns = take_turns({"core": lambda: _core.multiply_adds(rounds)}, repeat)["core"]
+    return 2e-9 * done / min(turn.wall for turn in turns)
 
 
 def measure(
