@@ -23,6 +23,7 @@ class PackedWeights {
     PackedWeights(const Kernels &kernels, const Packing &packing, int winograd,
                   const float *weights, const Fingerprint &of);
     const float *data() const { return pages_ ? pages_->data() : nullptr; }
+    int64_t floats() const { return pages_ ? pages_->floats() : 0; }
 
   private:
     std::shared_ptr<const Pages> pages_;

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace relprop {
@@ -23,10 +24,15 @@ struct Region {
     std::atomic<int64_t> next{0};
 
     void work() {
+        const bool outer = std::exchange(inside, true);
         for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
             run(body, task);
+        inside = outer;
     }
+
+    static thread_local bool inside; // a task that starts a region works on it alone
 };
+thread_local bool Region::inside = false;
 
 class Pool {
   public:
@@ -139,7 +145,7 @@ void parallel_run(int64_t tasks, Task run, const void *body) {
     Region region{tasks, run, body};
     const int64_t helpers = std::min<int64_t>(threads(), tasks) - 1;
     Pool &workers = the_pool();
-    if (helpers <= 0 || !workers.busy.try_lock()) {
+    if (helpers <= 0 || Region::inside || !workers.busy.try_lock()) {
         region.work();
         return;
     }

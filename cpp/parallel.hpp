@@ -1,5 +1,6 @@
 // The thread pool: parallel_for runs numbered tasks on the calling thread and the pool's.
-// Which thread runs a task never changes a result: tasks write apart and no sum crosses them.
+// Which thread runs a task never changes a result: tasks write apart and no sum crosses them. A
+// task may call parallel_for again, whose tasks then all run on its own thread.
 #pragma once
 
 #include <cstdint>

@@ -4,12 +4,21 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <exception>
 #include <stdexcept>
 #include <string>
 
 #include "arena.hpp"
+#include "parallel.hpp"
 
 namespace relprop {
+namespace {
+
+constexpr int64_t samples_at_once = 16;    // where threads share every step
+constexpr int64_t samples_of_a_thread = 2; // where they share the samples
+constexpr int64_t light_weights = 8;       // in arenas of a sample
+
+} // namespace
 
 // ---- what a step sees --------------------------------------------------------------------------
 
@@ -177,7 +186,9 @@ void Plan::finish(int output) {
 
 // ---- running -----------------------------------------------------------------------------------
 
-std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
+std::unique_ptr<Pages> Plan::take_arena(int64_t samples) const {
+    constexpr int64_t slack = 256; // kernels may read a panel beyond the last value
+    const int64_t floats = arena_ * samples + slack;
     {
         std::lock_guard lock(mutex_);
         for (auto it = arenas_.begin(); it != arenas_.end(); ++it)
@@ -191,21 +202,56 @@ std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
     return std::make_unique<Pages>(floats);
 }
 
+void Plan::give_back(std::unique_ptr<Pages> arena) const {
+    std::lock_guard lock(mutex_);
+    arenas_.push_back(std::move(arena));
+}
+
+// Threads share a batch by its samples, each with its own all the way, where their values rather
+// than the weights are what must come from memory: what one step writes is near for the next.
+// Else they share every step.
+bool Plan::shares_samples(const Request &request) const {
+    int64_t weights = 0;
+    for (const auto &step : steps_)
+        weights += step->weights();
+    return weights <= light_weights * arena_ && !request.seconds; // a stopwatch is for one thread
+}
+
 void Plan::run(const Request &request) const {
     if (!finished())
         throw std::logic_error("the plan is not finished.");
-    if (request.n == 0)
-        return;
-    const int64_t at_once = std::min(request.n, samples_at_once);
-    constexpr int64_t slack = 256; // kernels may read a panel beyond the last value
-    auto arena = take_arena(arena_ * at_once + slack);
-    for (int64_t first = 0; first < request.n; first += at_once) {
+    int64_t first = 0;
+    const auto begin = [&] {
         if (first > 0 && request.between_chunks)
             request.between_chunks();
-        run_chunk(request, first, std::min(at_once, request.n - first), arena->data());
+    };
+    const int64_t all = threads();
+    while (shares_samples(request) && request.n - first >= all) {
+        begin();
+        const int64_t each = std::min((request.n - first) / all, samples_of_a_thread);
+        std::vector<std::exception_ptr> errors(static_cast<size_t>(all));
+        parallel_for(all, [&](int64_t task) {
+            try {
+                auto arena = take_arena(each);
+                run_chunk(request, first + task * each, each, arena->data());
+                give_back(std::move(arena));
+            } catch (...) {
+                errors[static_cast<size_t>(task)] = std::current_exception();
+            }
+        });
+        for (const auto &error : errors)
+            if (error)
+                std::rethrow_exception(error);
+        first += all * each;
     }
-    std::lock_guard lock(mutex_);
-    arenas_.push_back(std::move(arena));
+    while (first < request.n) {
+        begin();
+        const int64_t n = std::min(request.n - first, samples_at_once);
+        auto arena = take_arena(n);
+        run_chunk(request, first, n, arena->data());
+        give_back(std::move(arena));
+        first += n;
+    }
 }
 
 namespace {

@@ -54,6 +54,7 @@ class Step {
     virtual int64_t forward_scratch() const { return 0; } // floats per sample
     virtual int64_t relevance_scratch() const { return 0; } // floats per sample
     virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
+    virtual int64_t weights() const { return 0; }           // floats that both passes read
 
     std::vector<int> inputs;
     int output = -1;
@@ -112,12 +113,13 @@ class Plan {
     int output() const { return output_; }
     bool finished() const { return output_ >= 0; }
     int64_t arena_per_sample() const { return arena_; } // floats
-    int64_t samples_at_once = 16;
 
   private:
     friend struct Run;
     int add_tensor(Image image, bool channels_first);
-    std::unique_ptr<Pages> take_arena(int64_t floats) const;
+    bool shares_samples(const Request &request) const;
+    std::unique_ptr<Pages> take_arena(int64_t samples) const;
+    void give_back(std::unique_ptr<Pages> arena) const;
     void run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const;
     void copy_out(const Run &run, const Request &request, int64_t first, int tensor,
                   bool of_relevance) const;

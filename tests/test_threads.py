@@ -53,6 +53,17 @@ def test_the_number_of_threads_does_not_show(composite: str) -> None:
         np.testing.assert_array_equal(explainer(IMAGES).relevance, expected)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_first_bad_sample_is_named_whoever_ran_it(count: int) -> None:
+    relprop.set_threads(count)
+    explainer = Explainer(network(), "epsilon")
+    images = IMAGES.copy()
+    images[[5, 6, 7, 13]] = 1e38
+    with pytest.raises(ValueError, match=r"output is not finite for sample 5 "):
+        explainer(images)
+    assert np.isfinite(explainer(IMAGES).relevance).all()
+
+
 def test_callers_share_an_explainer_while_the_number_of_threads_changes() -> None:
     explainer = Explainer(network(), "epsilon_plus_flat")
     expected = explainer(IMAGES).relevance

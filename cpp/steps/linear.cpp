@@ -399,6 +399,15 @@ bool Linear::needs_output() const {
            forward_.front().winograd[z_plus]; // the floor of its sums
 }
 
+int64_t Linear::weights() const {
+    int64_t floats = 0;
+    for (const auto *direction : {&forward_, &backward_})
+        for (const Packed &packed : *direction)
+            for (const PackedWeights &version : packed.weights)
+                floats += version.floats();
+    return floats;
+}
+
 int64_t Linear::absorbed_pairs() const {
     return rule_.kind == RuleKind::gradient ? 0 : out_.pixels() * chunks_;
 }

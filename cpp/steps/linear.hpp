@@ -36,6 +36,7 @@ class Linear final : public Step {
     int64_t forward_scratch() const override { return padded_size_; }
     int64_t relevance_scratch() const override { return scratch_; }
     int64_t absorbed_pairs() const override;
+    int64_t weights() const override;
 
   private:
     static constexpr int versions = 5;
