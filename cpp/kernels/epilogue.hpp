@@ -58,7 +58,8 @@ static uint32_t negative_parts(const Message &m, int64_t row, int c, int count, 
         for (int j = 0; j < count; ++j)
             if (little.of[j] > 0.0f) {
                 neg.of[j] = negative_sum(*m.contributions, row, c + j);
-                marked |= neg.of[j] < 0.0f ? uint32_t{1} << j : 0;
+                // a bias alone makes an s- too, which must not reach a product that errs
+                marked |= neg.of[j] < 0.0f || bias.of[j] < 0.0f ? uint32_t{1} << j : 0;
             }
     return marked;
 }

@@ -236,14 +236,12 @@ void multiply(const float *v, int stride, const float *weights, int depth, float
 
 using Multiply = void (*)(const float *, int, const float *, int, float *, bool);
 
-template <int vectors> Multiply pick(int rows) {
-    if (rows <= tile_rows / 4)
-        return multiply<tile_rows / 4, vectors>;
-    if (rows <= tile_rows / 2)
-        return multiply<tile_rows / 2, vectors>;
-    if (rows <= tile_rows * 3 / 4)
-        return multiply<tile_rows * 3 / 4, vectors>;
-    return multiply<tile_rows, vectors>;
+// For just so many rows: what a layer's tiles leave of the last group would cost as much as a whole.
+template <int vectors, int rows = tile_rows> Multiply pick(int held) {
+    if constexpr (rows > 1)
+        if (held < rows)
+            return pick<vectors, rows - 1>(held);
+    return multiply<rows, vectors>;
 }
 
 template <int outputs> void run(const Product &of) {
@@ -261,10 +259,9 @@ template <int outputs> void run(const Product &of) {
         const int first_panel = static_cast<int>(task % panel_blocks) * block_panels;
         const int held = static_cast<int>(layer.tiles - first < layer.per_task ? layer.tiles - first
                                                                                : layer.per_task);
-        // rows of the products, as even as can be; the last may read beyond what is held
+        // rows of the products, as even as can be
         const int step = ceil_div(held, ceil_div(held, tile_rows));
-        float *at_points = scratch.take(of.sources * per_source + points * products_apart +
-                                        tile_rows * (layer.stride + panel));
+        float *at_points = scratch.take(of.sources * per_source + points * products_apart);
         float *products = at_points + of.sources * per_source;
         for (int s = 0; s < of.sources; ++s)
             for (int t = 0; t < held; ++t)
@@ -275,7 +272,8 @@ template <int outputs> void run(const Product &of) {
             const int64_t per_point = static_cast<int64_t>(of.run) * width;
             for (int point = 0; point < points; ++point)
                 for (int t = 0; t < held; t += step) {
-                    const Multiply multiply = width == panel ? pick<2>(step) : pick<1>(step);
+                    const int rows = smaller(step, held - t);
+                    const Multiply multiply = width == panel ? pick<2>(rows) : pick<1>(rows);
                     for (int s = 0; s < of.sources; ++s)
                         multiply(at_points + s * per_source + point * apart + t * layer.stride,
                                  layer.stride,
