@@ -236,7 +236,8 @@ void multiply(const float *v, int stride, const float *weights, int depth, float
 
 using Multiply = void (*)(const float *, int, const float *, int, float *, bool);
 
-// For just so many rows: what a layer's tiles leave of the last group would cost as much as a whole.
+// For just so many rows: what a layer's tiles leave of the last group would cost as much as a
+// whole.
 template <int vectors, int rows = tile_rows> Multiply pick(int held) {
     if constexpr (rows > 1)
         if (held < rows)
