@@ -20,17 +20,15 @@ template <int pixels>
     if (!inside(grid.from, {first.z, first.y, 0}))
         return false;
     const float *row = data + row_of(grid.from, n, {first.z, first.y, 0}) * grid.from.channels;
-    const int64_t step = static_cast<int64_t>(grid.step.x) * grid.from.channels;
-    if (first.x >= 0 && first.x + (pixels - 1) * grid.step.x < grid.from.width) {
+    const int64_t step = grid.step.x; // of any size
+    if (first.x >= 0 && first.x + (pixels - 1) * step < grid.from.width) {
         const float *begin = row + static_cast<int64_t>(first.x) * grid.from.channels;
         for (int m = 0; m < pixels; ++m)
-            from[m] = begin + m * step;
+            from[m] = begin + m * step * grid.from.channels;
     } else {
         for (int m = 0; m < pixels; ++m) {
-            const int x = first.x + m * grid.step.x;
-            from[m] = x >= 0 && x < grid.from.width
-                          ? row + static_cast<int64_t>(x) * grid.from.channels
-                          : p.zeros;
+            const int64_t x = first.x + m * step;
+            from[m] = x >= 0 && x < grid.from.width ? row + x * grid.from.channels : p.zeros;
         }
     }
     return true;
