@@ -21,9 +21,10 @@ bool same_places(const TapGrid &grid) {
     const auto same = [](int from, int size, int to, int step, int out_step, int tap, int out) {
         return from == size && to == size && step == 1 && out_step == 1 && tap == 0 && out == 0;
     };
+    if (grid.tap_count != 1)
+        return false;
     const Pixel &tap = grid.taps[0], &step = grid.step, &apart = grid.out_step, &out = grid.out;
-    return grid.tap_count == 1 &&
-           same(grid.from.depth, grid.size.z, grid.to.depth, step.z, apart.z, tap.z, out.z) &&
+    return same(grid.from.depth, grid.size.z, grid.to.depth, step.z, apart.z, tap.z, out.z) &&
            same(grid.from.height, grid.size.y, grid.to.height, step.y, apart.y, tap.y, out.y) &&
            same(grid.from.width, grid.size.x, grid.to.width, step.x, apart.x, tap.x, out.x);
 }
