@@ -449,6 +449,12 @@ def test_constants_are_folded(tmp_path):
     assert types(graph) == ["Dense"]
 
 
+def test_the_mean_of_no_constants_is_refused(tmp_path):
+    model = build("m = ReduceMean(c)", "y = Add(x, m)", c=np.zeros((0, 3), np.float32))
+    with pytest.raises(ValueError, match="the mean of no values"):
+        convert(write(model, tmp_path))
+
+
 def test_a_constant_for_each_sample(tmp_path):
     nodes = [
         "s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",

@@ -311,6 +311,8 @@ def _reduction(step: Step, x: Tensor, axes: Tensor | None = None) -> Tensor:
     listed = step.integers("axes") if axes is None else as_integers(axes)
     if not listed and step.integer("noop_with_empty_axes", 0):
         return x
+    if step.type == "ReduceMean" and x.size == 0:
+        raise ValueError("it takes the mean of no values")
     result = _REDUCTIONS[step.type](
         x, axis=tuple(listed) if listed else None, keepdims=bool(step.integer("keepdims", 1))
     )
