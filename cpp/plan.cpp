@@ -156,7 +156,7 @@ void Plan::finish(int output) {
     absorbed_at_.assign(steps_.size(), 0);
     std::vector<Buffer> buffers;
     for (size_t t = 0; t < tensors_.size(); ++t) {
-        const int64_t size = tensors_[t].image.size();
+        const int64_t size = tensors_[t].image.size() + read_beyond;
         if (kept[t] == t)
             buffers.push_back({size, value_begin[t], value_end[t], &value_at_[t]});
         if (home[t] == static_cast<int>(t))
@@ -167,8 +167,8 @@ void Plan::finish(int output) {
         const auto i = static_cast<size_t>(s);
         const Step &step = *steps_[i];
         if (step.forward_scratch() > 0)
-            buffers.push_back({step.forward_scratch(), forward_time(s), forward_time(s),
-                               &forward_scratch_at_[i]});
+            buffers.push_back({step.forward_scratch() + read_beyond, forward_time(s),
+                               forward_time(s), &forward_scratch_at_[i]});
         if (step.relevance_scratch() > 0)
             buffers.push_back({step.relevance_scratch(), backward_time(s), backward_time(s),
                                &relevance_scratch_at_[i]});

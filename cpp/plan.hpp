@@ -18,6 +18,9 @@ namespace relprop {
 
 class Plan;
 
+// Floats that a kernel may read beyond the last value of a buffer: no other thread writes there.
+constexpr int64_t read_beyond = 64;
+
 // One run over a chunk of samples, as the steps see it.
 struct Run {
     const Plan &plan;

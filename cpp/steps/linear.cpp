@@ -249,7 +249,7 @@ void Linear::plan_scratch() {
     const auto take = [this](bool needed, int64_t floats) {
         const int64_t at = scratch_;
         if (needed)
-            scratch_ += whole_lines(floats);
+            scratch_ += whole_lines(floats) + read_beyond;
         return at;
     };
     const bool product = splits() || rule_.kind == RuleKind::z_box;
