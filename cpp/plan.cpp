@@ -181,6 +181,8 @@ void Plan::finish(int output) {
         value_at_[t] = value_at_[kept[t]];
         relevance_at_[t] = relevance_at_[static_cast<size_t>(home[t])];
     }
+    for (const auto &step : steps_)
+        weights_ += step->weights();
     output_ = output;
 }
 
@@ -211,10 +213,7 @@ void Plan::give_back(std::unique_ptr<Pages> arena) const {
 // than the weights are what must come from memory: what one step writes is near for the next.
 // Else they share every step.
 bool Plan::shares_samples(const Request &request) const {
-    int64_t weights = 0;
-    for (const auto &step : steps_)
-        weights += step->weights();
-    return weights <= light_weights * arena_ && !request.seconds; // a stopwatch is for one thread
+    return weights_ <= light_weights * arena_ && !request.seconds; // a stopwatch is for one thread
 }
 
 void Plan::run(const Request &request) const {

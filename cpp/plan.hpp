@@ -139,6 +139,7 @@ class Plan {
     std::vector<int64_t> forward_scratch_at_, relevance_scratch_at_, absorbed_at_; // [steps]
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
     int64_t arena_ = 0;
+    int64_t weights_ = 0; // of all steps
 
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Pages>> arenas_; // idle ones, kept for the next run
