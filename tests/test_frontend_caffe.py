@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image
 from caffe_files import CAFFENET, write_caffenet, write_weights
 from fuzzing import fuzz
 from networks import initialise
+from real_data import real
 from reference import forward
 from relprop import Explainer
 from relprop import graph as g
@@ -33,15 +33,6 @@ from relprop.frontends.caffe import convert
 cv2 = pytest.importorskip("cv2")
 
 # --- Real networks -----------------------------------------------------------------------------
-
-DATA = Path(__file__).parents[2] / "shared/data"
-
-
-def real(*names: str) -> list[Path]:
-    paths = [DATA / name for name in names]
-    if not all(path.exists() for path in paths) and not os.environ.get("CI"):
-        pytest.skip(f"real Caffe models are not at {DATA}")
-    return paths
 
 
 @pytest.mark.parametrize(

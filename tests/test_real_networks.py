@@ -5,9 +5,7 @@ Trained weights and maps behind ReLUs are not like random ones: sparser, and of 
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,27 +14,20 @@ import torch
 import reference
 import relprop
 from networks import ResNet20
+from real_data import real
 from relprop import Explainer, Graph
 from relprop.preprocessing import Preprocessing
 from test_precision import box, deciders, relative_errors
 
-DATA = Path(__file__).parents[2] / "shared/data"
 PRESETS = ["epsilon", "epsilon_plus_flat", "epsilon_gamma_box", "epsilon_alpha2_beta1"]
 WAYS = ["default", "plain", "winograd2", "winograd4"]
-
-
-def files(*names: str) -> list[Path]:
-    paths = [DATA / name for name in names]
-    if not all(path.exists() for path in paths) and not os.environ.get("CI"):
-        pytest.skip(f"trained networks and photos are not at {DATA}")
-    return paths
 
 
 @lru_cache
 def network(name: str) -> tuple[Graph, np.ndarray]:
     """A trained network and three photos as it wants them."""
     if name == "resnet20":
-        weights, *photos = files(
+        weights, *photos = real(
             "models/resnet20_cifar10.pth",
             *(f"photos/{photo}1.jpg" for photo in ("rooster", "espresso", "ladybug")),
         )
@@ -49,7 +40,7 @@ def network(name: str) -> tuple[Graph, np.ndarray]:
         x = np.stack([preprocessing(relprop.read_image(photo)) for photo in photos])
         return relprop.load(module.eval(), torch.from_numpy(x[:1])).graph, x
     prefix = {"googlenet": "bvlc_googlenet", "squeezenet": "squeezenet_v1.1"}[name]
-    prototxt, caffemodel, stored = files(
+    prototxt, caffemodel, stored = real(
         f"models/{prefix}_deploy.prototxt",
         f"models/{prefix}.caffemodel",
         "models/reference_forward.npz",
