@@ -1,4 +1,4 @@
-// Liveness, the arena and the two passes of a Plan.
+// The two passes of a Plan, stage by stage.
 #include "plan.hpp"
 
 #include <algorithm>
@@ -8,35 +8,34 @@
 #include <stdexcept>
 #include <string>
 
-#include "arena.hpp"
 #include "parallel.hpp"
+#include "stage.hpp"
 
 namespace relprop {
 namespace {
 
-constexpr int64_t samples_at_once = 16;    // where threads share every step
-constexpr int64_t samples_of_a_thread = 2; // where they share the samples
-constexpr int64_t light_weights = 8;       // in arenas of a sample
+constexpr int64_t samples_at_once = 8; // of a stage for all, unless there are more threads
+constexpr int64_t slack = 256;         // floats: kernels may read a panel beyond the last value
 
 } // namespace
 
 // ---- what a step sees --------------------------------------------------------------------------
 
 float *Run::value(int tensor) const {
-    return arena + plan.value_at_[static_cast<size_t>(tensor)] * n;
+    return arena + stage.value_at[static_cast<size_t>(tensor)] * n;
 }
 
 float *Run::relevance(int tensor) const {
-    return arena + plan.relevance_at_[static_cast<size_t>(tensor)] * n;
+    return arena + stage.relevance_at[static_cast<size_t>(tensor)] * n;
 }
 
 float *Run::scratch(int64_t offset) const {
-    const auto &at = account == nullptr ? plan.forward_scratch_at_ : plan.relevance_scratch_at_;
+    const auto &at = account == nullptr ? stage.forward_scratch_at : stage.relevance_scratch_at;
     return arena + (at[static_cast<size_t>(step)] + offset) * n;
 }
 
 float *Run::absorbed() const {
-    return ledger ? arena + plan.absorbed_at_[static_cast<size_t>(step)] * n : nullptr;
+    return ledger ? arena + stage.absorbed_at[static_cast<size_t>(step)] * n : nullptr;
 }
 
 bool Run::adds(int slot) const {
@@ -85,112 +84,38 @@ int Plan::add_step(std::unique_ptr<Step> step, std::vector<int> inputs, Tensor o
 void Plan::finish(int output) {
     if (output < 0 || output >= static_cast<int>(tensors_.size()))
         throw std::invalid_argument("output must name a tensor of the plan.");
-    const int step_count = static_cast<int>(steps_.size()),
-              tensor_count = static_cast<int>(tensors_.size());
-    const auto forward_time = [](int step) { return step; };
-    const auto backward_time = [&](int step) { return 2 * step_count - step; };
-    const int turn = step_count; // scores are read, the output's relevance is written
-
-    std::vector<int> value_end(tensors_.size(), 0), value_begin(tensors_.size(), 0);
-    std::vector<int> relevance_begin(tensors_.size(), 2 * step_count + 1);
     std::vector<int> readers(tensors_.size(), 0);
     adds_.resize(steps_.size());
-    relevance_begin[static_cast<size_t>(output)] = turn;
-    value_end[static_cast<size_t>(output)] = turn;
-    for (int s = step_count - 1; s >= 0; --s) {
-        const Step &step = *steps_[static_cast<size_t>(s)];
-        const auto out = static_cast<size_t>(step.output);
-        value_begin[out] = forward_time(s);
-        value_end[out] = std::max(value_end[out], forward_time(s));
-        if (step.needs_output() && !step.blocks)
-            value_end[out] = std::max(value_end[out], backward_time(s));
-        for (int input : step.inputs) {
-            const auto in = static_cast<size_t>(input);
-            value_end[in] = std::max(value_end[in], forward_time(s));
-            if (step.needs_inputs() && !step.blocks)
-                value_end[in] = std::max(value_end[in], backward_time(s));
-            adds_[static_cast<size_t>(s)].push_back(readers[in] > 0 || input == output);
-            ++readers[in];
-            relevance_begin[in] = std::min(relevance_begin[in], backward_time(s));
+    for (size_t s = steps_.size(); s-- > 0;)
+        for (int input : steps_[s]->inputs) {
+            int &read = readers[static_cast<size_t>(input)];
+            adds_[s].push_back(read > 0 || input == output);
+            ++read;
         }
-    }
-    for (int t = 0; t < tensor_count; ++t)
-        if (readers[static_cast<size_t>(t)] == 0 && t != output)
+    for (size_t t = 0; t < tensors_.size(); ++t)
+        if (readers[t] == 0 && static_cast<int>(t) != output)
             throw std::invalid_argument("every tensor but the output must be read; " +
                                         std::to_string(t) + " is not.");
-
-    // What keeps its input's value has it where that one lies.
-    std::vector<size_t> kept(tensors_.size());
-    for (size_t t = 0; t < tensors_.size(); ++t)
-        kept[t] = t;
-    for (const auto &step : steps_)
-        if (step->keeps_value()) {
-            const auto out = static_cast<size_t>(step->output);
-            kept[out] = kept[static_cast<size_t>(step->inputs[0])];
-            value_end[kept[out]] = std::max(value_end[kept[out]], value_end[out]);
-        }
-
-    // A tensor that only a passing step reads has the relevance of that step's output.
-    std::vector<int> home(tensors_.size());
-    for (int t = 0; t < tensor_count; ++t)
-        home[static_cast<size_t>(t)] = t;
-    for (int s = step_count - 1; s >= 0; --s) {
-        const Step &step = *steps_[static_cast<size_t>(s)];
-        if (step.passes() && !step.blocks && readers[static_cast<size_t>(step.inputs[0])] == 1 &&
-            step.inputs[0] != output)
-            home[static_cast<size_t>(step.inputs[0])] = home[static_cast<size_t>(step.output)];
-    }
-    std::vector<int> home_begin(tensors_.size(), 2 * step_count + 1), home_end(tensors_.size(), -1);
-    for (int t = 0; t < tensor_count; ++t) {
-        const auto h = static_cast<size_t>(home[static_cast<size_t>(t)]);
-        const int producer = producer_[static_cast<size_t>(t)];
-        const int last = producer < 0 ? 2 * step_count + 1 : backward_time(producer);
-        home_begin[h] = std::min(home_begin[h], relevance_begin[static_cast<size_t>(t)]);
-        home_end[h] = std::max(home_end[h], last);
-    }
-
-    value_at_.assign(tensors_.size(), 0);
-    relevance_at_.assign(tensors_.size(), 0);
-    forward_scratch_at_.assign(steps_.size(), 0);
-    relevance_scratch_at_.assign(steps_.size(), 0);
-    absorbed_at_.assign(steps_.size(), 0);
-    std::vector<Buffer> buffers;
-    for (size_t t = 0; t < tensors_.size(); ++t) {
-        const int64_t size = tensors_[t].image.size() + read_beyond;
-        if (kept[t] == t)
-            buffers.push_back({size, value_begin[t], value_end[t], &value_at_[t]});
-        if (home[t] == static_cast<int>(t))
-            buffers.push_back(
-                {size, std::min(home_begin[t], home_end[t]), home_end[t], &relevance_at_[t]});
-    }
-    for (int s = 0; s < step_count; ++s) {
-        const auto i = static_cast<size_t>(s);
-        const Step &step = *steps_[i];
-        if (step.forward_scratch() > 0)
-            buffers.push_back({step.forward_scratch() + read_beyond, forward_time(s),
-                               forward_time(s), &forward_scratch_at_[i]});
-        if (step.relevance_scratch() > 0)
-            buffers.push_back({step.relevance_scratch(), backward_time(s), backward_time(s),
-                               &relevance_scratch_at_[i]});
-        if (step.absorbed_pairs() > 0)
-            buffers.push_back(
-                {2 * step.absorbed_pairs(), backward_time(s), backward_time(s), &absorbed_at_[i]});
-    }
-    arena_ = place(std::move(buffers));
-    for (size_t t = 0; t < tensors_.size(); ++t) {
-        value_at_[t] = value_at_[kept[t]];
-        relevance_at_[t] = relevance_at_[static_cast<size_t>(home[t])];
-    }
-    for (const auto &step : steps_)
-        weights_ += step->weights();
+    stages_ = stages_of(tensors_, steps_, producer_, output);
     output_ = output;
+}
+
+// Which of the user's inputs a tensor is, or -1.
+int64_t Plan::input_index(int tensor) const {
+    const auto found = std::find(inputs_.begin(), inputs_.end(), tensor);
+    return found == inputs_.end() ? -1 : found - inputs_.begin();
+}
+
+int64_t Plan::arena_per_sample() const {
+    int64_t floats = 0;
+    for (const Stage &stage : stages_)
+        floats += stage.arena;
+    return floats;
 }
 
 // ---- running -----------------------------------------------------------------------------------
 
-std::unique_ptr<Pages> Plan::take_arena(int64_t samples) const {
-    constexpr int64_t slack = 256; // kernels may read a panel beyond the last value
-    const int64_t floats = arena_ * samples + slack;
+std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
     {
         std::lock_guard lock(mutex_);
         for (auto it = arenas_.begin(); it != arenas_.end(); ++it)
@@ -209,47 +134,19 @@ void Plan::give_back(std::unique_ptr<Pages> arena) const {
     arenas_.push_back(std::move(arena));
 }
 
-// Threads share a batch by its samples, each with its own all the way, where their values rather
-// than the weights are what must come from memory: what one step writes is near for the next.
-// Else they share every step.
-bool Plan::shares_samples(const Request &request) const {
-    return weights_ <= light_weights * arena_ && !request.seconds; // a stopwatch is for one thread
-}
-
 void Plan::run(const Request &request) const {
     if (!finished())
         throw std::logic_error("the plan is not finished.");
-    int64_t first = 0;
-    const auto begin = [&] {
+    const int64_t all = threads(), of_a_thread = stages_.back().at_once;
+    const int64_t most =
+        of_a_thread > 0 ? of_a_thread : std::max<int64_t>(samples_at_once / all, 1);
+    for (int64_t first = 0, n; first < request.n; first += n) {
         if (first > 0 && request.between_chunks)
             request.between_chunks();
-    };
-    const int64_t all = threads();
-    while (shares_samples(request) && request.n - first >= all) {
-        begin();
-        const int64_t each = std::min((request.n - first) / all, samples_of_a_thread);
-        std::vector<std::exception_ptr> errors(static_cast<size_t>(all));
-        parallel_for(all, [&](int64_t task) {
-            try {
-                auto arena = take_arena(each);
-                run_chunk(request, first + task * each, each, arena->data());
-                give_back(std::move(arena));
-            } catch (...) {
-                errors[static_cast<size_t>(task)] = std::current_exception();
-            }
-        });
-        for (const auto &error : errors)
-            if (error)
-                std::rethrow_exception(error);
-        first += all * each;
-    }
-    while (first < request.n) {
-        begin();
-        const int64_t n = std::min(request.n - first, samples_at_once);
-        auto arena = take_arena(n);
-        run_chunk(request, first, n, arena->data());
-        give_back(std::move(arena));
-        first += n;
+        n = request.n - first;
+        if (n >= all) // as many for each thread
+            n = std::min(n / all, most) * all;
+        run_chunk(request, first, n);
     }
 }
 
@@ -335,19 +232,92 @@ void Plan::copy_out(const Run &run, const Request &request, int64_t first, int t
         }
 }
 
-void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const {
-    const int64_t step_count = steps();
-    Run run{*this, kernels_, nullptr, n, arena, request.absorbed != nullptr};
+// Samples [first, first + n) of a request, and where each stage's arenas lie.
+struct Plan::Chunk {
+    const Request &request;
+    int64_t first, n;
+    int64_t threads;             // as many as there were when it began
+    std::vector<float *> arenas; // [stages]
 
-    const Tensor &out = tensor(output_);
-    for (size_t i = 0; i < inputs_.size(); ++i) {
-        const Tensor &in = tensor(inputs_[i]);
-        from_user(kernels_, in, request.inputs[i] + first * in.image.size(), run.value(inputs_[i]),
-                  n, run.stream);
-        copy_out(run, request, first, inputs_[i], false);
+    // A chunk that is less than two parts for each thread is cut evenly.
+    int64_t most(const Stage &of) const {
+        return of.at_once > 0 ? std::max<int64_t>(std::min(of.at_once, n / threads), 1) : n;
     }
-    for (int64_t s = 0; s < step_count; ++s) {
-        run.step = static_cast<int>(s);
+};
+
+// Some samples of a chunk that run at once.
+struct Plan::Part {
+    Run run;
+    int64_t first; // in the request
+};
+
+// What sample `at` of the chunk is part of.
+Plan::Part Plan::part_of(const Chunk &chunk, size_t stage, int64_t at) const {
+    const Stage &of = stages_[stage];
+    const int64_t most = chunk.most(of), first = at / most * most;
+    return {{*this, of, kernels_, nullptr, std::min(most, chunk.n - first),
+             chunk.arenas[stage] + first * (of.arena + slack), chunk.request.absorbed != nullptr},
+            chunk.first + first};
+}
+
+// Calls body(part) for all of a stage. Threads share the parts where there is one for each of them,
+// every step else.
+template <class Body>
+void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
+    const int64_t most = chunk.most(stages_[stage]);
+    const int64_t parts = (chunk.n + most - 1) / most;
+    std::vector<std::exception_ptr> errors(static_cast<size_t>(parts));
+    const auto call = [&](int64_t i) {
+        try {
+            Part part = part_of(chunk, stage, i * most);
+            body(part);
+        } catch (...) {
+            errors[static_cast<size_t>(i)] = std::current_exception();
+        }
+    };
+    if (parts >= chunk.threads && !chunk.request.seconds) // a stopwatch is for one thread
+        parallel_for(parts, call);
+    else
+        for (int64_t i = 0; i < parts; ++i)
+            call(i);
+    for (const auto &error : errors)
+        if (error)
+            std::rethrow_exception(error);
+}
+
+void Plan::run_chunk(const Request &request, int64_t first, int64_t n) const {
+    int64_t floats = 0;
+    std::vector<int64_t> at;
+    for (const Stage &stage : stages_) {
+        at.push_back(floats);
+        floats += n * (stage.arena + slack);
+    }
+    auto memory = take_arena(floats);
+    Chunk chunk{request, first, n, threads(), {}};
+    for (int64_t offset : at)
+        chunk.arenas.push_back(memory->data() + offset);
+
+    for (size_t s = 0; s < stages_.size(); ++s)
+        each_part(chunk, s, [&](Part &part) { forward(chunk, s, part); });
+    if (!request.relevance.empty())
+        for (size_t s = stages_.size(); s-- > 0;)
+            each_part(chunk, s, [&](Part &part) { relevance(chunk, s, part); });
+    give_back(std::move(memory));
+}
+
+void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
+    const Request &request = chunk.request;
+    auto &[run, first] = part;
+    for (int input : run.stage.inputs)
+        if (const int64_t i = input_index(input); i >= 0) {
+            const Tensor &in = tensor(input);
+            from_user(kernels_, in,
+                      request.inputs[static_cast<size_t>(i)] + first * in.image.size(),
+                      run.value(input), run.n, run.stream);
+            copy_out(run, request, first, input, false);
+        }
+    for (int s = run.stage.first; s < run.stage.last; ++s) {
+        run.step = s;
         const Step &step = *steps_[static_cast<size_t>(s)];
         {
             Stopwatch watch(request, s, false);
@@ -355,21 +325,47 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
         }
         copy_out(run, request, first, step.output, false);
     }
+    const int output = run.stage.output;
+    const int64_t size = tensor(output).image.size();
+    if (stage + 1 < stages_.size()) {
+        const Part next = part_of(chunk, stage + 1, first - chunk.first);
+        kernels_.carry(run.value(output), 1.0f,
+                       next.run.value(output) + (first - next.first) * size, run.n * size, false,
+                       run.stream);
+    } else {
+        float *scores = request.scores + first * size;
+        to_user(kernels_, tensor(output), run.value(output), scores, run.n, run.stream);
+        check_finite(scores, run.n, size, first, "output");
+    }
+}
 
-    const int64_t outputs = out.image.size();
-    float *scores = request.scores + first * outputs;
-    to_user(kernels_, out, run.value(output_), scores, n, run.stream);
-    check_finite(scores, n, outputs, first, "output");
-    if (request.relevance.empty())
+// The relevance of a stage's output: what the next stage found, or what the request says.
+void Plan::begin_relevance(const Chunk &chunk, size_t stage, const Part &part) const {
+    const Request &request = chunk.request;
+    const auto &[run, first] = part;
+    const int output = run.stage.output;
+    const Tensor &out = tensor(output);
+    const int64_t size = out.image.size();
+    if (stage + 1 < stages_.size()) {
+        const Part next = part_of(chunk, stage + 1, first - chunk.first);
+        kernels_.carry(next.run.relevance(output) + (first - next.first) * size, 1.0f,
+                       run.relevance(output), run.n * size, false, run.stream);
         return;
-
+    }
     std::vector<float> chosen;
-    const float *initial = request.given + (request.given ? first * outputs : 0);
+    const float *initial = request.given + (request.given ? first * size : 0);
     if (request.initial != Initial::given) {
-        chosen = initial_relevance(request, first, n, scores, outputs);
+        chosen = initial_relevance(request, first, run.n, request.scores + first * size, size);
         initial = chosen.data();
     }
-    from_user(kernels_, out, initial, run.relevance(output_), n, run.stream);
+    from_user(kernels_, out, initial, run.relevance(output), run.n, run.stream);
+}
+
+void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
+    const Request &request = chunk.request;
+    auto &[run, first] = part;
+    const int64_t n = run.n;
+    begin_relevance(chunk, stage, part);
 
     const auto weigh = [&](int tensor_index) {
         if (request.totals)
@@ -379,11 +375,11 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
         copy_out(run, request, first, tensor_index, true);
     };
     std::vector<double> unused;
-    run.account_stride = step_count * 4;
+    run.account_stride = steps() * 4;
     if (!run.ledger)
         unused.resize(static_cast<size_t>(n * run.account_stride));
-    for (int64_t s = step_count - 1; s >= 0; --s) {
-        run.step = static_cast<int>(s);
+    for (int s = run.stage.last - 1; s >= run.stage.first; --s) {
+        run.step = s;
         run.account =
             (run.ledger ? request.absorbed + first * run.account_stride : unused.data()) + s * 4;
         const Step &step = *steps_[static_cast<size_t>(s)];
@@ -403,13 +399,15 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, float *ar
                 kernels_.fill(0.0f, run.relevance(step.inputs[slot]),
                               n * tensor(step.inputs[slot]).image.size(), run.stream);
     }
-    for (size_t i = 0; i < inputs_.size(); ++i) {
-        weigh(inputs_[i]);
-        const Tensor &in = tensor(inputs_[i]);
-        float *relevance = request.relevance[i] + first * in.image.size();
-        to_user(kernels_, in, run.relevance(inputs_[i]), relevance, n, run.stream);
-        check_finite(relevance, n, in.image.size(), first, "relevance");
-    }
+    for (int input : run.stage.inputs)
+        if (const int64_t i = input_index(input); i >= 0) {
+            weigh(input);
+            const Tensor &in = tensor(input);
+            const int64_t size = in.image.size();
+            float *relevance = request.relevance[static_cast<size_t>(i)] + first * size;
+            to_user(kernels_, in, run.relevance(input), relevance, n, run.stream);
+            check_finite(relevance, n, size, first, "relevance");
+        }
 }
 
 } // namespace relprop

@@ -21,9 +21,25 @@ class Plan;
 // Floats that a kernel may read beyond the last value of a buffer: no other thread writes there.
 constexpr int64_t read_beyond = 64;
 
-// One run over a chunk of samples, as the steps see it.
+// Consecutive steps that run for as many samples at once, and where their buffers lie in an arena
+// of their own (stage.hpp), in floats per sample.
+struct Stage {
+    int64_t at_once = 0;           // samples of a thread, 0: all, and threads share every step
+    int first = 0, last = 0;       // steps [first, last)
+    int output = -1;               // the last tensor, which the next stage reads
+    std::vector<int> inputs;       // tensors that earlier stages or the user wrote
+    std::vector<int64_t> value_at; // [tensors]
+    std::vector<int64_t> relevance_at;
+    std::vector<int64_t> forward_scratch_at; // [steps]
+    std::vector<int64_t> relevance_scratch_at;
+    std::vector<int64_t> absorbed_at;
+    int64_t arena = 0;
+};
+
+// One run of a stage over some samples, as the steps see it.
 struct Run {
     const Plan &plan;
+    const Stage &stage;
     const Kernels &kernels;
     Stream stream;
     int64_t n; // samples
@@ -115,15 +131,23 @@ class Plan {
     const std::vector<int> &inputs() const { return inputs_; }
     int output() const { return output_; }
     bool finished() const { return output_ >= 0; }
-    int64_t arena_per_sample() const { return arena_; } // floats
+    int64_t arena_per_sample() const; // floats
+    const std::vector<Stage> &stages() const { return stages_; }
 
   private:
     friend struct Run;
+    struct Chunk;
     int add_tensor(Image image, bool channels_first);
-    bool shares_samples(const Request &request) const;
-    std::unique_ptr<Pages> take_arena(int64_t samples) const;
+    std::unique_ptr<Pages> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Pages> arena) const;
-    void run_chunk(const Request &request, int64_t first, int64_t n, float *arena) const;
+    void run_chunk(const Request &request, int64_t first, int64_t n) const;
+    int64_t input_index(int tensor) const;
+    struct Part;
+    Part part_of(const Chunk &chunk, size_t stage, int64_t at) const;
+    template <class Body> void each_part(const Chunk &chunk, size_t stage, const Body &body) const;
+    void forward(const Chunk &chunk, size_t stage, Part &part) const;
+    void begin_relevance(const Chunk &chunk, size_t stage, const Part &part) const;
+    void relevance(const Chunk &chunk, size_t stage, Part &part) const;
     void copy_out(const Run &run, const Request &request, int64_t first, int tensor,
                   bool of_relevance) const;
 
@@ -134,12 +158,8 @@ class Plan {
     std::vector<int> inputs_;
     int output_ = -1;
 
-    // offsets in floats per sample
-    std::vector<int64_t> value_at_, relevance_at_;                                 // [tensors]
-    std::vector<int64_t> forward_scratch_at_, relevance_scratch_at_, absorbed_at_; // [steps]
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
-    int64_t arena_ = 0;
-    int64_t weights_ = 0; // of all steps
+    std::vector<Stage> stages_;           // each for at least as many samples as the one before
 
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Pages>> arenas_; // idle ones, kept for the next run

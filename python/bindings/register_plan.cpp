@@ -446,7 +446,13 @@ void register_plan(py::module_ &module) {
              "totals"_a = py::none(), "seconds"_a = py::none(), "copies"_a = py::list())
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
-        .def_property_readonly("arena_per_sample", &Plan::arena_per_sample);
+        .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)
+        .def_property_readonly("stages", [](const Plan &plan) {
+            std::vector<std::tuple<int, int, int64_t>> stages;
+            for (const Stage &stage : plan.stages())
+                stages.emplace_back(stage.first, stage.last, stage.at_once);
+            return stages;
+        });
 }
 
 } // namespace relprop
