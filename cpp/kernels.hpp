@@ -93,7 +93,8 @@ struct Product {
     int64_t n = 0;
     ProductSource source[2];
     int sources = 0;
-    bool by_sign = false;         // relevance: the two sources' weights are exchanged where x < 0
+    bool selects = false;         // the second source meets the weights < 0, the first the others
+    bool by_sign = false;         // relevance: the two sources are exchanged where x < 0
     int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     Epilogue epilogue;
@@ -271,6 +272,8 @@ struct Kernels {
     // of single pixels with one tap and one group, from at least 16 channels: the weights are those
     // packed for the product in the other direction
     void (*dense_adjoint)(const Product &, Stream);
+    // whether a product that selects takes less than one with each part of the weights
+    bool (*selects)(const TapGrid &, int run);
     // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
     // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with
     // stride 1

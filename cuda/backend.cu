@@ -25,6 +25,7 @@ const Kernels backend = {
     .product = not_yet,
     .depthwise = not_yet,
     .dense_adjoint = not_yet,
+    .selects = not_yet,
     .winograd_outputs = not_yet,
     .winograd_pack = not_yet,
     .winograd = not_yet,

@@ -13,6 +13,7 @@ const Kernels backend = {
     .product = product,
     .depthwise = depthwise,
     .dense_adjoint = dense_adjoint,
+    .selects = selects,
     .winograd_outputs = winograd_outputs,
     .winograd_pack = winograd_pack,
     .winograd = winograd,

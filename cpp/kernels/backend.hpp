@@ -10,6 +10,7 @@ int64_t pack(const Packing &, const float *weights, float *packed);
 void product(const Product &, Stream);
 void depthwise(const Product &, Stream);
 void dense_adjoint(const Product &, Stream);
+bool selects(const TapGrid &, int run);
 int winograd_outputs(const TapGrid &, int run);
 int64_t winograd_pack(const Packing &, int outputs, const float *weights, float *packed);
 void winograd(const Product &, int outputs, Stream);

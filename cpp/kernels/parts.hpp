@@ -1,5 +1,5 @@
-// A product whose two sources exchange their weights where x is negative, as two products: one for
-// each part of x.
+// A product whose two sources are exchanged where x is negative, as two products: one for each part
+// of x.
 #pragma once
 
 #include "kernels.hpp"
@@ -13,8 +13,8 @@ template <class Run> static inline void run_parts(const Product &p, const Run &r
     Product part = p;
     part.epilogue.part = Part::positive;
     run(part);
-    part.source[0].weights = p.source[1].weights;
-    part.source[1].weights = p.source[0].weights;
+    part.source[0].data = p.source[1].data;
+    part.source[1].data = p.source[0].data;
     part.epilogue.part = Part::negative;
     part.epilogue.add = true;
     run(part);

@@ -125,6 +125,46 @@ void tile(const Product &p, const int64_t *offsets, int64_t channel, const float
         collect<rows, vectors>(sums, begun, acc);
 }
 
+// The same where each weight meets one of two sources, chosen by its sign: one multiplication for
+// both.
+template <int rows, int vectors>
+void selecting_tile(const Product &p, const int64_t *offsets, int64_t channel,
+                    const float *const *weights, float *sums) {
+    Vec acc[rows][vectors] = {};
+    bool begun = false;
+    int left = longest_run;
+    const float *w = weights[0];
+    for (int t = 0; t < p.grid.tap_count; ++t) {
+        const float *pos[rows], *neg[rows];
+        for (int m = 0; m < rows; ++m) {
+            const int64_t offset = offsets[t * tile_rows + m];
+            pos[m] = offset == outside ? p.zeros : p.source[0].data + channel + offset;
+            neg[m] = offset == outside ? p.zeros : p.source[1].data + channel + offset;
+        }
+        for (int k = 0; k < p.run;) {
+            const int stop = smaller(p.run, k + left);
+            left -= stop - k;
+            for (; k < stop; ++k, w += vectors * lanes) {
+                Vec b[vectors];
+                for (int v = 0; v < vectors; ++v)
+                    b[v] = load(w + v * lanes);
+                for (int m = 0; m < rows; ++m) {
+                    const Vec of_pos = broadcast(pos[m][k]), of_neg = broadcast(neg[m][k]);
+                    for (int v = 0; v < vectors; ++v)
+                        acc[m][v] += by_sign_of(b[v], of_pos, of_neg) * b[v];
+                }
+            }
+            if (left == 0) {
+                collect<rows, vectors>(sums, begun, acc);
+                begun = true;
+                left = longest_run;
+            }
+        }
+    }
+    if (!begun || left < longest_run)
+        collect<rows, vectors>(sums, begun, acc);
+}
+
 // The same for depthwise layers: every channel has its own input, weights are [tap][channels].
 template <int rows, int vectors>
 void depthwise_tile(const Product &p, const int64_t *offsets, int64_t channel,
@@ -150,26 +190,34 @@ void depthwise_tile(const Product &p, const int64_t *offsets, int64_t channel,
 
 using Tile = void (*)(const Product &, const int64_t *, int64_t, const float *const *, float *);
 
-template <int rows> Tile pick(bool depthwise, bool wide) {
-    if (depthwise)
+enum class Kind { dense, selecting, depthwise };
+
+template <int rows> Tile pick(Kind kind, bool wide) {
+    switch (kind) {
+    case Kind::selecting:
+        return wide ? selecting_tile<rows, 2> : selecting_tile<rows, 1>;
+    case Kind::depthwise:
         return wide ? depthwise_tile<rows, 2> : depthwise_tile<rows, 1>;
-    return wide ? tile<rows, 2> : tile<rows, 1>;
+    default:
+        return wide ? tile<rows, 2> : tile<rows, 1>;
+    }
 }
 
 // The smallest compiled tile that holds `rows` pixels.
-Tile pick_tile(int rows, bool depthwise, bool wide) {
+Tile pick_tile(int rows, Kind kind, bool wide) {
     if (rows <= 1)
-        return pick<1>(depthwise, wide);
+        return pick<1>(kind, wide);
     if (rows <= tile_rows / 4)
-        return pick<tile_rows / 4>(depthwise, wide);
+        return pick<tile_rows / 4>(kind, wide);
     if (rows <= tile_rows / 2)
-        return pick<tile_rows / 2>(depthwise, wide);
+        return pick<tile_rows / 2>(kind, wide);
     if (rows <= tile_rows * 3 / 4)
-        return pick<tile_rows * 3 / 4>(depthwise, wide);
-    return pick<tile_rows>(depthwise, wide);
+        return pick<tile_rows * 3 / 4>(kind, wide);
+    return pick<tile_rows>(kind, wide);
 }
 
-void run_product(const Product &p, bool depthwise) {
+void run_product(const Product &p, Kind kind) {
+    const bool depthwise = kind == Kind::depthwise;
     const int groups = depthwise ? 1 : p.grid.groups;
     const int out = p.grid.to.channels / groups;
     const int panels = panels_of(out);
@@ -206,7 +254,7 @@ void run_product(const Product &p, bool depthwise) {
                 for (int m = 0; m < held; ++m)
                     fetch_row(p.epilogue, places.row[row + m], p.grid.to.channels,
                               group * out + q * panel);
-                pick_tile(held, depthwise,
+                pick_tile(held, kind,
                           wide)(p, places.taps + static_cast<int64_t>(row) * p.grid.tap_count,
                                 channel, weights, sums);
                 for (int m = 0; m < held; ++m)
@@ -224,10 +272,19 @@ void product(const Product &p, Stream) {
     if (is_narrow(p.grid.groups, p.run, p.grid.to.channels))
         narrow(p);
     else
-        run_parts(p, [](const Product &part) { run_product(part, false); });
+        run_parts(p, [](const Product &part) {
+            run_product(part, part.selects ? Kind::selecting : Kind::dense);
+        });
 }
+
+// Selections and multiply-adds run side by side in registers of 16 lanes on a Zen 5 (1.35 products
+// for the two), take turns on an Intel, and cost more than a second product in registers of 8.
+bool selects(const TapGrid &grid, int run) {
+    return lanes == 16 && !is_narrow(grid.groups, run, grid.to.channels);
+}
+
 void depthwise(const Product &p, Stream) {
-    run_parts(p, [](const Product &part) { run_product(part, true); });
+    run_parts(p, [](const Product &part) { run_product(part, Kind::depthwise); });
 }
 
 } // namespace relprop::RELPROP_ISA

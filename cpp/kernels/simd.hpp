@@ -5,6 +5,9 @@
 
 #include <cstdint>
 #include <utility>
+#if defined(RELPROP_AVX512)
+#include <immintrin.h>
+#endif
 
 #if defined(RELPROP_AVX512)
 #define RELPROP_ISA avx512
@@ -35,6 +38,26 @@ typedef float UnalignedVec __attribute__((vector_size(lanes * 4), aligned(4), ma
 }
 [[gnu::always_inline]] static inline void store(float *p, Vec v) {
     *reinterpret_cast<UnalignedVec *>(p) = v;
+}
+
+// One value in all lanes, in a register of its own.
+[[gnu::always_inline]] static inline Vec broadcast(float value) {
+    Vec all = Vec{} + value;
+#if defined(RELPROP_AVX512)
+    all = _mm512_set1_ps(value);
+    asm("" : "+v"(all)); // g++ would join it to a selection, as a shuffle
+#endif
+    return all;
+}
+
+// Lane by lane what goes with a weight: `neg` where it is negative, `pos` elsewhere.
+[[gnu::always_inline]] static inline Vec by_sign_of(Vec weight, Vec pos, Vec neg) {
+#if defined(RELPROP_AVX512)
+    const __mmask16 negative = _mm512_movepi32_mask(_mm512_castps_si512(weight));
+    return _mm512_mask_blend_ps(negative, pos, neg);
+#else
+    return weight < 0.0f ? neg : pos;
+#endif
 }
 
 // A vector's lanes, the one at `by` first; said lane by lane, it becomes a shuffle.

@@ -76,6 +76,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     fan_in_ = real_taps(there);
     for (float &taps : fan_in_)
         taps *= static_cast<float>(in_.channels / conv.groups);
+    selects_ = selects(kernels, back);
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     if (dense_) { // both directions read one store
         for (Version version : back_needed)
@@ -118,6 +119,17 @@ bool Linear::takes_difference() const {
            !depthwise_ && wanted_winograd() != 0;
 }
 
+// Winograd's filtering is faster still.
+bool Linear::selects(const Kernels &kernels, const std::vector<Phase> &back) const {
+    const int read = out_.channels / conv_.groups;
+    const auto serves = [&](const Phase &phase) {
+        return kernels.selects(grid_of(phase), read) &&
+               !winograd_outputs(kernels, phase, read, Version::positive);
+    };
+    return needs_negative_part() && !depthwise_ && !dense_ &&
+           std::all_of(back.begin(), back.end(), serves);
+}
+
 int Linear::winograd_backward(Version version) const {
     return backward_.front().winograd[static_cast<int>(version)];
 }
@@ -144,6 +156,8 @@ std::vector<Version> Linear::forward_versions() const {
 }
 
 std::vector<Version> Linear::backward_versions() const {
+    if (selects_)
+        return {Version::plain};
     switch (rule_.kind) {
     case RuleKind::epsilon:
     case RuleKind::gradient:
@@ -331,6 +345,7 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         for (const Term &term : terms)
             p.source[p.sources++] = {term.data,
                                      from.weights[static_cast<int>(term.version)].data()};
+        p.selects = p.sources == 2 && selects_;
         p.by_sign = by_sign;
         p.epilogue.kind = EpilogueKind::relevance;
         p.epilogue.out = run.relevance(inputs[0]);
@@ -502,6 +517,8 @@ void Linear::relevance_split(const Run &run) const {
         const Version one = rule_.kind == RuleKind::gamma ? Version::gamma : Version::positive;
         if (!s_neg)
             backward_product(run, {{s_pos, one}}, x, add);
+        else if (selects_)
+            backward_product(run, {{s_pos, Version::plain}, {s_neg, Version::plain}}, x, add);
         else if (winograd_backward(Version::positive) == winograd_backward(Version::negative))
             backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add);
         else {
@@ -518,8 +535,9 @@ void Linear::relevance_split(const Run &run) const {
         forward_product(run, {{pos, Version::negative}, {neg, Version::positive}}, part);
     forward_product(run, {{pos, Version::positive}, {neg, Version::negative}}, final);
     if (s_neg) {
-        backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add,
-                         Part::all, true);
+        const Version first = selects_ ? Version::plain : Version::positive;
+        const Version second = selects_ ? Version::plain : Version::negative;
+        backward_product(run, {{s_pos, first}, {s_neg, second}}, x, add, Part::all, true);
     } else {
         backward_product(run, {{s_pos, Version::positive}}, x, add, Part::positive);
         backward_product(run, {{s_pos, Version::negative}}, x, true, Part::negative);

@@ -67,6 +67,8 @@ class Linear final : public Step {
 
     bool splits() const; // the rule treats positive and negative contributions apart
     bool needs_negative_part() const;
+    // both messages go back in one product
+    bool selects(const Kernels &kernels, const std::vector<Phase> &back) const;
     bool takes_difference() const; // Z- is what z leaves of Z+
     bool treats_scarce() const;    // and neurons that it leaves little are treated apart
     int winograd_backward(Version version) const;
@@ -97,7 +99,8 @@ class Linear final : public Step {
     Surroundings around_;
     std::vector<float> low_, high_;
     bool depthwise_ = false;
-    bool dense_ = false;  // of single pixels: one store of weights serves both directions
+    bool dense_ = false; // of single pixels: one store of weights serves both directions
+    bool selects_ = false;
     bool merged_ = false; // a kernel row is one run of the zero-padded image
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
