@@ -40,6 +40,13 @@ struct Contributions {
     const float *weights = nullptr; // [channels of to, tap_count, run]
 };
 
+// An input whose contributions are its values, as those of a sum: it takes x s.
+struct Branch {
+    const float *x; // [rows, channels]
+    float *out;     // [rows, channels]
+    bool add;
+};
+
 // The message of a linear layer, row by row: reads the relevance r of the outputs and the sums
 // that belong to them, writes s+ over r and s- beside it, and accounts for what is absorbed.
 struct Message {
@@ -59,6 +66,8 @@ struct Message {
     const Contributions *contributions = nullptr;
     uint32_t *scarce =
         nullptr; // [rows, chunks]  out: those channels of the chunk, as bits; or null
+    const Branch *branches = nullptr; // Kernels::message alone: who takes s+ while it is near
+    int branch_count = 0;
 };
 
 enum class Part { all, positive, negative };

@@ -19,51 +19,56 @@ struct Rule {
     float gamma = 0.0f;
 };
 
+// What follows is for a number, or for a vector of them where the compiler has such.
+
 // What goes with the positive and with the negative contributions of one neuron.
-struct Parts {
-    float pos;
-    float neg;
+template <class Number> struct Parts {
+    Number pos;
+    Number neg;
 };
 
 // The sums that a message divides by. z is the pre-activation with its bias (only its sign is
 // read from here), sum the denominator's plain sum: Z+ + Z-, with the bias or without.
-struct Sums {
-    float pos;
-    float neg;
-    float sum;
-    float z;
+template <class Number> struct Sums {
+    Number pos;
+    Number neg;
+    Number sum;
+    Number z;
 };
 
-// z + e sign(z), with sign(0) = +1; of a number, or of a vector of them where the compiler has
-// such.
+// z + e sign(z), with sign(0) = +1.
 template <class Number> RELPROP_HD Number stabilize(Number z, float e) {
     return z < 0.0f ? z - e : z + e;
 }
 
 // s+ and s- from the sums and the relevance r. The rules that do not split (epsilon, z_box,
 // w_square, flat) read sum alone; alpha_beta reads pos and neg; gamma reads pos, sum and z.
-RELPROP_HD Parts message(const Rule &rule, const Sums &of, float r) {
+template <class Number>
+RELPROP_HD Parts<Number> message(const Rule &rule, const Sums<Number> &of, Number r) {
+    const Number none{};
     switch (rule.kind) {
     case RuleKind::alpha_beta: // Bach et al. 2015, Eq. 60
         // An empty part has nothing to hand down; its message would be R / 1e-6 times zeros.
-        return {of.pos > 0.0f ? rule.alpha * r / stabilize(of.pos, rule.epsilon) : 0.0f,
-                of.neg < 0.0f ? -rule.beta * r / stabilize(of.neg, rule.epsilon) : 0.0f};
+        return {of.pos > 0.0f ? rule.alpha * r / stabilize(of.pos, rule.epsilon) : none,
+                of.neg < 0.0f ? -rule.beta * r / stabilize(of.neg, rule.epsilon) : none};
     case RuleKind::gamma: { // Andeol et al. 2021; Z- is sum - Z+, and no term below cancels
         const float g = rule.gamma;
-        const float larger = of.z == 0.0f ? 0.0f : 1.0f + g, smaller = of.z == 0.0f ? 0.0f : 1.0f;
-        const float sum = of.z > 0.0f ? of.sum + g * of.pos : (1.0f + g) * of.sum - g * of.pos;
-        const float s = r / stabilize(sum, rule.epsilon);
-        return of.z > 0.0f ? Parts{larger * s, smaller * s} : Parts{smaller * s, larger * s};
+        const Number sum = of.z > 0.0f ? of.sum + g * of.pos : (1.0f + g) * of.sum - g * of.pos;
+        const Number s = r / stabilize(sum, rule.epsilon);
+        const Number smaller = of.z == 0.0f ? none : s;
+        const Number larger = (1.0f + g) * smaller;
+        return {of.z > 0.0f ? larger : smaller, of.z > 0.0f ? smaller : larger};
     }
     default: {
-        const float s = r / stabilize(of.sum, rule.epsilon);
+        const Number s = r / stabilize(of.sum, rule.epsilon);
         return {s, s};
     }
     }
 }
 
 // What the message hands down together with the bias: Z+ s+ + Z- s-.
-RELPROP_HD float handed(const Rule &rule, const Sums &of, Parts s) {
+template <class Number>
+RELPROP_HD Number handed(const Rule &rule, const Sums<Number> &of, const Parts<Number> &s) {
     switch (rule.kind) {
     case RuleKind::alpha_beta:
         return of.pos * s.pos + of.neg * s.neg;

@@ -6,151 +6,163 @@
 #include "scarce.hpp"
 #include "simd.hpp"
 
+#include <type_traits>
+
 namespace relprop::RELPROP_ISA {
 
-// A panel of values of which only `count` are there; zeros where they are not, or `from` is null.
-// With whole panels in place the loops below have no branch and become vectors.
-struct Panel {
-    alignas(64) float of[panel];
-
-    Panel(const float *from, int count) {
-        const bool whole = from && count == panel;
-        for (int v = 0; v < panel; v += lanes)
-            store(of + v, whole ? load(from + v) : Vec{});
-        if (from && !whole)
-            for (int j = 0; j < count; ++j)
-                of[j] = from[j];
-    }
-    void put(float *to, int count) const {
-        if (count == panel)
-            for (int j = 0; j < panel; ++j)
-                to[j] = of[j];
-        else
-            for (int j = 0; j < count; ++j)
-                to[j] = of[j];
-    }
-    float sum() const { return horizontal(load(of) + load(of + lanes)); }
-};
-
 // Z+ is at least what z is without its bias, but for what rounding to the bias's size has cost.
-[[gnu::always_inline]] static inline float least(float z, float b) {
+[[gnu::always_inline]] static inline Vec least(Vec z, Vec b) {
     constexpr float rounding = 1.2e-7f;
-    const float left = z - b - rounding * (b < 0.0f ? -b : b);
-    return left > 0.0f ? left : 0.0f;
+    const Vec left = z - b - rounding * (b < 0.0f ? -b : b);
+    return left > 0.0f ? left : Vec{};
 }
 
-// Z- of a panel's neurons as what z leaves of Z+, and from their contributions where that is little
-// beside what it is the difference of. Returns those channels, as bits.
-static uint32_t negative_parts(const Message &m, int64_t row, int c, int count, const Panel &sum,
-                               const Panel &z, const Panel &bias, float keep, const Panel &r,
-                               Panel &neg) {
-    Panel little(nullptr, 0);
-    for (int j = 0; j < panel; ++j) {
-        const float b = bias.of[j], left = z.of[j] - b, floor = least(z.of[j], b);
-        const float pos = sum.of[j] > floor ? sum.of[j] : floor;
-        const float kept = b < 0.0f ? keep * b : 0.0f;
-        neg.of[j] = left - pos;
-        const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
-        little.of[j] = r.of[j] != 0.0f && -(neg.of[j] + kept) < scale ? 1.0f : 0.0f;
-    }
+// Sums Z- of a vector's neurons from their contributions where it is little beside what it is the
+// difference of. Returns those channels, as bits.
+[[gnu::noinline]] static uint32_t sum_little(const Message &m, int64_t row, int c, int count,
+                                             Vec little, Vec bias, Vec &neg) {
     uint32_t marked = 0;
-    if (little.sum() > 0.0f)
-        for (int j = 0; j < count; ++j)
-            if (little.of[j] > 0.0f) {
-                neg.of[j] = negative_sum(*m.contributions, row, c + j);
-                // a bias alone makes an s- too, which must not reach a product that errs
-                marked |= neg.of[j] < 0.0f || bias.of[j] < 0.0f ? uint32_t{1} << j : 0;
-            }
+    for (int j = 0; j < count; ++j)
+        if (little[j] > 0.0f) {
+            const float sum = negative_sum(*m.contributions, row, c + j);
+            neg[j] = sum;
+            // a bias alone makes an s- too, which must not reach a product that errs
+            marked |= sum < 0.0f || bias[j] < 0.0f ? uint32_t{1} << j : 0;
+        }
     return marked;
 }
 
-// Channels [c, c + count) of one row, count <= panel. `sums` is Z+ for alpha_beta and gamma, the
-// plain sum for the rules that do not split; flat has none.
+// What a row's message has in common.
+struct MessageRow {
+    float keep;       // of the bias in the sums
+    float fan_in;     // real inputs of the neurons, where that matters
+    float bounded;    // 1 where the sums have a bound that holds where the product erred
+    bool handed_down; // what the bias absorbed, to every input alike
+
+    MessageRow(const Message &m, int64_t row)
+        : keep(m.rule.bias == BiasMode::exclude ? 0.0f : 1.0f),
+          fan_in(m.share || m.rule.kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f),
+          bounded(m.z && (keep > 0.0f || !m.bias) ? 1.0f : 0.0f),
+          handed_down(m.share && fan_in > 0.0f) {}
+};
+
+// What is absorbed in a row, lane by lane.
+struct Absorbed {
+    Vec by_bias = {}, by_stabilizer = {};
+};
+
+// `held` channels of a row from c on, at most a vector of them. `sums` is Z+ for alpha_beta and
+// gamma, the plain sum for the rules that do not split; flat has none. Returns the scarce ones.
 template <RuleKind kind>
-static void message_row(const Message &m, int64_t row, int channels, int c, int count,
-                        const float *sums, int64_t chunk) {
+[[gnu::always_inline]] static inline uint32_t
+message_vector(const Message &m, const MessageRow &of_row, int64_t row, int channels, int c,
+               int held, const float *sums, Absorbed &absorbed) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
-    const bool distribute = m.bias && rule.bias == BiasMode::distribute;
-    const float keep = rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
-    const float fan_in = m.fan_in ? m.fan_in[row % m.fan_period] : 0.0f;
     const int64_t at = row * channels + c;
-    const Panel sum(sums, count), bias(m.bias ? m.bias + c : nullptr, count);
-    const Panel z(m.z ? m.z + (m.period ? row % m.period : row) * channels + c : nullptr, count);
-    Panel r(m.r + at, count);
-    Panel neg(m.s_neg && !m.contributions ? m.s_neg + at : nullptr, count);
-    Panel by_bias(nullptr, 0), by_stabilizer(nullptr, 0);
-
-    if constexpr (kind == RuleKind::alpha_beta)
-        if (m.contributions) {
-            const uint32_t marked = negative_parts(m, row, c, count, sum, z, bias, keep, r, neg);
-            if (m.scarce)
-                m.scarce[row * m.chunks + chunk] = marked;
+    const int64_t z_at = (m.period ? row % m.period : row) * channels + c;
+    const Vec sum = sums ? load_some(sums, held) : Vec{};
+    const Vec b = m.bias ? load_some(m.bias + c, held) : Vec{};
+    const Vec z = m.z ? load_some(m.z + z_at, held) : Vec{};
+    const Vec r = load_some(m.r + at, held);
+    const Vec kept = of_row.keep * b;
+    const Vec kept_pos = kept > 0.0f ? kept : Vec{}, kept_neg = kept < 0.0f ? kept : Vec{};
+    const Vec floor = of_row.bounded * least(z, b);
+    uint32_t marked = 0;
+    Sums<Vec> of{};
+    if constexpr (kind == RuleKind::alpha_beta) {
+        of.pos = (sum > floor ? sum : floor) + kept_pos;
+        if (m.contributions) { // Z- is what z leaves of Z+
+            const Vec most = least(z, b), pos = sum > most ? sum : most;
+            of.neg = z - b - pos;
+            const Vec scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+            const Vec scarce = -(of.neg + kept_neg) < scale ? Vec{} + 1.0f : Vec{};
+            const Vec little = r != 0.0f ? scarce : Vec{};
+            if (any(little))
+                marked = sum_little(m, row, c, held, little, b, of.neg);
+        } else if (m.s_neg) {
+            of.neg = load_some(m.s_neg + at, held);
         }
-
-    // A bound that holds where the product erred.
-    const float bounded = m.z && (keep > 0.0f || !m.bias) ? 1.0f : 0.0f;
-    for (int j = 0; j < panel; ++j) {
-        const float b = bias.of[j], kept = keep * b;
-        const float kept_pos = kept > 0.0f ? kept : 0.0f;
-        const float kept_neg = kept < 0.0f ? kept : 0.0f;
-        const float floor = bounded * least(z.of[j], b);
-        Sums of{0.0f, 0.0f, 0.0f, 0.0f};
-        if constexpr (kind == RuleKind::alpha_beta) {
-            of.pos = (sum.of[j] > floor ? sum.of[j] : floor) + kept_pos;
-            of.neg = (neg.of[j] < 0.0f ? neg.of[j] : 0.0f) + kept_neg;
-        } else if constexpr (kind == RuleKind::gamma) {
-            of.pos = (sum.of[j] > floor ? sum.of[j] : floor) + kept_pos;
-            of.z = z.of[j];
-            of.sum = z.of[j] - (b - kept);
-        } else if constexpr (kind == RuleKind::epsilon) {
-            of.sum = sum.of[j] - (b - kept);
-        } else if constexpr (kind == RuleKind::flat) {
-            of.sum = fan_in;
-        } else { // z_box, w_square: what is kept of the bias is in the sums already
-            of.sum = sum.of[j];
-        }
-        const Parts s = message(rule, of, r.of[j]);
-        by_bias.of[j] = kept_pos * s.pos + kept_neg * s.neg;
-        by_stabilizer.of[j] = r.of[j] - handed(rule, of, s);
-        r.of[j] = s.pos;
-        neg.of[j] = s.neg;
+        of.neg = (of.neg < 0.0f ? of.neg : Vec{}) + kept_neg;
+    } else if constexpr (kind == RuleKind::gamma) {
+        of.pos = (sum > floor ? sum : floor) + kept_pos;
+        of.z = z;
+        of.sum = z - (b - kept);
+    } else if constexpr (kind == RuleKind::epsilon) {
+        of.sum = sum - (b - kept);
+    } else if constexpr (kind == RuleKind::flat) {
+        of.sum = Vec{} + of_row.fan_in;
+    } else { // z_box, w_square: what is kept of the bias is in the sums already
+        of.sum = sum;
     }
-    r.put(m.r + at, count);
+    const Parts<Vec> s = message(rule, of, r);
+    const Vec by_bias = kept_pos * s.pos + kept_neg * s.neg;
+    absorbed.by_stabilizer += r - handed(rule, of, s);
+    store_some(m.r + at, s.pos, held);
     if (m.s_neg)
-        neg.put(m.s_neg + at, count);
-    if (m.share) {
-        const bool handed_down = distribute && fan_in > 0.0f;
-        for (int j = 0; j < count; ++j)
-            m.share[at + j] = handed_down ? by_bias.of[j] / fan_in : 0.0f;
-        if (handed_down)
-            by_bias = Panel(nullptr, 0);
+        store_some(m.s_neg + at, s.neg, held);
+    if (m.share)
+        store_some(m.share + at, of_row.handed_down ? by_bias / of_row.fan_in : Vec{}, held);
+    if (!of_row.handed_down)
+        absorbed.by_bias += by_bias;
+    return marked;
+}
+
+// Channels [c, c + count) of one row, count <= panel.
+template <RuleKind kind>
+[[gnu::always_inline]] static inline void message_panel(const Message &m, int64_t row, int channels,
+                                                        int c, int count, const float *sums,
+                                                        int64_t chunk) {
+    const MessageRow of_row(m, row);
+    Absorbed absorbed;
+    uint32_t marked = 0;
+    const auto vector = [&](int v, int held) __attribute__((always_inline)) {
+        marked |= message_vector<kind>(m, of_row, row, channels, c + v, held,
+                                       sums ? sums + v : nullptr, absorbed)
+                  << v;
+    };
+    if (count == panel) {
+        vector(0, lanes);
+        vector(lanes, lanes);
+    } else {
+        for (int v = 0; v < count; v += lanes)
+            vector(v, smaller(lanes, count - v));
     }
+    if (m.scarce)
+        m.scarce[row * m.chunks + chunk] = marked;
     if (m.absorbed) {
         float *pair = m.absorbed + (row * m.chunks + chunk) * 2;
-        pair[0] = by_bias.sum();
-        pair[1] = by_stabilizer.sum();
+        pair[0] = m.bias ? horizontal(absorbed.by_bias) : 0.0f;
+        pair[1] = horizontal(absorbed.by_stabilizer);
     }
 }
 
-static inline void message_row(const Message &m, int64_t row, int channels, int c, int count,
-                               const float *sums, int64_t chunk) {
-    switch (m.rule.kind) {
+// Calls body with the rule's kind as a constant.
+template <class Body>
+[[gnu::always_inline]] static inline void with_kind(RuleKind kind, const Body &body) {
+    switch (kind) {
     case RuleKind::epsilon:
-        return message_row<RuleKind::epsilon>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::epsilon>{});
     case RuleKind::alpha_beta:
-        return message_row<RuleKind::alpha_beta>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::alpha_beta>{});
     case RuleKind::gamma:
-        return message_row<RuleKind::gamma>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::gamma>{});
     case RuleKind::z_box:
-        return message_row<RuleKind::z_box>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::z_box>{});
     case RuleKind::w_square:
-        return message_row<RuleKind::w_square>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::w_square>{});
     case RuleKind::flat:
-        return message_row<RuleKind::flat>(m, row, channels, c, count, sums, chunk);
+        return body(std::integral_constant<RuleKind, RuleKind::flat>{});
     case RuleKind::gradient:
         return;
     }
+}
+
+// Of a product's sums; apart from its loops, whose registers it would take.
+[[gnu::noinline]] static void message_row(const Message &m, int64_t row, int channels, int c,
+                                          int count, const float *sums, int64_t chunk) {
+    with_kind(m.rule.kind,
+              [&](auto kind) { message_panel<kind>(m, row, channels, c, count, sums, chunk); });
 }
 
 // Fetches what epilogue_row will read and write of a row, while its sums are still to be computed:

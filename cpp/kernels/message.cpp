@@ -10,8 +10,8 @@ namespace relprop::RELPROP_ISA {
 
 namespace {
 
-// Epsilon over a whole panel, in registers from memory to memory: what message_row makes of it,
-// where no share of the bias is handed down.
+// Epsilon over a whole panel, in registers from memory to memory: what message_panel makes of it
+// where no share of the bias is handed down, for half of its instructions.
 void epsilon_panel(const Message &m, const float *sums, const float *bias, float *r, float *pair) {
     const float keep = m.rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
     Vec by_bias = {}, by_stabilizer = {};
@@ -26,6 +26,17 @@ void epsilon_panel(const Message &m, const float *sums, const float *bias, float
         pair[0] = bias ? horizontal(by_bias) : 0.0f;
         pair[1] = horizontal(by_stabilizer);
     }
+}
+
+void take(const Branch &branch, const float *s, int64_t first, int64_t last) {
+    const float *x = branch.x;
+    float *out = branch.out;
+    if (branch.add)
+        for (int64_t i = first; i < last; ++i)
+            out[i] += x[i] * s[i];
+    else
+        for (int64_t i = first; i < last; ++i)
+            out[i] = x[i] * s[i];
 }
 
 } // namespace
@@ -47,6 +58,8 @@ void message(const Message &m, int64_t rows, int channels, Stream) {
                 message_row(m, row, channels, c, smaller(panel, channels - c), z ? z + c : nullptr,
                             c / panel);
         }
+        for (int i = 0; i < m.branch_count; ++i)
+            take(m.branches[i], m.r, first * channels, last * channels);
     });
 }
 

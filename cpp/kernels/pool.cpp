@@ -143,23 +143,6 @@ template <int most, class Body>
 }
 
 // As load and store of simd.hpp, for a vector of which only `count` lanes may be touched.
-[[gnu::always_inline]] inline Vec load_some(const float *from, int count) {
-    if (count >= lanes)
-        return load(from);
-    float of[lanes] = {};
-    for (int lane = 0; lane < count; ++lane)
-        of[lane] = from[lane];
-    return load(of);
-}
-[[gnu::always_inline]] inline void store_some(float *to, Vec v, int count) {
-    if (count >= lanes)
-        return store(to, v);
-    float of[lanes];
-    store(of, v);
-    for (int lane = 0; lane < count; ++lane)
-        to[lane] = of[lane];
-}
-
 // How far the window after next lies: every tap is a stream of its own, in pieces of a few
 // channels, which the processor does not foresee.
 int64_t ahead_of(const Pool &p) {

@@ -40,6 +40,24 @@ typedef float UnalignedVec __attribute__((vector_size(lanes * 4), aligned(4), ma
     *reinterpret_cast<UnalignedVec *>(p) = v;
 }
 
+// The first `count` values, as far as a vector holds them; zeros beyond.
+[[gnu::always_inline]] static inline Vec load_some(const float *from, int count) {
+    if (count >= lanes)
+        return load(from);
+    float some[lanes] = {};
+    for (int lane = 0; lane < count; ++lane)
+        some[lane] = from[lane];
+    return load(some);
+}
+[[gnu::always_inline]] static inline void store_some(float *to, Vec v, int count) {
+    if (count >= lanes)
+        return store(to, v);
+    float some[lanes];
+    store(some, v);
+    for (int lane = 0; lane < count; ++lane)
+        to[lane] = some[lane];
+}
+
 // One value in all lanes, in a register of its own.
 [[gnu::always_inline]] static inline Vec broadcast(float value) {
     Vec all = Vec{} + value;
@@ -74,6 +92,15 @@ template <int width = lanes / 2> [[gnu::always_inline]] static inline float hori
         return horizontal<width / 2>(v);
     else
         return v[0];
+}
+
+// Whether any of some lanes that are nowhere negative is not zero.
+[[gnu::always_inline]] static inline bool any(Vec v) {
+#if defined(RELPROP_AVX512)
+    return _mm512_test_epi32_mask(_mm512_castps_si512(v), _mm512_castps_si512(v)) != 0;
+#else
+    return horizontal(v) > 0.0f;
+#endif
 }
 
 // Elementwise kernels cut every sample alike, so that a value never depends on the batch.

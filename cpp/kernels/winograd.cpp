@@ -161,8 +161,7 @@ template <int outputs> struct Layer {
             for (int x = 0; x < side; ++x) {
                 Vec column[side], at[side];
                 for (int y = 0; y < side; ++y)
-                    column[y] =
-                        held == lanes ? load(pixel[y][x] + c) : load_some(pixel[y][x] + c, held);
+                    column[y] = load_some(pixel[y][x] + c, held);
                 to_points<outputs>(column, at);
                 for (int y = 0; y < side; ++y)
                     d[y][x] = at[y];
@@ -174,13 +173,6 @@ template <int outputs> struct Layer {
                     store(out + (y * side + x) * apart + c, at[x]);
             }
         }
-    }
-
-    static Vec load_some(const float *from, int count) {
-        float some[lanes] = {};
-        for (int i = 0; i < count; ++i)
-            some[i] = from[i];
-        return load(some);
     }
 
     // Channels [channel, channel + count) of a tile's outputs from its products at the points.

@@ -18,10 +18,11 @@ void Add::relevance(const Run &run) const {
             pass_on(run, *this, count(run), i);
         return;
     }
-    const float *s = divide(run, run.value(output));
+    std::vector<Branch> branches;
     for (size_t i = 0; i < inputs.size(); ++i)
-        run.kernels.multiply(run.value(inputs[i]), s, run.relevance(inputs[i]), count(run),
-                             run.adds(static_cast<int>(i)), run.stream);
+        branches.push_back(
+            {run.value(inputs[i]), run.relevance(inputs[i]), run.adds(static_cast<int>(i))});
+    divide(run, run.value(output), nullptr, branches);
 }
 
 void Mul::forward(const Run &run) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <vector>
 
 #include "plan.hpp"
 
@@ -26,8 +27,9 @@ class Proportional : public Step {
     }
     // Turns the output's relevance into s = R / stab(z), books what is absorbed, and returns s; the
     // relevance itself under the gradient. z holds the sums; bias, per channel, is the part of them
-    // that no input brings.
-    const float *divide(const Run &run, const float *z, const float *bias = nullptr) const {
+    // that no input brings; branches take their share at once.
+    const float *divide(const Run &run, const float *z, const float *bias = nullptr,
+                        const std::vector<Branch> &branches = {}) const {
         if (gradient())
             return run.relevance(output);
         Message m;
@@ -37,6 +39,8 @@ class Proportional : public Step {
         m.bias = bias;
         m.absorbed = run.absorbed();
         m.chunks = chunks_;
+        m.branches = branches.data();
+        m.branch_count = static_cast<int>(branches.size());
         run.kernels.message(m, run.n * image_.pixels(), image_.channels, run.stream);
         run.book_absorbed();
         return m.r;
