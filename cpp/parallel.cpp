@@ -35,6 +35,8 @@ struct Region {
 thread_local bool Region::inside = false;
 
 class Pool {
+    static constexpr int looks = 4000;
+
   public:
     // Runs the region with up to `helpers` workers beside the caller.
     void run(Region &region, int helpers) {
@@ -48,8 +50,14 @@ class Pool {
         }
         wake_.notify_all();
         region.work();
+        {
+            std::lock_guard lock(mutex_);
+            region_ = nullptr; // a worker that wakes only now has nothing left to join
+        }
+        // Workers end their last tasks soon: looking for a moment is cheaper than sleeping.
+        for (int i = 0; i < looks && active_.load(std::memory_order_acquire) > 0; ++i)
+            pause();
         std::unique_lock lock(mutex_);
-        region_ = nullptr; // a worker that wakes only now has nothing left to join
         done_.wait(lock, [this] { return active_ == 0; });
     }
 
@@ -59,8 +67,8 @@ class Pool {
     void loop() {
         uint64_t seen = 0;
         for (;;) {
-            // Regions follow each other closely: looking for a moment is cheaper than sleeping.
-            for (int i = 0; i < 4000 && generation_.load(std::memory_order_acquire) == seen; ++i)
+            // Regions follow each other closely.
+            for (int i = 0; i < looks && generation_.load(std::memory_order_acquire) == seen; ++i)
                 pause();
             std::unique_lock lock(mutex_);
             wake_.wait(lock, [&] { return generation_.load() != seen; });
@@ -88,8 +96,8 @@ class Pool {
     std::condition_variable wake_, done_;
     std::vector<std::thread> workers_;
     Region *region_ = nullptr;
-    int places_ = 0; // workers that may still join the region
-    int active_ = 0; // workers inside the region
+    int places_ = 0;             // workers that may still join the region
+    std::atomic<int> active_{0}; // workers inside the region; changed under the mutex
     std::atomic<uint64_t> generation_{0};
 };
 

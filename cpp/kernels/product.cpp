@@ -12,8 +12,8 @@
 namespace relprop::RELPROP_ISA {
 namespace {
 
-constexpr int block_rows = tile_rows * 16; // pixels per task: they share a table of places
-constexpr int block_panels = 8;            // panels per task
+constexpr int block_rows = tile_rows * 16; // pixels per task at most: they share a table of places
+constexpr int block_panels = 8;            // panels per task at most
 constexpr int64_t outside = -1;
 
 // Whether every pixel of the grid reads its own place alone and writes it: 1 x 1 layers.
@@ -216,14 +216,44 @@ Tile pick_tile(int rows, Kind kind, bool wide) {
     return pick<tile_rows>(kind, wide);
 }
 
+// How a product is cut into tasks: as even as can be, for the thread that works longest to have the
+// least to do. No value depends on it.
+struct Cut {
+    int64_t rows;
+    int panels;
+
+    Cut(int64_t pixels, int groups, int all_panels) {
+        const int64_t tiles = (pixels + tile_rows - 1) / tile_rows, all = threads();
+        const int64_t few_blocks = (pixels + block_rows - 1) / block_rows;
+        const int few_cuts = ceil_div(all_panels, block_panels);
+        double least = 0.0;
+        for (int64_t blocks = few_blocks; blocks < few_blocks + all && blocks <= tiles; ++blocks)
+            for (int cuts = few_cuts; cuts < few_cuts + 2 * all && cuts <= all_panels; ++cuts) {
+                const int64_t of_block = (tiles + blocks - 1) / blocks;
+                const int of_cut = ceil_div(all_panels, cuts);
+                const int64_t turns = (blocks * groups * cuts + all - 1) / all;
+                constexpr double places = 0.5; // what finding them costs, in panels
+                const double cost = static_cast<double>(turns * of_block) * (of_cut + places);
+                if (least == 0.0 || cost < least) {
+                    least = cost;
+                    rows = of_block * tile_rows;
+                    panels = of_cut;
+                }
+            }
+    }
+};
+
 void run_product(const Product &p, Kind kind) {
     const bool depthwise = kind == Kind::depthwise;
     const int groups = depthwise ? 1 : p.grid.groups;
     const int out = p.grid.to.channels / groups;
     const int panels = panels_of(out);
     const int64_t pixels = p.n * p.grid.size.z * p.grid.size.y * p.grid.size.x;
-    const int64_t blocks = (pixels + block_rows - 1) / block_rows;
-    const int panel_blocks = ceil_div(panels, block_panels);
+    if (pixels == 0)
+        return;
+    const Cut cut(pixels, groups, panels);
+    const int64_t blocks = (pixels + cut.rows - 1) / cut.rows;
+    const int panel_blocks = ceil_div(panels, cut.panels);
     const int64_t per_panel = static_cast<int64_t>(p.grid.tap_count) * p.run * panel;
     const int64_t per_group = static_cast<int64_t>(p.grid.tap_count) * p.run *
                               ((panels - 1) * panel + width_of(out, panels - 1));
@@ -231,13 +261,12 @@ void run_product(const Product &p, Kind kind) {
     parallel_for(blocks * groups * panel_blocks, [&](int64_t task) {
         const int panel_block = static_cast<int>(task % panel_blocks);
         const int group = static_cast<int>(task / panel_blocks % groups);
-        const int64_t first = task / panel_blocks / groups * block_rows;
-        const int rows =
-            static_cast<int>(pixels - first < block_rows ? pixels - first : block_rows);
+        const int64_t first = task / panel_blocks / groups * cut.rows;
+        const int rows = static_cast<int>(pixels - first < cut.rows ? pixels - first : cut.rows);
         const Places places(p.grid, first, rows);
         alignas(64) float sums[tile_rows * panel];
-        const int last_panel = smaller((panel_block + 1) * block_panels, panels);
-        for (int q = panel_block * block_panels; q < last_panel; ++q) {
+        const int last_panel = smaller((panel_block + 1) * cut.panels, panels);
+        for (int q = panel_block * cut.panels; q < last_panel; ++q) {
             const int count = smaller(panel, out - q * panel);
             const bool wide = width_of(out, q) == panel;
             const float *weights[2];
