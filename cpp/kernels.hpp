@@ -77,9 +77,13 @@ struct Epilogue {
     Message message;               // message: the product is Z+ or the plain sum
 };
 
+// What becomes of the weights before they are multiplied: w, w+, w-, w scaled for gamma, w^2.
+enum class Version { plain, positive, negative, gamma, square };
+
 struct ProductSource {
     const float *data = nullptr;    // [n, from]
-    const float *weights = nullptr; // packed by Kernels::pack
+    const float *weights = nullptr; // packed by Kernels::pack; dense: as they are, all versions
+    Version version = Version::plain;
 };
 
 RELPROP_HD Pixel moved(const Pixel &p, const Pixel &step, const Pixel &by) {
@@ -94,13 +98,11 @@ struct Product {
     ProductSource source[2];
     int sources = 0;
     bool by_sign = false;         // relevance: the two sources' weights are exchanged where x < 0
+    float gamma = 0.0f;           // of the version that asks for it
     int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     Epilogue epilogue;
 };
-
-// What becomes of the weights before they are packed: w, w+, w-, w scaled for gamma, w^2.
-enum class Version { plain, positive, negative, gamma, square };
 
 // Where the weights of a layer lie, and the product that reads them: packed as its kernel on this
 // backend wants them, they stand for [groups][tap_count][run][out].
@@ -268,8 +270,9 @@ struct Kernels {
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
-    // of single pixels with one tap and one group, from at least 16 channels: the weights are those
-    // packed for the product in the other direction
+    // layers of single pixels with one tap and one group, there and back: both read the weights
+    // [out][in] where they lie, and not a float beyond
+    void (*dense)(const Product &, Stream);
     void (*dense_adjoint)(const Product &, Stream);
     // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
     // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with

@@ -12,6 +12,7 @@ const Kernels backend = {
     .pack = pack,
     .product = product,
     .depthwise = depthwise,
+    .dense = dense,
     .dense_adjoint = dense_adjoint,
     .winograd_outputs = winograd_outputs,
     .winograd_pack = winograd_pack,

@@ -13,8 +13,8 @@ template <class Run> static inline void run_parts(const Product &p, const Run &r
     Product part = p;
     part.epilogue.part = Part::positive;
     run(part);
-    part.source[0].weights = p.source[1].weights;
-    part.source[1].weights = p.source[0].weights;
+    part.source[0] = {p.source[0].data, p.source[1].weights, p.source[1].version};
+    part.source[1] = {p.source[1].data, p.source[0].weights, p.source[0].version};
     part.epilogue.part = Part::negative;
     part.epilogue.add = true;
     run(part);
