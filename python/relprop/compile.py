@@ -78,6 +78,8 @@ class Compiled:
 def compile_plan(graph: Graph, rules: Mapping[str, r.Rule]) -> Compiled:
     """Compile the part of ``graph`` that its one output depends on.
 
+    Layers of single pixels read their weights where they are: the Graph's arrays become read-only.
+
     Raises
     ------
     ValueError
@@ -284,6 +286,7 @@ class _Lowering:
             source = self.inputs(node)[0]
             clamp = self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
         before, after = layouts or (self.layouts[node.inputs[0]], self.layouts[node.name])
+        # The core reads the weights of such layers where they are.
         single = all(math.prod(layout.extent[:3]) == 1 for layout in (before, after))
         low = high = None
         if isinstance(rule, r.ZBox):
@@ -612,7 +615,8 @@ def _kept(weight: NDArray[Any]) -> NDArray[np.float32]:
     """Weights that a Plan reads where they are, so that nobody may write them any more.
 
     The array itself where it is float32 and C-contiguous, and its memory its own or that of an
-    array of which it is a reshape: both become read-only. A copy in all other cases.
+    array of which it is a reshape: both become read-only. A copy in all other cases. (Views that
+    somebody made before can still be written; numpy tells of none.)
     """
     owner = weight if weight.base is None else weight.base
     if not (
