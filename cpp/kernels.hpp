@@ -86,9 +86,13 @@ struct Epilogue {
     Message message;               // message: the product is Z+ or the plain sum
 };
 
+// What becomes of the weights before they are multiplied: w, w+, w-, w scaled for gamma, w^2.
+enum class Version { plain, positive, negative, gamma, square };
+
 struct ProductSource {
     const float *data = nullptr;    // [n, from]
-    const float *weights = nullptr; // packed by Kernels::pack
+    const float *weights = nullptr; // packed by Kernels::pack; dense: as they are, all versions
+    Version version = Version::plain;
 };
 
 RELPROP_HD Pixel moved(const Pixel &p, const Pixel &step, const Pixel &by) {
@@ -104,13 +108,11 @@ struct Product {
     int sources = 0;
     bool selects = false;         // the second source meets the weights < 0, the first the others
     bool by_sign = false;         // relevance: the two sources are exchanged where x < 0
+    float gamma = 0.0f;           // of the version that asks for it
     int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
     Epilogue epilogue;
 };
-
-// What becomes of the weights before they are packed: w, w+, w-, w scaled for gamma, w^2.
-enum class Version { plain, positive, negative, gamma, square };
 
 // Where the weights of a layer lie, and the product that reads them: packed as its kernel on this
 // backend wants them, they stand for [groups][tap_count][run][out].
@@ -278,8 +280,9 @@ struct Kernels {
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
-    // of single pixels with one tap and one group, from at least 16 channels: the weights are those
-    // packed for the product in the other direction
+    // layers of single pixels with one tap and one group, there and back: both read the weights
+    // [out][in] where they lie, and not a float beyond
+    void (*dense)(const Product &, Stream);
     void (*dense_adjoint)(const Product &, Stream);
     // whether a product that selects takes less than one with each part of the weights
     bool (*selects)(const TapGrid &, int run);

@@ -24,6 +24,7 @@ const Kernels backend = {
     .pack = not_yet,
     .product = not_yet,
     .depthwise = not_yet,
+    .dense = not_yet,
     .dense_adjoint = not_yet,
     .selects = not_yet,
     .winograd_outputs = not_yet,

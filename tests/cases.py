@@ -185,6 +185,8 @@ DENSE = [
     Case("dense from one", (1,), dense(1, 7)),
     Case("dense prime", (127,), dense(127, 61)),
     Case("dense wide", (512,), dense(512, 100)),
+    Case("dense of many features", (1043,), dense(1043, 103)),
+    Case("dense of few features", (5,), dense(5, 131)),
     Case("dense on the last axis", (3, 4, 10), dense(10, 6)),
 ]
 POOL = [

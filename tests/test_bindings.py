@@ -119,7 +119,9 @@ def changed(draw: Callable[[Any], Any], value: Any) -> Any:
         rest[at : at + 1] = [] if draw(st.booleans()) else [changed(draw, value[at])]
         return type(value)(rest)
     if isinstance(value, np.ndarray):
-        return changed_array(draw, value)
+        other = changed_array(draw, value)
+        other.flags.writeable &= value.flags.writeable  # dense layers want it so
+        return other
     return value
 
 

@@ -19,7 +19,9 @@ from cases import (
     linear_rules,
     numbers,
 )
-from relprop import Explainer
+from relprop import Explainer, rules
+from relprop import graph as g
+from relprop.rules import Rule
 
 
 @pytest.mark.parametrize("after_relu", [False, True], ids=["any signs", "after relu"])
@@ -44,11 +46,12 @@ def test_any_dense_layer(layer, data, n, seed, kind, after_relu) -> None:
     assert_layer_agrees(operator, shape, rule, rng, n=n, kinds=kinds, after_relu=after_relu)
 
 
-@given(sizes=st.tuples(st.integers(1, 150), st.integers(12, 150)), n=st.integers(1, 30),
-       kind=KINDS, seed=SEEDS, after_relu=st.booleans(), data=st.data())  # fmt: skip
+@given(sizes=st.tuples(st.integers(1, 150) | st.integers(500, 540), st.integers(1, 150)),
+       n=st.integers(1, 30), kind=KINDS, seed=SEEDS, after_relu=st.booleans(),
+       data=st.data())  # fmt: skip
 @settings(max_examples=100, deadline=None)
-def test_many_outputs_and_samples(sizes, n, kind, seed, after_relu, data) -> None:
-    """Both directions read the weights packed for one of them: panels, whole and begun."""
+def test_many_features_and_samples(sizes, n, kind, seed, after_relu, data) -> None:
+    """Tiles, vectors and runs of them, whole and begun."""
     rng, rule = np.random.default_rng(seed), data.draw(linear_rules(1))
     layer = dense(*sizes)(rng)
     assert_layer_agrees(
@@ -56,11 +59,31 @@ def test_many_outputs_and_samples(sizes, n, kind, seed, after_relu, data) -> Non
     )
 
 
-def test_a_sample_is_bit_identical_wherever_it_runs() -> None:
+@pytest.mark.parametrize(
+    "rule", [rules.Epsilon(), rules.AlphaBeta(2, 1), rules.Gamma(), rules.ZPlus()], ids=str
+)
+@pytest.mark.parametrize("sizes", [(700, 330), (1037, 101), (13, 50)], ids=str)
+def test_a_sample_is_bit_identical_wherever_it_runs(sizes: tuple[int, int], rule: Rule) -> None:
     rng = np.random.default_rng(0)
-    explainer = Explainer(build(dense(700, 330)(rng), [(700,)]), "epsilon_plus")
-    x, r = numbers(rng, (40, 700)), numbers(rng, (40, 330))
-    expected = explainer(x, r).relevance
+    layer = dense(*sizes)(rng)
+    explainer = Explainer(build(layer, [sizes[:1]]), rules={"layer": rule})
+    x, r = numbers(rng, (40, sizes[0])), numbers(rng, (40, sizes[1]))
+    expected = explainer(x, r)
     for first, count in ((0, 1), (7, 2), (13, 3), (1, 5), (20, 16), (39, 1)):
         part = slice(first, first + count)
-        np.testing.assert_array_equal(explainer(x[part], r[part]).relevance, expected[part])
+        result = explainer(x[part], r[part])
+        np.testing.assert_array_equal(result.relevance, expected.relevance[part])
+        np.testing.assert_array_equal(result.scores, expected.scores[part])
+    others = [g.Dense(layer.weight.copy(), layer.bias) for _ in range(6)]  # at other addresses
+    for other in others:
+        result = Explainer(build(other, [sizes[:1]]), rules={"layer": rule})(x, r)
+        np.testing.assert_array_equal(result.relevance, expected.relevance)
+        np.testing.assert_array_equal(result.scores, expected.scores)
+
+
+def test_pixels_that_read_padding_alone() -> None:
+    """A layer of single pixels is none that reads its input densely: its one tap lies outside."""
+    rng = np.random.default_rng(0)
+    layer = g.Conv(numbers(rng, (20, 6, 1, 1)), numbers(rng, (20,)), (2, 2), ((1, 0), (0, 0)))
+    for rule in (rules.Epsilon(), rules.ZPlus(), rules.WSquare()):
+        assert_layer_agrees(layer, (6, 1, 1), rule, rng)

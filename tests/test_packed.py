@@ -1,18 +1,23 @@
-"""Packed weights: once for all Plans that read the same, and no longer than one of them lives."""
+"""Packed weights: once for all Plans that read the same, and no longer than one of them lives.
+
+Dense layers pack none: they read the Graph's.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from agreement import assert_layer_agrees, build
-from cases import numbers
+from cases import LINEAR_RULES, dense, numbers
 from relprop import Explainer, _core, rules
 from relprop import graph as g
+from relprop.compile import compile_plan
 from relprop.rules import Rule
 
 SHAPE = (24, 9, 9)
@@ -70,7 +75,7 @@ def test_presets_share_what_they_have_in_common() -> None:
     np.testing.assert_array_equal(Explainer(network(), "epsilon_plus")(X, 1).relevance, expected)
 
 
-@pytest.mark.parametrize("node", ["conv", "strided", "dense"])
+@pytest.mark.parametrize("node", ["conv", "strided"])
 def test_one_weight_tells_layers_apart(node: str) -> None:
     graph, rng = network(), np.random.default_rng(2)
     first = Explainer(graph, "epsilon")
@@ -134,3 +139,56 @@ def test_threads_that_compile_at_once_share_too() -> None:
     del explainers[1:], explainer
     gc.collect()
     assert _core.packed_bytes() == held
+
+
+@pytest.mark.parametrize("rule", LINEAR_RULES, ids=str)
+def test_dense_layers_pack_nothing(rule: Rule) -> None:
+    before = _core.packed_bytes()
+    for layer in (g.Dense(np.ones((40, 30), np.float32)), g.Dense(np.ones((3, 30), np.float32))):
+        explainer = Explainer(build(layer, [(30,)]), rules={"layer": rule})
+        assert _core.packed_bytes() == before
+        del explainer
+
+
+def test_weights_that_are_read_in_place_cannot_be_written() -> None:
+    graph = network()
+    Explainer(graph, "epsilon")
+    with pytest.raises(ValueError, match="read-only"):
+        graph["dense"].operator.weight[0, 0] = 1
+    graph["conv"].operator.weight[0, 0] = 1  # these were packed
+    flat = numbers(np.random.default_rng(0), (60,))
+    Explainer(build(g.Dense(flat.reshape(20, 3)), [(3,)]), "epsilon")
+    with pytest.raises(ValueError, match="read-only"):
+        flat[0] = 1
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda w: w[:, :30], lambda w: w[1:], lambda w: w.T, lambda w: w.astype(np.float64)],
+    ids=["columns", "rows", "transposed", "float64"],
+)
+def test_others_are_copied(view: Callable[[g.Array], g.Array]) -> None:
+    weight = numbers(np.random.default_rng(0), (40, 31))
+    layer = g.Dense(view(weight))
+    features = layer.weight.shape[1]
+    explainer = Explainer(build(layer, [(features,)]), "epsilon")
+    x = numbers(np.random.default_rng(1), (2, features))
+    expected = explainer(x, 1).relevance
+    weight[:] = 0
+    layer.weight[:] = 0
+    np.testing.assert_array_equal(explainer(x, 1).relevance, expected)
+
+
+def test_a_plan_keeps_the_weights_that_it_reads() -> None:
+    graph = build(dense(300, 40)(np.random.default_rng(0)), [(300,)])
+    compiled = compile_plan(graph, {"input": rules.Pass(), "layer": rules.Epsilon()})
+    weight = weakref.ref(graph["layer"].operator.weight)
+    del graph
+    gc.collect()
+    assert weight() is not None
+    x, scores = np.ones((1, 300), np.float32), np.empty((1, 40), np.float32)
+    compiled.plan.run([x], scores)
+    np.testing.assert_allclose(scores[0], weight().sum(axis=1), atol=1)
+    del compiled
+    gc.collect()
+    assert weight() is None

@@ -12,6 +12,7 @@ const Kernels backend = {
     .pack = pack,
     .product = product,
     .depthwise = depthwise,
+    .dense = dense,
     .dense_adjoint = dense_adjoint,
     .selects = selects,
     .winograd_outputs = winograd_outputs,

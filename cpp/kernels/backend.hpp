@@ -9,6 +9,7 @@ namespace relprop::RELPROP_ISA {
 int64_t pack(const Packing &, const float *weights, float *packed);
 void product(const Product &, Stream);
 void depthwise(const Product &, Stream);
+void dense(const Product &, Stream);
 void dense_adjoint(const Product &, Stream);
 bool selects(const TapGrid &, int run);
 int winograd_outputs(const TapGrid &, int run);

@@ -5,31 +5,29 @@
 #include "narrow.hpp"
 #include "panels.hpp"
 #include "parallel.hpp"
+#include "version.hpp"
 
 namespace relprop::RELPROP_ISA {
 namespace {
 
+template <Version version> void take(float *w, int64_t count, float shrink) {
+    for (int64_t i = 0; i < count; ++i)
+        w[i] = in_version<version>(w[i], shrink);
+}
+
 void take_version(const Packing &of, float *w, int64_t count) {
-    const float shrink = 1.0f + of.gamma;
+    const float shrink = shrink_of(of.gamma);
     switch (of.version) {
     case Version::plain:
         return;
-    case Version::positive: // comparisons that let NaN through
-        for (int64_t i = 0; i < count; ++i)
-            w[i] = w[i] < 0.0f ? 0.0f : w[i];
-        return;
+    case Version::positive:
+        return take<Version::positive>(w, count, shrink);
     case Version::negative:
-        for (int64_t i = 0; i < count; ++i)
-            w[i] = w[i] > 0.0f ? 0.0f : w[i];
-        return;
-    case Version::gamma: // what s+ = (1 + gamma) S meets where s- = S
-        for (int64_t i = 0; i < count; ++i)
-            w[i] = w[i] > 0.0f ? w[i] : w[i] / shrink;
-        return;
+        return take<Version::negative>(w, count, shrink);
+    case Version::gamma:
+        return take<Version::gamma>(w, count, shrink);
     case Version::square:
-        for (int64_t i = 0; i < count; ++i)
-            w[i] = w[i] * w[i];
-        return;
+        return take<Version::square>(w, count, shrink);
     }
 }
 

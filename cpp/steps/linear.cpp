@@ -37,8 +37,9 @@ TapGrid grid_of(const Phase &phase) {
 } // namespace
 
 Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
-               std::span<const float> weights, std::vector<float> bias, const Rule &rule,
-               const Surroundings &around, std::vector<float> low, std::vector<float> high)
+               std::span<const float> weights, std::shared_ptr<const void> owner,
+               std::vector<float> bias, const Rule &rule, const Surroundings &around,
+               std::vector<float> low, std::vector<float> high)
     : conv_(conv), transposed_(transposed), in_(transposed ? conv.to : conv.from),
       out_(transposed ? conv.from : conv.to), bias_(std::move(bias)), rule_(rule), around_(around),
       low_(std::move(low)), high_(std::move(high)) {
@@ -55,9 +56,9 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         throw std::invalid_argument("low and high must have one value per input channel.");
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
-    // Few outputs would leave most of a panel empty.
-    dense_ = conv.groups == 1 && in_.pixels() == 1 && out_.pixels() == 1 &&
-             out_.channels >= few_channels && conv.kernel.z * conv.kernel.y * conv.kernel.x == 1;
+    dense_ = !transposed && conv.groups == 1 && in_.pixels() == 1 && out_.pixels() == 1 &&
+             conv.kernel.z * conv.kernel.y * conv.kernel.x == 1 &&
+             conv.before.z + conv.before.y + conv.before.x == 0; // it reads no padding
     merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
               conv.dilation.x == 1 && growth(conv) <= most_growth;
     zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
@@ -78,13 +79,15 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         taps *= static_cast<float>(in_.channels / conv.groups);
     selects_ = selects(kernels, back);
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
-    if (dense_) { // both directions read one store
-        for (Version version : back_needed)
-            if (std::find(needed.begin(), needed.end(), version) == needed.end())
-                needed.push_back(version);
+    Fingerprint content{};
+    if (dense_) { // nothing is packed
+        weights_ = weights;
+        owner_ = std::move(owner);
+        needed.clear();
         back_needed.clear();
+    } else {
+        content = fingerprint(weights);
     }
-    const Fingerprint content = fingerprint(weights);
     for (const Phase &phase : there)
         forward_.push_back(pack(kernels, weights, content, phase, transposed, needed));
     for (const Phase &phase : back)
@@ -235,6 +238,8 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
 
 void Linear::lay_contributions(std::span<const float> weights, const Phase &phase) {
     contributions_ = phase;
+    if (dense_) // they lie so already
+        return;
     const int run = conv_.from.channels / conv_.groups;
     const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
     contribution_weights_.reserve(weights.size());
@@ -303,11 +308,17 @@ const float *Linear::distance(const Run &run, const std::vector<float> &bound,
     return out;
 }
 
-// All of a product but its sources and its epilogue.
-Product Linear::product_of(const Packed &packed, int64_t n) const {
+// All of a product but its epilogue.
+Product Linear::product_of(const Packed &packed, int64_t n,
+                           std::initializer_list<Term> terms) const {
     Product p;
     p.grid = grid_of(packed.phase);
     p.n = n;
+    for (const auto &[data, version] : terms)
+        p.source[p.sources++] = {
+            data, dense_ ? weights_.data() : packed.weights[static_cast<int>(version)].data(),
+            version};
+    p.gamma = rule_.gamma;
     p.run = packed.run;
     p.zeros = zeros_.data();
     return p;
@@ -317,6 +328,8 @@ void Linear::run_product(const Kernels &kernels, const Product &product, int win
                          Stream stream) const {
     if (winograd)
         kernels.winograd(product, winograd, stream);
+    else if (dense_)
+        kernels.dense(product, stream);
     else
         (depthwise_ ? kernels.depthwise : kernels.product)(product, stream);
 }
@@ -325,10 +338,7 @@ void Linear::run_product(const Kernels &kernels, const Product &product, int win
 void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
                              const Epilogue &epilogue) const {
     for (const Packed &packed : forward_) {
-        Product p = product_of(packed, run.n);
-        for (const Term &term : terms)
-            p.source[p.sources++] = {term.data,
-                                     packed.weights[static_cast<int>(term.version)].data()};
+        Product p = product_of(packed, run.n, terms);
         p.epilogue = epilogue;
         const int version = static_cast<int>(terms.begin()->version);
         run_product(run.kernels, p, packed.winograd[version], run.stream);
@@ -340,11 +350,7 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
                               bool add, Part part, bool by_sign) const {
     for (const Packed &packed : backward_) {
-        Product p = product_of(packed, run.n);
-        const Packed &from = dense_ ? forward_.front() : packed;
-        for (const Term &term : terms)
-            p.source[p.sources++] = {term.data,
-                                     from.weights[static_cast<int>(term.version)].data()};
+        Product p = product_of(packed, run.n, terms);
         p.selects = p.sources == 2 && selects_;
         p.by_sign = by_sign;
         p.epilogue.kind = EpilogueKind::relevance;
@@ -365,8 +371,8 @@ void Linear::spread(const Run &run, const float *share, bool add) const {
     run.kernels.group_sums(share, run.n * out_.pixels(), out_.channels, conv_.groups, sums,
                            run.stream);
     for (const Packed &packed : backward_) {
-        TapGrid grid = product_of(packed, run.n).grid;
-        run.kernels.spread({grid, run.n, sums, run.relevance(inputs[0]), add}, run.stream);
+        run.kernels.spread({grid_of(packed.phase), run.n, sums, run.relevance(inputs[0]), add},
+                           run.stream);
     }
 }
 
@@ -380,9 +386,7 @@ std::vector<float> Linear::square_sums(const Kernels &kernels) const {
         border.before = conv_.before, border.after = conv_.after;
     kernels.prepare(border, nullptr);
     for (const Packed &packed : forward_) {
-        Product p = product_of(packed, 1);
-        p.source[p.sources++] = {ones.data(),
-                                 packed.weights[static_cast<int>(Version::square)].data()};
+        Product p = product_of(packed, 1, {{ones.data(), Version::square}});
         p.epilogue.out = sums.data();
         if (!message_bias_.empty() && rule_.bias != BiasMode::exclude)
             p.epilogue.bias = message_bias_.data();
@@ -415,7 +419,7 @@ bool Linear::needs_output() const {
 }
 
 int64_t Linear::weights() const {
-    int64_t floats = 0;
+    int64_t floats = static_cast<int64_t>(weights_.size());
     for (const auto *direction : {&forward_, &backward_})
         for (const Packed &packed : *direction)
             for (const PackedWeights &version : packed.weights)
@@ -455,7 +459,7 @@ Contributions Linear::contributions_of(const Run &run) const {
     c.n = run.n;
     c.run = conv_.from.channels / conv_.groups;
     c.x = run.value(inputs[0]);
-    c.weights = contribution_weights_.data();
+    c.weights = dense_ ? weights_.data() : contribution_weights_.data();
     return c;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -24,10 +25,12 @@ class Linear final : public Step {
     // weights [conv.to.channels][conv.from.channels / groups][kernel]; bias: one for each output
     // channel, or empty; low, high: one for each input channel under z_box. A
     // transposed layer is the adjoint of conv: its input is conv.to. Throws std::invalid_argument
-    // where sizes disagree.
+    // where sizes disagree. A dense layer reads the weights where they lie as long as it lives, so
+    // that `owner` must keep them, unchanged; others are done with both at once.
     Linear(const Kernels &kernels, const Conv &conv, bool transposed,
-           std::span<const float> weights, std::vector<float> bias, const Rule &rule,
-           const Surroundings &around, std::vector<float> low, std::vector<float> high);
+           std::span<const float> weights, std::shared_ptr<const void> owner,
+           std::vector<float> bias, const Rule &rule, const Surroundings &around,
+           std::vector<float> low, std::vector<float> high);
 
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
@@ -37,6 +40,7 @@ class Linear final : public Step {
     int64_t relevance_scratch() const override { return scratch_; }
     int64_t absorbed_pairs() const override;
     int64_t weights() const override;
+    bool reads_in_place() const { return dense_; } // the weights that it was given
 
   private:
     static constexpr int versions = 5;
@@ -76,7 +80,7 @@ class Linear final : public Step {
                         int64_t scratch_at) const;
     const float *distance(const Run &run, const std::vector<float> &bound,
                           int64_t scratch_at) const;
-    Product product_of(const Packed &packed, int64_t n) const;
+    Product product_of(const Packed &packed, int64_t n, std::initializer_list<Term> terms) const;
     void run_product(const Kernels &kernels, const Product &product, int winograd,
                      Stream stream) const;
     void forward_product(const Run &run, std::initializer_list<Term> terms,
@@ -99,12 +103,14 @@ class Linear final : public Step {
     Surroundings around_;
     std::vector<float> low_, high_;
     bool depthwise_ = false;
-    bool dense_ = false; // of single pixels: one store of weights serves both directions
-    bool selects_ = false;
-    bool merged_ = false; // a kernel row is one run of the zero-padded image
+    bool dense_ = false;   // of single pixels
+    bool selects_ = false; // both messages go back in one product
+    bool merged_ = false;  // a kernel row is one run of the zero-padded image
     std::vector<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
+    std::span<const float> weights_; // where a dense layer, which packs none, reads them
+    std::shared_ptr<const void> owner_;
     Phase contributions_;                     // the forward product's, with no taps merged
     std::vector<float> contribution_weights_; // [channels of out][tap][channel of the group]
     std::vector<float> fan_in_;               // [pixels of out]  real inputs of each neuron

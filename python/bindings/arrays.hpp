@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,14 @@ template <class T> T *write(py::array &array, const char *name, const Shape &sha
     if (!array.writeable())
         throw py::value_error(std::string(name) + " must be writeable.");
     return static_cast<T *>(array.mutable_data());
+}
+
+// What keeps an array for code that knows no Python.
+inline std::shared_ptr<const void> owner_of(const py::array &array) {
+    return {new py::array(array), [](const py::array *held) {
+                py::gil_scoped_acquire acquired;
+                delete held;
+            }};
 }
 
 // A copy of a float32 array of any of the given shape; empty where the argument is None.

@@ -117,9 +117,13 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
         std::tie(around.low, around.high) = *clamp;
     const std::span<const float> weights(read<float>(weight, "weight", shape_of(weight)),
                                          static_cast<size_t>(weight.size()));
-    auto step = std::make_unique<Linear>(
-        plan.kernels(), conv, transposed, weights, copy(bias, "bias", {out.channels}), rule, around,
-        copy(low, "low", {in.channels}), copy(high, "high", {in.channels}));
+    auto step = std::make_unique<Linear>(plan.kernels(), conv, transposed, weights,
+                                         owner_of(weight), copy(bias, "bias", {out.channels}), rule,
+                                         around, copy(low, "low", {in.channels}),
+                                         copy(high, "high", {in.channels}));
+    if (step->reads_in_place() && weight.writeable())
+        throw std::invalid_argument(
+            "weight must not be writeable: layers of single pixels read it where it is.");
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 

@@ -78,6 +78,8 @@ class Compiled:
 def compile_plan(graph: Graph, rules: Mapping[str, r.Rule]) -> Compiled:
     """Compile the part of ``graph`` that its one output depends on.
 
+    Layers of single pixels read their weights where they are: the Graph's arrays become read-only.
+
     Raises
     ------
     ValueError
@@ -284,15 +286,18 @@ class _Lowering:
             source = self.inputs(node)[0]
             clamp = self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
         before, after = layouts or (self.layouts[node.inputs[0]], self.layouts[node.name])
+        # The core reads the weights of such layers where they are.
+        single = all(math.prod(layout.extent[:3]) == 1 for layout in (before, after))
         low = high = None
         if isinstance(rule, r.ZBox):
             low, high = (_bound(b, before.extent[3], node.name) for b in (rule.low, rule.high))
         kernel = _deep(weight.shape[2:], 1)
+        weight = _kept(weight) if single else np.ascontiguousarray(weight, np.float32)
         return self.plan.linear(
             source,
             after.extent if transposed else before.extent,
             before.extent if transposed else after.extent,
-            np.ascontiguousarray(weight, np.float32).reshape(*weight.shape[:2], *kernel),
+            weight.reshape(*weight.shape[:2], *kernel),
             None if bias is None else np.ascontiguousarray(bias, np.float32),
             _deep(stride, 1),
             _deep(padding, (0, 0)),
@@ -604,6 +609,27 @@ _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Permute: _Lowering.permute,
     Identity: _Lowering.identity,
 }
+
+
+def _kept(weight: NDArray[Any]) -> NDArray[np.float32]:
+    """Weights that a Plan reads where they are, so that nobody may write them any more.
+
+    The array itself where it is float32 and C-contiguous, and its memory its own or that of an
+    array of which it is a reshape: both become read-only. A copy in all other cases. (Views that
+    somebody made before can still be written; numpy tells of none.)
+    """
+    owner = weight if weight.base is None else weight.base
+    if not (
+        isinstance(owner, np.ndarray)
+        and owner.flags.owndata
+        and owner.size == weight.size
+        and weight.dtype == np.float32
+        and weight.flags.c_contiguous
+        and weight.flags.aligned
+    ):
+        weight = owner = np.array(weight, np.float32, order="C")
+    weight.flags.writeable = owner.flags.writeable = False
+    return weight
 
 
 def _deep(settings: tuple[_Setting, ...], default: _Setting) -> tuple[_Setting, _Setting, _Setting]:

@@ -226,7 +226,10 @@ class ConvTranspose:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Fully connected layer on the last axis; ``weight`` is (out, in)."""
+    """Fully connected layer on the last axis; ``weight`` is (out, in).
+
+    Compiled, a layer of vectors reads its weight where it is, so that the array becomes read-only.
+    """
 
     weight: Array
     bias: Array | None = None
