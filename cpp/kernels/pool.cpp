@@ -10,6 +10,8 @@ namespace {
 // Vectors of channels at once: what is found so far stays in registers over all taps of a window.
 constexpr int wide = lanes == 16 ? 4 : 8, wide_with_places = 4;
 
+constexpr int fetched = 16; // floats that the processor fetches at once
+
 // Used and not const, so that it counts as unknown: the compiler makes one instruction of the
 // smaller of two values, but not of a value and a constant. No Vec, whose initialisation might run
 // where the instruction set is missing.
@@ -171,8 +173,11 @@ int64_t ahead_of(const Pool &p) {
     return 2 * static_cast<int64_t>(smaller(p.x.stride, p.x.size)) * p.channels;
 }
 
-[[gnu::always_inline]] inline Vec read(const float *tap, int count, int64_t ahead) {
-    __builtin_prefetch(tap + ahead);
+// Vector v of a tap's channels.
+[[gnu::always_inline]] inline Vec read(const float *tap, int v, int count, int64_t ahead) {
+    tap += v * lanes;
+    if (v * lanes % fetched == 0)
+        __builtin_prefetch(tap + ahead);
     return load_some(tap, count);
 }
 
@@ -188,7 +193,7 @@ void max_pool(const Pool &p, Stream) {
                 best[v] = Vec{} - infinity;
             each_tap(p, at, [&](int offset) {
                 for (int v = 0; v < vectors; ++v) { // a NaN in the window is its maximum
-                    const Vec other = read(a + offset + v * lanes, count, ahead);
+                    const Vec other = read(a + offset, v, count, ahead);
                     const Vec larger = other > best[v] ? other : best[v]; // best, if that is NaN
                     best[v] = (Vec)((Places)larger | (other != other));   // all bits set are NaN
                 }
@@ -214,7 +219,7 @@ void max_pool_relevance(const Pool &p, Stream) {
             const Vec top = Vec{} + infinity;
             each_tap(p, all, [&](int offset) { // as in torch, the first of equals or the last NaN
                 for (int v = 0; v < vectors; ++v) {
-                    const Vec other = read(a + offset + v * lanes, count, ahead);
+                    const Vec other = read(a + offset, v, count, ahead);
                     winner[v] = best[v] >= other ? winner[v] : Places{} + offset;
                     const Vec bounded = other < top ? other : top; // after NaN, no number is better
                     best[v] = bounded > best[v] ? bounded : best[v];
@@ -243,7 +248,7 @@ void average_pool(const Pool &p, Stream) {
             Vec sum[vectors] = {};
             each_tap(p, at, [&](int offset) {
                 for (int v = 0; v < vectors; ++v)
-                    sum[v] += read(a + offset + v * lanes, count, ahead);
+                    sum[v] += read(a + offset, v, count, ahead);
             });
             for (int v = 0; v < vectors; ++v)
                 store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);
