@@ -55,20 +55,21 @@ __device__ void each_reader(const Pool &p, const Place &in, const Body &body) {
             }
 }
 
-// Whether an input is the first maximum of a window that reads it.
+// Whether an input is the first maximum of a window that reads it, or the last NaN in it.
 __device__ bool wins(const Pool &p, const Place &in, const Windows &w) {
     const float own = input_at(p, in.n, in.at, in.c);
-    bool first = true, earlier = true;
+    bool beaten = false, earlier = true;
     each_tap(w, [&](const Pixel &at) {
         if (at.z == in.at.z && at.y == in.at.y && at.x == in.at.x) {
             earlier = false;
         } else {
             const float other = input_at(p, in.n, at, in.c);
-            first = !(other > own || (earlier && other == own));
+            beaten =
+                isnan(other) ? !isnan(own) || !earlier : other > own || (earlier && other == own);
         }
-        return first;
+        return !beaten;
     });
-    return first;
+    return !beaten;
 }
 
 __global__ void max_pool_kernel(Pool p, int64_t count) {
@@ -79,7 +80,7 @@ __global__ void max_pool_kernel(Pool p, int64_t count) {
     float best = input_at(p, out.n, {w.z.begin, w.y.begin, w.x.begin}, out.c);
     each_tap(w, [&](const Pixel &at) {
         const float a = input_at(p, out.n, at, out.c);
-        best = a <= best ? best : a; // not less: lets NaN through
+        best = a > best || isnan(a) ? a : best; // a NaN in the window is its maximum
         return true;
     });
     p.result[thread_index()] = best;

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from relprop import _core
 from relprop.benchmark import memory, networks, records
 from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
 from relprop.benchmark.layers import measure_layers
-from relprop.benchmark.timing import cosine, fma_ceiling, measure, spread
+from relprop.benchmark.timing import cosine, fma_ceiling, measure, spread, take_turns
 from relprop.compile import compile_plan
 
 TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
@@ -267,6 +268,13 @@ def test_every_contender_is_a_command_line_choice() -> None:
     assert set(cli_bench.LIBRARIES) < set(CONTENDERS)
     assert set(cli_bench.NETWORKS) < set(networks.NETWORKS)
     assert draw_images(2, (3, 4, 4)).abs().max() <= 3
+
+
+def test_a_timed_run_follows_one_of_its_own() -> None:
+    ran: list[str] = []
+    turns = take_turns({name: partial(ran.append, name) for name in "ab"}, 2)
+    assert "".join(ran) == "aabbaabb"
+    assert {name: len(own) for name, own in turns.items()} == {"a": 2, "b": 2}
 
 
 def test_figures() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from agreement import assert_agrees, build
 from cases import BATCHES, KINDS, POOL, SEEDS, Case, numbers, pools
 from relprop import Explainer, rules
 from relprop import graph as g
+from relprop.compile import compile_plan
 
 MAX_RULES = [rules.WinnerTakesAll(), rules.Proportional(0.1), rules.Proportional(), rules.Zero()]
 AVERAGE_RULES = [rules.Epsilon(0.1), rules.Epsilon(), rules.Zero()]
@@ -83,6 +86,41 @@ def test_the_first_of_equal_maxima_wins() -> None:
         rules.WinnerTakesAll(),
         np.arange(1, 17, dtype=np.float32).reshape(1, 1, 4, 4),
     )
+
+
+@pytest.mark.parametrize("kernel", [(4,), (2, 3), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 5, 17, 64, 135])  # vectors, runs of them, what is left
+def test_a_nan_anywhere_in_a_window_is_its_maximum(channels: int, kernel: tuple[int, ...]) -> None:
+    """Every second channel stays without; infinities and ties are around."""
+    graph = build(g.MaxPool(kernel, (1,) * len(kernel)), [(channels, *kernel)])
+    plan = compile_plan(graph, {"layer": rules.WinnerTakesAll()}).plan
+    taps = int(np.prod(kernel))
+    noise = np.random.default_rng(0).standard_normal((channels, taps)).astype(np.float32)
+    for around in (noise, 0 * noise, np.inf + noise, -np.inf + noise, np.inf * noise):
+        for places in ([], *([place] for place in range(taps)), [0, taps - 1], [1, 2]):
+            window = around.copy()
+            window[::2, places] = np.nan
+            best = np.empty((1, channels), np.float32)
+            with suppress(ValueError):  # once they are written, outputs that are not finite raise
+                plan.run([window.reshape(1, -1)], best)
+            np.testing.assert_array_equal(best[0], window.max(axis=1))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_nan_before_a_pool_is_refused(place: int) -> None:
+    """With a number in its place, a wrong explanation would look right."""
+    graph = g.Graph()
+    graph.add("image", g.Input((1, 2, 2)))
+    weight = np.full((1, 1, 1, 1), 1e38, np.float32)
+    graph.add("large", g.Conv(weight, None), ["image"])
+    graph.add("opposite", g.Conv(-weight, None), ["image"])
+    graph.add("difference", g.Add(), ["large", "opposite"])
+    graph.add("layer", g.MaxPool((2, 2), (2, 2)), ["difference"])
+    graph.add("vector", g.Reshape((1,)), ["layer"])
+    image = np.zeros((1, 1, 2, 2), np.float32)
+    image.flat[place] = 10  # inf - inf
+    with pytest.raises(ValueError, match="the output is not finite"):
+        Explainer(graph, "gradient")(image)
 
 
 PADDED = ((1, 1), (1, 1))

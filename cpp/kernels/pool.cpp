@@ -10,6 +10,13 @@ namespace {
 // Vectors of channels at once: what is found so far stays in registers over all taps of a window.
 constexpr int wide = lanes == 16 ? 4 : 8, wide_with_places = 4;
 
+constexpr int fetched = 16; // floats that the processor fetches at once
+
+// Used and not const, so that it counts as unknown: the compiler makes one instruction of the
+// smaller of two values, but not of a value and a constant. No Vec, whose initialisation might run
+// where the instruction set is missing.
+[[gnu::used]] float infinity = __builtin_inff();
+
 typedef int32_t Places __attribute__((vector_size(lanes * 4)));
 
 Image input_image(const Pool &p) { return {p.z.size, p.y.size, p.x.size, p.channels}; }
@@ -149,8 +156,11 @@ int64_t ahead_of(const Pool &p) {
     return 2 * static_cast<int64_t>(smaller(p.x.stride, p.x.size)) * p.channels;
 }
 
-[[gnu::always_inline]] inline Vec read(const float *tap, int count, int64_t ahead) {
-    __builtin_prefetch(tap + ahead);
+// Vector v of a tap's channels.
+[[gnu::always_inline]] inline Vec read(const float *tap, int v, int count, int64_t ahead) {
+    tap += v * lanes;
+    if (v * lanes % fetched == 0)
+        __builtin_prefetch(tap + ahead);
     return load_some(tap, count);
 }
 
@@ -159,16 +169,16 @@ int64_t ahead_of(const Pool &p) {
 void max_pool(const Pool &p, Stream) {
     const int64_t ahead = ahead_of(p);
     each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
-        const int first = offset_of(p, at);
         each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
             const float *a = p.in + in + channel;
             Vec best[vectors];
             for (int v = 0; v < vectors; ++v)
-                best[v] = load_some(a + first + v * lanes, count);
+                best[v] = Vec{} - infinity;
             each_tap(p, at, [&](int offset) {
-                for (int v = 0; v < vectors; ++v) { // not less: lets NaN through
-                    const Vec other = read(a + offset + v * lanes, count, ahead);
-                    best[v] = other <= best[v] ? best[v] : other;
+                for (int v = 0; v < vectors; ++v) { // a NaN in the window is its maximum
+                    const Vec other = read(a + offset, v, count, ahead);
+                    const Vec larger = other > best[v] ? other : best[v]; // best, if that is NaN
+                    best[v] = (Vec)((Places)larger | (other != other));   // all bits set are NaN
                 }
             });
             for (int v = 0; v < vectors; ++v)
@@ -186,15 +196,16 @@ void max_pool_relevance(const Pool &p, Stream) {
             Vec best[vectors], r[vectors];
             Places winner[vectors];
             for (int v = 0; v < vectors; ++v) {
-                best[v] = load_some(a + first + v * lanes, count);
+                best[v] = Vec{} - infinity;
                 winner[v] = Places{} + first;
             }
-            each_tap(p, all, [&](int offset) {
-                for (int v = 0; v < vectors; ++v) { // ties go to the first, as in torch
-                    const Vec other = read(a + offset + v * lanes, count, ahead);
-                    const Places better = other > best[v];
-                    winner[v] = better ? Places{} + offset : winner[v];
-                    best[v] = better ? other : best[v];
+            const Vec top = Vec{} + infinity;
+            each_tap(p, all, [&](int offset) { // as in torch, the first of equals or the last NaN
+                for (int v = 0; v < vectors; ++v) {
+                    const Vec other = read(a + offset, v, count, ahead);
+                    winner[v] = best[v] >= other ? winner[v] : Places{} + offset;
+                    const Vec bounded = other < top ? other : top; // after NaN, no number is better
+                    best[v] = bounded > best[v] ? bounded : best[v];
                 }
             });
             for (int v = 0; v < vectors; ++v)
@@ -220,7 +231,7 @@ void average_pool(const Pool &p, Stream) {
             Vec sum[vectors] = {};
             each_tap(p, at, [&](int offset) {
                 for (int v = 0; v < vectors; ++v)
-                    sum[v] += read(a + offset + v * lanes, count, ahead);
+                    sum[v] += read(a + offset, v, count, ahead);
             });
             for (int v = 0; v < vectors; ++v)
                 store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);

@@ -117,7 +117,6 @@ def by_torch(conv: Conv, shape: Shape, batch: int, repeat: int) -> tuple[float, 
 
 
 def _fastest(runs: Mapping[str, Run], repeat: int) -> float:
-    take_turns(runs, 1)  # oneDNN makes its kernels
     return min(turn.wall for turns in take_turns(runs, repeat).values() for turn in turns)
 
 

@@ -47,10 +47,17 @@ def spread(values: ArrayLike) -> dict[str, float]:
 
 
 def take_turns(runs: Mapping[str, Run], repeat: int) -> dict[str, list[Turn]]:
-    """Time everybody once per turn, so that a noisy machine disturbs all of them alike."""
+    """Time everybody once per turn, each directly after an untimed run of its own.
+
+    Turns, so that a noisy machine disturbs all of them alike. The untimed run, so that they do not
+    disturb each other: OpenMP's workers spin for some milliseconds after their work, on cores that
+    the next contender's threads need. A pause would have to outlast that, whatever the runtime, and
+    long ones slow down what follows (docs/performance.md).
+    """
     turns: dict[str, list[Turn]] = {name: [] for name in runs}
     for _ in range(repeat):
         for name, run in runs.items():
+            run()
             cpu, wall = time.process_time(), time.perf_counter()
             run()
             turns[name].append(Turn(time.perf_counter() - wall, time.process_time() - cpu))
@@ -71,7 +78,7 @@ def fma_ceiling(threads: int, rounds: int = 1_000_000, repeat: int = 15) -> floa
     Returns
     -------
     float
-        GFLOP/s of all threads together, the best of ``repeat`` runs after one that is not timed.
+        GFLOP/s of all threads together, the best of ``repeat`` runs.
     """
     use_threads(threads)
     done = _core.multiply_adds(rounds)
@@ -104,7 +111,7 @@ def measure(
     rivals
         Which of the other libraries take part.
     repeat
-        Timed turns, after one that is not.
+        Timed turns.
     """
     use_threads(threads)
     module, shape = build(network, shape)
