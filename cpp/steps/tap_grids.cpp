@@ -19,6 +19,13 @@ std::optional<int> tap_of(int first, int before, int k, int dilation, int stride
 
 } // namespace
 
+TapGrid grid_of(const Phase &phase) {
+    TapGrid grid = phase.grid;
+    grid.taps = phase.taps.data();
+    grid.tap_count = static_cast<int>(phase.taps.size());
+    return grid;
+}
+
 std::vector<Phase> convolution(const Conv &conv) {
     Phase phase;
     phase.grid.from = conv.from;

@@ -26,6 +26,9 @@ struct Phase {
     std::vector<Pixel> kernel; // place in the kernel, for each tap
 };
 
+// The grid with its taps, as long as the phase lives.
+TapGrid grid_of(const Phase &phase);
+
 // Reads the image `from`, writes `to`: one phase.
 std::vector<Phase> convolution(const Conv &conv);
 
