@@ -149,7 +149,6 @@ template <int most, class Body>
     return left ? v : Vec{};
 }
 
-// As load and store of simd.hpp, for a vector of which only `count` lanes may be touched.
 // How far the window after next lies: every tap is a stream of its own, in pieces of a few
 // channels, which the processor does not foresee.
 int64_t ahead_of(const Pool &p) {
