@@ -55,7 +55,7 @@ SANITIZED = cmake --preset $@ && cmake --build --preset $@ \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
 CORE_TESTS := $(addprefix tests/test_,bindings.py conv.py conv_transpose.py dense.py \
   embedding.py instruction_sets.py merge.py move.py norm.py packed.py pointwise.py pool.py \
-  ranges.py scarce.py upsample.py whole_graphs.py winograd.py)
+  ranges.py scarce.py stages.py upsample.py whole_graphs.py winograd.py)
 
 asan: export ASAN_OPTIONS := detect_leaks=0
 asan: export UBSAN_OPTIONS := print_stacktrace=1
@@ -66,7 +66,7 @@ asan: $(MADE)/package $(MADE)/test
 
 tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test
-	$(SANITIZED) tests/test_threads.py
+	$(SANITIZED) tests/test_threads.py tests/test_stages.py
 
 peers: $(MADE)/peers
 
