@@ -309,7 +309,7 @@ void product(const Product &p, Stream) {
 // Selections and multiply-adds run side by side in registers of 16 lanes on a Zen 5 (1.35 products
 // for the two), take turns on an Intel, and cost more than a second product in registers of 8.
 bool selects(const TapGrid &grid, int run) {
-    return lanes == 16 && !is_narrow(grid.groups, run, grid.to.channels);
+    return lanes == 16 && wanted_winograd() != 0 && !is_narrow(grid.groups, run, grid.to.channels);
 }
 
 void depthwise(const Product &p, Stream) {

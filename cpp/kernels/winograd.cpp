@@ -337,11 +337,11 @@ int winograd_outputs(const TapGrid &grid, int run) {
     const auto cost = [&](int outputs, int products, double transforms) {
         const double tiles =
             static_cast<double>(ceil_div(grid.size.y, outputs)) * ceil_div(grid.size.x, outputs);
-        constexpr double streaming = 3;
+        constexpr double streaming = 32;
         return products * (tiles * transforms + streaming);
     };
     const double plain = cost(1, 9, 1.0), two = cost(2, points_of(2), 1.4),
-                 four = cost(4, points_of(4), 1.75);
+                 four = cost(4, points_of(4), 2.0);
     if (plain < two && plain < four)
         return 0;
     return two < four ? 2 : 4;
