@@ -1,4 +1,4 @@
-// Places buffers with known lifetimes in one block of memory. Used by plan.cpp.
+// Places buffers with known lifetimes in one block of memory. Used by stage.cpp.
 #pragma once
 
 #include <cstdint>

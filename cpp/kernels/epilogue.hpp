@@ -2,11 +2,11 @@
 // the input. Included by product.cpp (tile by tile) and message.cpp (over whole tensors).
 #pragma once
 
+#include <type_traits>
+
 #include "kernels.hpp"
 #include "scarce.hpp"
 #include "simd.hpp"
-
-#include <type_traits>
 
 namespace relprop::RELPROP_ISA {
 
