@@ -2,8 +2,6 @@
 // the input. Included by product.cpp (tile by tile) and message.cpp (over whole tensors).
 #pragma once
 
-#include <type_traits>
-
 #include "kernels.hpp"
 #include "scarce.hpp"
 #include "simd.hpp"
@@ -108,11 +106,11 @@ message_vector(const Message &m, const MessageRow &of_row, int64_t row, int chan
     return marked;
 }
 
-// Channels [c, c + count) of one row, count <= panel.
+// Channels [c, c + count) of one row, count <= panel. Apart from a product's loops, whose registers
+// it would take.
 template <RuleKind kind>
-[[gnu::always_inline]] static inline void message_panel(const Message &m, int64_t row, int channels,
-                                                        int c, int count, const float *sums,
-                                                        int64_t chunk) {
+[[gnu::noinline]] static void message_row(const Message &m, int64_t row, int channels, int c,
+                                          int count, const float *sums, int64_t chunk) {
     const MessageRow of_row(m, row);
     Absorbed absorbed;
     uint32_t marked = 0;
@@ -137,32 +135,24 @@ template <RuleKind kind>
     }
 }
 
-// Calls body with the rule's kind as a constant.
-template <class Body>
-[[gnu::always_inline]] static inline void with_kind(RuleKind kind, const Body &body) {
-    switch (kind) {
+static inline void message_row(const Message &m, int64_t row, int channels, int c, int count,
+                               const float *sums, int64_t chunk) {
+    switch (m.rule.kind) {
     case RuleKind::epsilon:
-        return body(std::integral_constant<RuleKind, RuleKind::epsilon>{});
+        return message_row<RuleKind::epsilon>(m, row, channels, c, count, sums, chunk);
     case RuleKind::alpha_beta:
-        return body(std::integral_constant<RuleKind, RuleKind::alpha_beta>{});
+        return message_row<RuleKind::alpha_beta>(m, row, channels, c, count, sums, chunk);
     case RuleKind::gamma:
-        return body(std::integral_constant<RuleKind, RuleKind::gamma>{});
+        return message_row<RuleKind::gamma>(m, row, channels, c, count, sums, chunk);
     case RuleKind::z_box:
-        return body(std::integral_constant<RuleKind, RuleKind::z_box>{});
+        return message_row<RuleKind::z_box>(m, row, channels, c, count, sums, chunk);
     case RuleKind::w_square:
-        return body(std::integral_constant<RuleKind, RuleKind::w_square>{});
+        return message_row<RuleKind::w_square>(m, row, channels, c, count, sums, chunk);
     case RuleKind::flat:
-        return body(std::integral_constant<RuleKind, RuleKind::flat>{});
+        return message_row<RuleKind::flat>(m, row, channels, c, count, sums, chunk);
     case RuleKind::gradient:
         return;
     }
-}
-
-// Of a product's sums; apart from its loops, whose registers it would take.
-[[gnu::noinline]] static void message_row(const Message &m, int64_t row, int channels, int c,
-                                          int count, const float *sums, int64_t chunk) {
-    with_kind(m.rule.kind,
-              [&](auto kind) { message_panel<kind>(m, row, channels, c, count, sums, chunk); });
 }
 
 // Fetches what epilogue_row will read and write of a row, while its sums are still to be computed:

@@ -10,7 +10,7 @@ namespace relprop::RELPROP_ISA {
 
 namespace {
 
-// Epsilon over a whole panel, in registers from memory to memory: what message_panel makes of it
+// Epsilon over a whole panel, in registers from memory to memory: what message_row makes of it
 // where no share of the bias is handed down, for half of its instructions.
 void epsilon_panel(const Message &m, const float *sums, const float *bias, float *r, float *pair) {
     const float keep = m.rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
