@@ -1,19 +1,19 @@
 // What a backend offers: one function slot per kernel, and the plain structs they take. A backend
 // is one value of Kernels (cpp/kernels/backend.cpp per instruction set, cuda/backend.cu).
 //
-// Every pointer is to memory of the backend's device. Images are channels last; a "row" is one
+// Every pointer is to memory of the backend's device, but for packing, whose weights the host reads
+// and writes, and for structs and lists of Branch, which are the caller's. Images are channels last; a "row" is one
 // pixel's channels (or one sample's features), numbered over the whole batch. `add` means: add to
 // the destination instead of overwriting it.
 #pragma once
 
 #include <cstdint>
 
+#include "device.hpp"
 #include "layers.hpp"
 #include "rules.hpp"
 
 namespace relprop {
-
-using Stream = void *; // a CUDA stream; the CPU ignores it
 
 // Which pixels of the source feed which pixels of the destination: each pixel of a grid reads some
 // taps and writes one pixel. A convolution is one such grid, its adjoint one for each phase of the
@@ -182,6 +182,10 @@ struct Resample {
     int taps;
     const int32_t *index; // [to_rows, taps]  rows of the input
     const float *weight;  // [to_rows, taps]
+    // the same from the input's side: row r goes to readers [offsets[r], offsets[r + 1])
+    const int32_t *offsets;       // [from_rows + 1]
+    const int32_t *reader;        // [to_rows * taps]  rows of the output, ascending
+    const float *reader_weight;   // [to_rows * taps]
     const float *in;      // [n, from_rows, channels]; null: the gradient
     const float *s;       // relevance: [n, to_rows, channels]
     float *result;        // forward: like s; relevance: like in
@@ -267,16 +271,36 @@ struct Gather {
     int64_t from_size;    // floats per sample of the layer's input
     int64_t to_size;      // floats per sample of the layer's output
     const int32_t *index; // [to_size]
+    // the same from the input's side: place i goes to readers [offsets[i], offsets[i + 1])
+    const int32_t *offsets; // [from_size + 1]
+    const int32_t *reader;  // places of the output, ascending
     float value;
     const float *in;
     float *out;
     bool add;
 };
 
+// What the relevance of a run begins with: the score of each sample's target, or 1, or the same at
+// every place of a mask; 0 elsewhere.
+struct Beginning {
+    int64_t n;
+    Image image;          // of the scores
+    bool channels_first;  // their order, and the mask's
+    const float *scores;  // [n, size]
+    bool one;             // 1 instead of the score
+    bool argmax;          // the target is the first of the largest scores
+    int64_t *targets;     // [n]  in, in [0, size), or out where argmax; not read with a mask
+    const uint8_t *mask;  // [n, size]; null: targets
+    float *relevance;     // [n, size]  channels last
+};
+
 struct Kernels {
     const char *name;
+    const Device *device; // null: the host
+    int device_index;
 
-    // linear layers; packing returns the floats needed, and writes them unless packed is null
+    // linear layers; packing, a matter of the host, returns the floats needed, and writes them unless
+    // packed is null
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
@@ -284,7 +308,8 @@ struct Kernels {
     // [out][in] where they lie, and not a float beyond
     void (*dense)(const Product &, Stream);
     void (*dense_adjoint)(const Product &, Stream);
-    // whether a product that selects takes less than one with each part of the weights
+    // whether a product that selects takes less than one with each part of the weights; the taps of
+    // this grid and of the next are the host's
     bool (*selects)(const TapGrid &, int run);
     // the same by Winograd's filtering; winograd_outputs says with how many outputs per side of a
     // tile, 0 where the plain product serves better or the taps, in row order, are not 3 x 3 with
@@ -353,6 +378,14 @@ struct Kernels {
                          int64_t out_stride, Stream);
     void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
                    Stream);
+    // adds, per sample, the values at `count` places, or all `size` of them where places is null
+    void (*book)(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
+                 double *out, int64_t out_stride, Stream);
+
+    // both ends of the passes: what relevance begins with, and the least index of n values that is
+    // not finite, or -1
+    void (*begin)(const Beginning &, Stream);
+    void (*check_finite)(const float *values, int64_t n, int64_t *bad, Stream);
 
     // the ceiling of all products: multiply-adds in registers on every thread; returns how many
     int64_t (*multiply_adds)(int64_t rounds, Stream);
@@ -366,7 +399,11 @@ const Kernels &cpu_kernels(); // throws std::runtime_error where RELPROP_ISA can
 // kernels.
 int wanted_winograd(); // throws std::runtime_error where it is something else
 
-// Throws std::runtime_error where relprop was built without CUDA or no GPU is there.
-const Kernels &cuda_kernels();
+// How exactly a GPU's products are computed: float32's precision, or with factors rounded to 10
+// bits (TF32) or 7 (bfloat16); sums are float32 throughout.
+enum class Precision { float32, tf32, bf16 };
+
+// Throws std::runtime_error where relprop was built without CUDA or no such GPU is there.
+const Kernels &cuda_kernels(int device, Precision precision);
 
 } // namespace relprop

@@ -9,6 +9,8 @@ namespace relprop::RELPROP_ISA {
 extern const Kernels backend;
 const Kernels backend = {
     .name = RELPROP_NAME(RELPROP_ISA),
+    .device = nullptr,
+    .device_index = 0,
     .pack = pack,
     .product = product,
     .depthwise = depthwise,
@@ -57,6 +59,9 @@ const Kernels backend = {
     .to_channels_first = to_channels_first,
     .sum_absorbed = sum_absorbed,
     .totals = totals,
+    .book = book,
+    .begin = begin,
+    .check_finite = check_finite,
     .multiply_adds = multiply_adds,
 };
 

@@ -18,15 +18,18 @@ void gather(const Gather &p, Stream) {
 }
 
 void gather_relevance(const Gather &p, Stream) {
-    parallel_for(p.n, [&](int64_t n) {
-        const float *r = p.in + n * p.to_size;
-        float *out = p.out + n * p.from_size;
-        if (!p.add)
-            for (int64_t i = 0; i < p.from_size; ++i)
-                out[i] = 0.0f;
-        for (int64_t i = 0; i < p.to_size; ++i)
-            if (p.index[i] >= 0)
-                out[p.index[i]] += r[i];
+    const int64_t parts = (p.from_size + slab - 1) / slab;
+    parallel_for(p.n * parts, [&](int64_t task) {
+        const float *r = p.in + task / parts * p.to_size;
+        float *out = p.out + task / parts * p.from_size;
+        const int64_t first = task % parts * slab;
+        const int64_t last = first + slab < p.from_size ? first + slab : p.from_size;
+        for (int64_t i = first; i < last; ++i) {
+            float sum = p.add ? out[i] : 0.0f;
+            for (int32_t k = p.offsets[i]; k < p.offsets[i + 1]; ++k)
+                sum += r[p.reader[k]];
+            out[i] = sum;
+        }
     });
 }
 

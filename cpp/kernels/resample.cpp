@@ -1,5 +1,4 @@
-// Interpolation, forward and relevance. Relevance is scattered row by row; a task owns some
-// channels of one sample, so no two tasks write to the same place.
+// Interpolation, forward and relevance: each row sums what it reads, or what its readers hand down.
 #include "backend.hpp"
 #include "parallel.hpp"
 
@@ -27,26 +26,23 @@ void resample(const Resample &p, Stream) {
 }
 
 void resample_relevance(const Resample &p, Stream) {
-    constexpr int strip = 64; // channels that a task owns at most
-    const int strips = ceil_div(p.channels, strip);
-    parallel_for(p.n * strips, [&](int64_t task) {
-        const int64_t n = task / strips;
-        const int first = static_cast<int>(task % strips) * strip;
-        const int count = smaller(strip, p.channels - first);
-        const int64_t sample = n * p.from_rows * p.channels + first;
-        if (!p.add)
-            for (int64_t row = 0; row < p.from_rows; ++row)
-                for (int c = 0; c < count; ++c)
-                    p.result[sample + row * p.channels + c] = 0.0f;
-        for (int64_t row = 0; row < p.to_rows; ++row) {
-            const float *s = p.s + (n * p.to_rows + row) * p.channels + first;
-            for (int t = 0; t < p.taps; ++t) {
-                const float weight = p.weight[row * p.taps + t];
-                const int64_t at =
-                    sample + static_cast<int64_t>(p.index[row * p.taps + t]) * p.channels;
-                for (int c = 0; c < count; ++c) {
+    const int64_t block = slab / p.channels > 0 ? slab / p.channels : 1;
+    const int64_t blocks = (p.from_rows + block - 1) / block;
+    parallel_for(p.n * blocks, [&](int64_t task) {
+        const int64_t n = task / blocks, first = task % blocks * block;
+        const int64_t last = first + block < p.from_rows ? first + block : p.from_rows;
+        for (int64_t row = first; row < last; ++row) {
+            const int64_t at = (n * p.from_rows + row) * p.channels;
+            float *out = p.result + at;
+            if (!p.add)
+                for (int c = 0; c < p.channels; ++c)
+                    out[c] = 0.0f;
+            for (int32_t k = p.offsets[row]; k < p.offsets[row + 1]; ++k) {
+                const float weight = p.reader_weight[k];
+                const float *s = p.s + (n * p.to_rows + p.reader[k]) * p.channels;
+                for (int c = 0; c < p.channels; ++c) {
                     const float share = p.in ? weight * p.in[at + c] : weight;
-                    p.result[at + c] += share * s[c];
+                    out[c] += share * s[c];
                 }
             }
         }

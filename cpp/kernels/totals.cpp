@@ -88,4 +88,19 @@ void totals(const float *values, int64_t n, int64_t size, double *out, int64_t o
     delete[] partial;
 }
 
+void book(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
+          double *out, int64_t out_stride, Stream stream) {
+    if (!places) {
+        double *sums = new double[2 * n];
+        totals(values, n, size, sums, 2, stream);
+        for (int64_t sample = 0; sample < n; ++sample)
+            out[sample * out_stride] += sums[2 * sample];
+        delete[] sums;
+        return;
+    }
+    for (int64_t sample = 0; sample < n; ++sample)
+        for (int64_t i = 0; i < count; ++i)
+            out[sample * out_stride] += values[sample * size + places[i]];
+}
+
 } // namespace relprop::RELPROP_ISA

@@ -1,0 +1,36 @@
+// What a device beside the host offers but for kernels: memory, copies and streams. A backend whose
+// memory is the host's has none.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+
+namespace relprop {
+
+using Stream = void *; // a CUDA stream; the CPU ignores it
+
+// Thrown where the device has no memory left.
+struct DeviceOutOfMemory : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+// Functions of one device, each for the thread that calls it. Streams and memory are those of the
+// device that `use` named last.
+struct Device {
+    void (*use)(int index); // throws std::runtime_error where there is no such device
+    void *(*allocate)(int64_t bytes); // throws DeviceOutOfMemory
+    void (*release)(void *memory);
+    void *(*allocate_pinned)(int64_t bytes); // the host's, for copies beside computing
+    void (*release_pinned)(void *memory);
+    int64_t (*free_bytes)(); // that allocate could still give
+    Stream (*make_stream)();
+    void (*end_stream)(Stream);
+    // From or to the device, once all that was given to the stream is done. The host's memory must
+    // stay as it is until then.
+    void (*copy)(void *to, const void *from, int64_t bytes, Stream);
+    void (*wait)(Stream); // until all that was given to the stream is done
+    // The index of the device whose memory the pointer is to, -1 for any other.
+    int (*owner)(const void *pointer);
+};
+
+} // namespace relprop
