@@ -1,5 +1,6 @@
 // Compares the CUDA pooling kernels with the CPU's, bit for bit, on one list of geometries.
-// Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU.
+// Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU, and by
+// test_emulator.py where CUDA is emulated.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -112,7 +113,7 @@ bool agree(const Case &of, const Step &step, int64_t n) {
     device.in = device_in.data();
     device.r = device_r.data();
     device.result = device_result.data();
-    step.run(cuda_kernels(), device);
+    step.run(cuda_kernels(0, Precision::float32), device);
     device_result.read(got);
 
     const bool same = std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0;
