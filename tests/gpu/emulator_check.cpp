@@ -154,7 +154,7 @@ __global__ void two_places_kernel(Arrays) {
 
 __global__ void masks_kernel(Arrays) { __syncwarp(threadIdx.x == 5 ? 0x0000FFFFu : ~0u); }
 
-__global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x / 8 * 8, 1, 31); }
+__global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x % 32 / 8 * 8, 1, 31); }
 
 __global__ void lonely_kernel(Arrays, int64_t) { __syncthreads(); }
 
