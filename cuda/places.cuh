@@ -1,0 +1,34 @@
+// Where the pixels lie that a block computes.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels.hpp"
+
+namespace relprop::cuda {
+
+// Where the pixels of a tile's rows lie.
+template <int rows> struct Places {
+    int64_t from[rows]; // offset in the source of what a tap at 0, 0, 0 reads
+    int64_t to[rows];   // row of the destination, -1 beyond the last
+    Pixel at[rows];     // pixel of the source under a tap at 0, 0, 0
+};
+
+// Finds the places of a tile's pixels, of which the first is `first` among those of all the batch.
+template <int rows>
+__device__ void find_places(const TapGrid &grid, int64_t n, int64_t first, Places<rows> &places) {
+    constexpr int nowhere = INT32_MIN / 2; // no tap leads into the image from here
+    const int64_t pixels = n * grid.size.z * grid.size.y * grid.size.x;
+    for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+        const bool real = first + row < pixels;
+        const Place place =
+            place_at(real ? first + row : 0, {grid.size.z, grid.size.y, grid.size.x, 1});
+        const Pixel at = moved(place.at, grid.step, {});
+        places.from[row] = row_of(grid.from, place.n, at) * grid.from.channels;
+        places.at[row] = real ? at : Pixel{nowhere, nowhere, nowhere};
+        places.to[row] =
+            real ? row_of(grid.to, place.n, moved(place.at, grid.out_step, grid.out)) : -1;
+    }
+}
+
+} // namespace relprop::cuda
