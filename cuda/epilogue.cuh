@@ -8,11 +8,9 @@
 #include <cuda_runtime.h>
 
 #include "contributions.hpp"
+#include "sums.cuh"
 
 namespace relprop::cuda {
-
-constexpr int warp_lanes = 32;
-constexpr unsigned all_lanes = 0xffffffffu;
 
 // Channels of a row that one warp holds: what absorbed and scarce of Message are cut by.
 constexpr int chunk_channels = warp_lanes;
@@ -146,10 +144,7 @@ inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
                                    bool scarce) {
     const unsigned marked = __ballot_sync(all_lanes, scarce);
     if (m.absorbed)
-        for (int by = warp_lanes / 2; by > 0; by /= 2) { // always in the same order
-            absorbed.by_bias += __shfl_xor_sync(all_lanes, absorbed.by_bias, by);
-            absorbed.by_stabilizer += __shfl_xor_sync(all_lanes, absorbed.by_stabilizer, by);
-        }
+        absorbed = {warp_sum(absorbed.by_bias), warp_sum(absorbed.by_stabilizer)};
     if (threadIdx.x % warp_lanes != 0)
         return;
     if (m.scarce)
