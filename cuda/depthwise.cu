@@ -21,12 +21,13 @@ struct DepthwiseTile {
 struct DepthwiseArguments {
     Product product;
     EpilogueArguments epilogue;
+    Pixels pixels;
     int channel_tiles;
 };
 
 struct DepthwiseMemory {
     Lanes<4> sums[DepthwiseTile::rows * DepthwiseTile::channels / 4];
-    Places<DepthwiseTile::rows> places;
+    TilePlaces<DepthwiseTile::rows> places;
 };
 
 // Channels c ... of a pixel whose source lies at `from`, under a tap at 0, 0, 0.
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(DepthwiseTile::threads) depthwise_kernel(Depth
     const int first = static_cast<int>(blockIdx.x % a.channel_tiles) * DepthwiseTile::channels;
     const int held = smaller(DepthwiseTile::channels, channels - first);
     const int64_t tile = blockIdx.x / a.channel_tiles;
-    find_places(p.grid, p.n, tile * DepthwiseTile::rows, memory.places);
+    find_places(p.grid, a.pixels, tile * DepthwiseTile::rows, memory.places);
     __syncthreads();
 
     float *sums = memory.sums[0].at;
@@ -78,13 +79,13 @@ __global__ void __launch_bounds__(DepthwiseTile::threads) depthwise_kernel(Depth
 
 void launch_depthwise(const Product &p, Stream stream) {
     const int channels = p.grid.to.channels;
-    const int64_t pixels = p.n * p.grid.size.z * p.grid.size.y * p.grid.size.x;
-    if (pixels == 0)
+    const Pixels pixels = pixels_of(p.grid, p.n);
+    if (pixels.count == 0)
         return;
-    const DepthwiseArguments arguments{p, arguments_of(p, channels),
+    const DepthwiseArguments arguments{p, arguments_of(p, channels), pixels,
                                        ceil_div(channels, DepthwiseTile::channels)};
     const int64_t blocks =
-        (pixels + DepthwiseTile::rows - 1) / DepthwiseTile::rows * arguments.channel_tiles;
+        (pixels.count + DepthwiseTile::rows - 1) / DepthwiseTile::rows * arguments.channel_tiles;
     with_width({p.source[0].data, p.source[0].weights, p.source[1].data, p.source[1].weights},
                {channels}, [&](auto width) {
                    constexpr auto kernel = depthwise_kernel<width>;

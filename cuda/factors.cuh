@@ -44,7 +44,8 @@ template <> struct Four<Precision::bf16> {
 
 // What a lane holds of eight products in a row of an instruction, from its fours of rows g and
 // g + 8 and of column g.
-__device__ __forceinline__ void multiply_pair(const uint32_t (&upper)[4], const uint32_t (&lower)[4],
+__device__ __forceinline__ void multiply_pair(const uint32_t (&upper)[4],
+                                              const uint32_t (&lower)[4],
                                               const uint32_t (&column)[4], int first,
                                               float (&sum)[4]) {
     multiply_tf32(sum, {upper[first], lower[first], upper[first + 1], lower[first + 1]},

@@ -18,7 +18,8 @@ inline EpilogueArguments arguments_of(const Product &p, int out) {
     const Epilogue &e = p.epilogue;
     EpilogueArguments arguments{e, arguments_of(e.message), false};
     if (e.kind != EpilogueKind::message)
-        with_width({e.out, e.bias, e.x}, {out}, [&](auto width) { arguments.by_fours = width == 4; });
+        with_width({e.out, e.bias, e.x}, {out},
+                   [&](auto width) { arguments.by_fours = width == 4; });
     return arguments;
 }
 
@@ -32,7 +33,7 @@ struct Channels {
 
 template <RuleKind kind, class T>
 __device__ void message_tile(const MessageArguments &a, const Channels &channels,
-                             const Places<T::rows> &places, const float *sums, int apart) {
+                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
     const int lane = threadIdx.x % warp_lanes;
     for (int row = threadIdx.x / warp_lanes; row < T::rows; row += T::warps) {
         const int64_t to = places.to[row];
@@ -52,7 +53,7 @@ __device__ void message_tile(const MessageArguments &a, const Channels &channels
 
 template <class T>
 __device__ void message_tile(const MessageArguments &a, const Channels &channels,
-                             const Places<T::rows> &places, const float *sums, int apart) {
+                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
     switch (a.message.rule.kind) {
     case RuleKind::epsilon:
         return message_tile<RuleKind::epsilon, T>(a, channels, places, sums, apart);
@@ -73,7 +74,7 @@ __device__ void message_tile(const MessageArguments &a, const Channels &channels
 
 template <class T, int width>
 __device__ void value_tile(const Epilogue &e, const Channels &channels,
-                           const Places<T::rows> &places, const float *sums, int apart) {
+                           const TilePlaces<T::rows> &places, const float *sums, int apart) {
     constexpr int across = T::channels / width;
     for (int i = threadIdx.x; i < T::rows * across; i += T::threads) {
         const int row = i / across, c = i % across * width;
@@ -87,7 +88,7 @@ __device__ void value_tile(const Epilogue &e, const Channels &channels,
 // sums: [rows][apart]
 template <class T>
 __device__ void finish_tile(const EpilogueArguments &a, const Channels &channels,
-                            const Places<T::rows> &places, const float *sums, int apart) {
+                            const TilePlaces<T::rows> &places, const float *sums, int apart) {
     if (a.epilogue.kind == EpilogueKind::message)
         message_tile<T>(a.message, channels, places, sums, apart);
     else if (a.by_fours)

@@ -12,7 +12,7 @@ namespace relprop::cuda {
 // the same place of each slice, of several rows.
 template <class T, int width> class PixelCopy {
   public:
-    __device__ PixelCopy(const Product &p, const Places<T::rows> &places, int group)
+    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places, int group)
         : p_(p), places_(places), group_(group), k_(threadIdx.x % across * width) {}
 
     // Begins with the first slice of a source.
@@ -57,7 +57,7 @@ template <class T, int width> class PixelCopy {
     }
 
     const Product &p_;
-    const Places<T::rows> &places_;
+    const TilePlaces<T::rows> &places_;
     int group_;
     int k_; // the thread's place in a slice
     const float *data_ = nullptr;

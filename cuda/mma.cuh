@@ -111,9 +111,8 @@ __device__ __forceinline__ uint32_t to_bf16(float first, float second) {
 __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
                                               const uint32_t (&b)[2]) {
 #ifdef RELPROP_EMULATED
-    emulated::multiply<1>(sum, a, b, [](uint32_t bits, int) {
-        return emulated::as_float(bits & ~0x1fffu);
-    });
+    emulated::multiply<1>(sum, a, b,
+                          [](uint32_t bits, int) { return emulated::as_float(bits & ~0x1fffu); });
 #else
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

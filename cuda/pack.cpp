@@ -40,20 +40,19 @@ int64_t pack_depthwise(const Packing &of, const float *weights, float *packed) {
     if (packed)
         for (int t = 0; t < of.tap_count; ++t)
             for (int64_t c = 0; c < of.out; ++c)
-                packed[t * of.out + c] =
-                    taken(of, weights[of.tap_at[t] + c * of.written_step]);
+                packed[t * of.out + c] = taken(of, weights[of.tap_at[t] + c * of.written_step]);
     return static_cast<int64_t>(of.tap_count) * of.out;
 }
 
 // [groups][out][depth]: for each channel written what it is multiplied by, tap after tap, and zeros
 // up to a whole slice. Returns how many.
-template <class Weight>
-int64_t pack_rows(const Packing &of, const float *weights, Weight *packed) {
+template <class Weight> int64_t pack_rows(const Packing &of, const float *weights, Weight *packed) {
     const int64_t depth = depth_of(of.tap_count, of.run);
     const int64_t used = static_cast<int64_t>(of.tap_count) * of.run;
     if (packed)
         parallel_for(static_cast<int64_t>(of.groups) * of.out, [&](int64_t row) {
-            const float *from = weights + row / of.out * of.group_step + row % of.out * of.written_step;
+            const float *from =
+                weights + row / of.out * of.group_step + row % of.out * of.written_step;
             Weight *to = packed + row * depth;
             for (int64_t k = 0; k < used; ++k)
                 put(taken(of, from[of.tap_at[k / of.read] + k % of.read * of.read_step]), to[k]);

@@ -19,6 +19,7 @@ namespace relprop::cuda {
 struct ProductArguments {
     Product product;
     EpilogueArguments epilogue;
+    Pixels pixels;
     int channel_tiles; // of a group
 };
 
@@ -66,7 +67,7 @@ __global__ void __launch_bounds__(T::threads, T::blocks) product_kernel(ProductA
     const int64_t column = blockIdx.x / a.channel_tiles;
     const int first = static_cast<int>(blockIdx.x % a.channel_tiles) * T::channels;
     const int group = static_cast<int>(column % p.grid.groups);
-    find_places(p.grid, p.n, column / p.grid.groups * T::rows, memory.places);
+    find_places(p.grid, a.pixels, column / p.grid.groups * T::rows, memory.places);
     __syncthreads();
 
     WarpSums<precision, T> sums;
@@ -102,25 +103,24 @@ inline bool by_fours(const Product &p) {
     return fours;
 }
 
-inline int64_t pixels_of(const Product &p) {
-    return p.n * p.grid.size.z * p.grid.size.y * p.grid.size.x;
-}
-
 template <class T> int channel_tiles(const Product &p) {
     return ceil_div(p.grid.to.channels / p.grid.groups, T::channels);
 }
 
 template <class T> int64_t tiles(const Product &p) {
-    return (pixels_of(p) + T::rows - 1) / T::rows * p.grid.groups * channel_tiles<T>(p);
+    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
+           channel_tiles<T>(p);
 }
 
 template <Precision precision, class T> void launch_tiles(const Product &p, Stream stream) {
     const int out = p.grid.to.channels / p.grid.groups;
-    const ProductArguments arguments{p, arguments_of(p, out), channel_tiles<T>(p)};
-    constexpr auto by_four = product_kernel<precision, T, 4>, by_one = product_kernel<precision, T, 1>;
+    const ProductArguments arguments{p, arguments_of(p, out), pixels_of(p.grid, p.n),
+                                     channel_tiles<T>(p)};
+    constexpr auto by_four = product_kernel<precision, T, 4>,
+                   by_one = product_kernel<precision, T, 1>;
     const auto kernel = by_fours(p) ? by_four : by_one;
-    RELPROP_LAUNCH_BLOCKS(kernel, arguments, tiles<T>(p), T::threads,
-                          sizeof(Memory<precision, T>), stream);
+    RELPROP_LAUNCH_BLOCKS(kernel, arguments, tiles<T>(p), T::threads, sizeof(Memory<precision, T>),
+                          stream);
 }
 
 // Whether tiles of this shape keep a GPU busy and are not half empty.
@@ -134,7 +134,7 @@ template <Precision precision> void launch_product(const Product &p, Stream stre
     using Large = Tile<128, 64, 4, 2, 3, 2>;
     using Medium = Tile<64, 64, 2, 2, 4, 2>;
     using Small = Tile<64, 32, 2, 2, 4, 3>;
-    if (pixels_of(p) == 0)
+    if (pixels_of(p.grid, p.n).count == 0)
         return;
     run_parts(p, [&](const Product &part) {
         if (serves<Huge>(part))

@@ -3,8 +3,6 @@
 
 namespace relprop::cuda {
 
-void product_bf16(const Product &p, Stream stream) {
-    launch_product<Precision::bf16>(p, stream);
-}
+void product_bf16(const Product &p, Stream stream) { launch_product<Precision::bf16>(p, stream); }
 
 } // namespace relprop::cuda

@@ -20,12 +20,17 @@ struct Tile {
 };
 
 // Packed weights in halves of a float for bfloat16.
-template <Precision precision> struct WeightOf { using Type = float; };
-template <> struct WeightOf<Precision::bf16> { using Type = uint16_t; };
+template <Precision precision> struct WeightOf {
+    using Type = float;
+};
+template <> struct WeightOf<Precision::bf16> {
+    using Type = uint16_t;
+};
 template <Precision precision> using Weight = typename WeightOf<precision>::Type;
 
-// The float `k` of a slice of a row, a slice being one line of shared memory's banks. Four floats in a row stay together and change places with
-// others by the row's number, so that the eight rows that a warp reads at once lie in other banks.
+// The float `k` of a slice of a row, a slice being one line of shared memory's banks. Four floats
+// in a row stay together and change places with others by the row's number, so that the eight rows
+// that a warp reads at once lie in other banks.
 __device__ __forceinline__ int place_in_slice(int row, int k) {
     return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
 }
@@ -34,14 +39,14 @@ template <Precision precision, class T> struct Memory {
     static constexpr int sums_apart = T::channels + 8; // so that eight rows lie in other banks
 
     struct Stage {
-        float pixels[T::rows * slice];                   // by place_in_slice
+        float pixels[T::rows * slice];                  // by place_in_slice
         Weight<precision> weights[T::channels * slice]; // floats by place_in_slice
     };
     union {
         Stage stage[T::stages];
         float sums[T::rows * sums_apart];
     };
-    Places<T::rows> places;
+    TilePlaces<T::rows> places;
 };
 
 } // namespace relprop::cuda

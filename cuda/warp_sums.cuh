@@ -9,8 +9,7 @@ namespace relprop::cuda {
 // Four weights of a row of a slice, from its float k on.
 template <Precision precision>
 __device__ __forceinline__ Four<precision> weights_at(const float *weights, int row, int k) {
-    return Four<precision>(
-        *reinterpret_cast<const float4 *>(weights + place_in_slice(row, k)));
+    return Four<precision>(*reinterpret_cast<const float4 *>(weights + place_in_slice(row, k)));
 }
 
 // Rows of bfloat16 are short: lanes that read 16 bytes at once meet in no bank as they are.
@@ -69,8 +68,7 @@ template <Precision precision, class T> class WarpSums {
 
     __device__ static __forceinline__ Four<precision> pixels_at(const float *pixels, int row,
                                                                 int k) {
-        return Four<precision>(
-            *reinterpret_cast<const float4 *>(pixels + place_in_slice(row, k)));
+        return Four<precision>(*reinterpret_cast<const float4 *>(pixels + place_in_slice(row, k)));
     }
 
     int row_, channel_; // the lane's first row, the warp's first channel
