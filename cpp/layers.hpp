@@ -134,8 +134,8 @@ RELPROP_HD Place place_at(int64_t index, const Image &image) {
             static_cast<int>(index % image.channels)};
 }
 
-// A divisor that is known before a launch: below 2^31 a multiplication and a shift take the place of
-// the division, which GPUs are slow at (Granlund & Montgomery 1994).
+// A divisor that is known before a launch: below 2^31 a multiplication and a shift take the place
+// of the division, which GPUs are slow at (Granlund & Montgomery 1994).
 struct Divisor {
     int64_t by;
     uint32_t factor;
@@ -161,7 +161,7 @@ RELPROP_HD int64_t divided(int64_t n, const Divisor &divisor) {
     return (high + low) >> divisor.shift;
 }
 
-// The divisors that place_at needs of an image.
+// What place_by divides by in an image, to find the places that place_at does.
 struct Places {
     Divisor channels, width, height, depth;
 };
@@ -171,11 +171,12 @@ RELPROP_HD Places places_of(const Image &image) {
             divisor_of(image.depth)};
 }
 
-RELPROP_HD Place place_at(int64_t index, const Places &of) {
+RELPROP_HD Place place_by(int64_t index, const Places &of) {
     const int64_t pixel = divided(index, of.channels), row = divided(pixel, of.width);
     const int64_t plane = divided(row, of.height), n = divided(plane, of.depth);
     return {n,
-            {static_cast<int>(plane - n * of.depth.by), static_cast<int>(row - plane * of.height.by),
+            {static_cast<int>(plane - n * of.depth.by),
+             static_cast<int>(row - plane * of.height.by),
              static_cast<int>(pixel - row * of.width.by)},
             static_cast<int>(index - pixel * of.channels.by)};
 }

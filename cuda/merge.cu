@@ -29,16 +29,12 @@ struct Maximum { // NaN is the largest of all
 // What relevance an input of a maximum y takes that it reaches, or leaves where it does not.
 struct Taken {
     const float *r;
-    __device__ float operator()(int64_t i, float x, float y) const {
-        return x == y ? r[i] : 0.0f;
-    }
+    __device__ float operator()(int64_t i, float x, float y) const { return x == y ? r[i] : 0.0f; }
 };
 
 struct Left {
     const float *r;
-    __device__ float operator()(int64_t i, float x, float y) const {
-        return x == y ? 0.0f : r[i];
-    }
+    __device__ float operator()(int64_t i, float x, float y) const { return x == y ? 0.0f : r[i]; }
 };
 
 struct Scaled {

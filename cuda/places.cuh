@@ -32,7 +32,7 @@ __device__ void find_places(const TapGrid &grid, const Pixels &pixels, int64_t f
     constexpr int nowhere = INT32_MIN / 2; // no tap leads into the image from here
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
         const bool real = first + row < pixels.count;
-        const Place place = place_at(real ? first + row : 0, pixels.grid);
+        const Place place = place_by(real ? first + row : 0, pixels.grid);
         const Pixel at = moved(place.at, grid.step, {});
         places.from[row] = row_of(grid.from, place.n, at) * grid.from.channels;
         places.at[row] = real ? at : Pixel{nowhere, nowhere, nowhere};
