@@ -57,7 +57,7 @@ void release(void *memory) { cudaFree(memory); }
 
 void *allocate_pinned(int64_t bytes) {
     void *memory = nullptr;
-    RELPROP_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
+    RELPROP_CHECK(cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable));
     return memory;
 }
 

@@ -145,7 +145,7 @@ inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
     const unsigned marked = __ballot_sync(all_lanes, scarce);
     if (m.absorbed)
         absorbed = {warp_sum(absorbed.by_bias), warp_sum(absorbed.by_stabilizer)};
-    if (threadIdx.x % warp_lanes != 0)
+    if (lane_index() != 0)
         return;
     if (m.scarce)
         m.scarce[row * m.chunks + chunk] = marked;
