@@ -16,7 +16,8 @@ namespace relprop::cuda {
 constexpr int chunk_channels = warp_lanes;
 
 // A message as a kernel takes it: the contributions lie beside it, not behind a pointer of the
-// host.
+// host. A kernel's parameter that holds one is `const __grid_constant__`: others are copied to each
+// thread's stack for negative_sum.
 struct MessageArguments {
     Message message;
     Contributions contributions;

@@ -29,7 +29,7 @@ __device__ void take(const Branch &branch, int64_t at, float s) {
     branch.out[at] = branch.add ? branch.out[at] + handed : handed;
 }
 
-template <RuleKind kind> __global__ void message_kernel(Whole p) {
+template <RuleKind kind> __global__ void message_kernel(const __grid_constant__ Whole p) {
     const Message &m = p.message.message;
     const int64_t row = divided(warp_index(), p.chunks);
     const int64_t chunk = warp_index() - row * p.chunks.by;
