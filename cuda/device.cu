@@ -12,10 +12,9 @@ int device_count() {
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status == cudaErrorNoDevice)
         return 0;
-    if (status == cudaErrorInsufficientDriver)
-        throw CudaError("no NVIDIA driver was found, or one too old for this relprop: " +
+    if (status != cudaSuccess)
+        throw CudaError("no NVIDIA driver is there, or none that works: " +
                         std::string(cudaGetErrorString(status)) + ".");
-    RELPROP_CHECK(status);
     return count;
 }
 
@@ -57,7 +56,7 @@ void release(void *memory) { cudaFree(memory); }
 
 void *allocate_pinned(int64_t bytes) {
     void *memory = nullptr;
-    RELPROP_CHECK(cudaMallocHost(&memory, static_cast<size_t>(bytes)));
+    RELPROP_CHECK(cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable));
     return memory;
 }
 

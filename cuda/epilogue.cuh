@@ -17,7 +17,8 @@ namespace relprop::cuda {
 constexpr int chunk_channels = warp_lanes;
 
 // A message as a kernel takes it: the contributions lie beside it, not behind a pointer of the
-// host.
+// host. A kernel's parameter that holds one is `const __grid_constant__`: others are copied to each
+// thread's stack for negative_sum.
 struct MessageArguments {
     Message message;
     Contributions contributions;
@@ -146,7 +147,7 @@ inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
     const unsigned marked = __ballot_sync(all_lanes, scarce);
     if (m.absorbed)
         absorbed = {warp_sum(absorbed.by_bias), warp_sum(absorbed.by_stabilizer)};
-    if (threadIdx.x % warp_lanes != 0)
+    if (lane_index() != 0)
         return;
     if (m.scarce)
         m.scarce[row * m.chunks + chunk] = marked;

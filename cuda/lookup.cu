@@ -26,16 +26,15 @@ __global__ void lookup_kernel(LookupArguments of, int64_t count) {
 }
 
 // A warp sums the features of one id.
-__global__ void lookup_relevance_kernel(Lookup p, int64_t count) {
-    if (thread_index() >= count)
+__global__ void lookup_relevance_kernel(Lookup p) {
+    const int64_t i = warp_index();
+    if (i >= p.ids_count)
         return;
-    const int64_t i = thread_index() / warp_lanes;
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     double sum = 0.0;
-    for (int f = lane; f < p.features; f += warp_lanes)
+    for (int f = lane_index(); f < p.features; f += warp_lanes)
         sum += static_cast<double>(p.r[i * p.features + f]);
     const float total = static_cast<float>(warp_sum(sum));
-    if (lane == 0)
+    if (lane_index() == 0)
         p.result[i] = p.add ? p.result[i] + total : total;
 }
 
@@ -49,7 +48,8 @@ void lookup(const Lookup &p, Stream stream) {
 }
 
 void lookup_relevance(const Lookup &p, Stream stream) {
-    RELPROP_LAUNCH(lookup_relevance_kernel, p, p.ids_count * warp_lanes, stream);
+    RELPROP_LAUNCH_BLOCKS(lookup_relevance_kernel, p, blocks_of_warps(p.ids_count), block_threads,
+                          0, stream);
 }
 
 } // namespace relprop::cuda

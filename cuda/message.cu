@@ -18,6 +18,7 @@ struct Whole {
     MessageArguments message;
     Branch branches[most_branches];
     int branch_count;
+    int64_t rows;
     int channels;
     Divisor chunks; // of a row, as many as its channels need
 };
@@ -28,14 +29,13 @@ __device__ void take(const Branch &branch, int64_t at, float s) {
     branch.out[at] = branch.add ? branch.out[at] + handed : handed;
 }
 
-template <RuleKind kind> __global__ void message_kernel(Whole p, int64_t count) {
-    if (thread_index() >= count)
-        return;
+template <RuleKind kind> __global__ void message_kernel(const __grid_constant__ Whole p) {
     const Message &m = p.message.message;
-    const int64_t warp = thread_index() / warp_lanes, row = divided(warp, p.chunks);
-    const int64_t chunk = warp - row * p.chunks.by;
-    const int c =
-        static_cast<int>(chunk) * chunk_channels + static_cast<int>(threadIdx.x) % warp_lanes;
+    const int64_t row = divided(warp_index(), p.chunks);
+    const int64_t chunk = warp_index() - row * p.chunks.by;
+    if (row >= p.rows)
+        return;
+    const int c = static_cast<int>(chunk) * chunk_channels + lane_index();
     Absorbed absorbed;
     bool scarce = false;
     if (c < p.channels) {
@@ -58,12 +58,14 @@ void message(const Message &m, int64_t rows, int channels, Stream stream) {
     Whole p{};
     p.message = arguments_of(m);
     p.branch_count = smaller(m.branch_count, most_branches);
+    p.rows = rows;
     p.channels = channels;
     p.chunks = divisor_of(chunks(1, channels));
     for (int i = 0; i < p.branch_count; ++i)
         p.branches[i] = m.branches[i];
     with_rule(m.rule.kind, [&](auto kind) {
-        RELPROP_LAUNCH(message_kernel<kind()>, p, rows * p.chunks.by * warp_lanes, stream);
+        RELPROP_LAUNCH_BLOCKS(message_kernel<kind()>, p, blocks_of_warps(rows * p.chunks.by),
+                              block_threads, 0, stream);
     });
     for (int i = p.branch_count; i < m.branch_count; ++i)
         multiply(m.branches[i].x, m.r, m.branches[i].out, rows * channels, m.branches[i].add,

@@ -13,6 +13,7 @@ namespace {
 
 struct ScarceArguments {
     Scarce job;
+    int64_t warp_count;
     Places warps; // of the input, its channels replaced by the warps that hold them
     int chunks;   // of a group's outputs
     int shares;   // of a group's inputs, a warp each
@@ -23,10 +24,10 @@ struct ScarceArguments {
 template <class Body>
 __device__ void each_marked(const ScarceArguments &of, int64_t row, int group, const Body &body) {
     const TapGrid &grid = of.job.contributions.grid;
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     const uint32_t *words = of.job.marked + (row * grid.groups + group) * of.chunks;
     for (int first = 0; first < of.chunks; first += warp_lanes) {
-        const uint32_t own = first + lane < of.chunks ? words[first + lane] : 0;
+        const int mine = first + lane_index();
+        const uint32_t own = mine < of.chunks ? words[mine] : 0;
         for (unsigned some = __ballot_sync(all_lanes, own != 0); some != 0; some &= some - 1) {
             const int chunk = first + __ffs(static_cast<int>(some)) - 1;
             for (uint32_t left = words[chunk]; left != 0; left &= left - 1)
@@ -37,14 +38,14 @@ __device__ void each_marked(const ScarceArguments &of, int64_t row, int group, c
 }
 
 // In a layer of stride 1, tap by tap in one fixed order.
-__global__ void scarce_kernel(ScarceArguments of, int64_t count) {
-    if (thread_index() >= count)
+__global__ void scarce_kernel(ScarceArguments of) {
+    if (warp_index() >= of.warp_count)
         return;
     const Contributions &c = of.job.contributions;
     const TapGrid &grid = c.grid;
-    const Place own = place_by(thread_index() / warp_lanes, of.warps);
+    const Place own = place_by(warp_index(), of.warps);
     const int group = own.c / of.shares;
-    const int k = own.c % of.shares * warp_lanes + static_cast<int>(threadIdx.x) % warp_lanes;
+    const int k = own.c % of.shares * warp_lanes + lane_index();
     const int64_t source = row_of(grid.from, own.n, own.at);
     const int64_t at = source * grid.from.channels + group * c.run + k;
     const bool real = k < c.run;
@@ -95,8 +96,10 @@ bool scarce(const Scarce &job, Stream stream) {
     const int shares = ceil_div(c.run, warp_lanes);
     Image warps = grid.from;
     warps.channels = grid.groups * shares;
-    const ScarceArguments arguments{job, places_of(warps), chunks(1, outputs_of(grid)), shares};
-    RELPROP_LAUNCH(scarce_kernel, arguments, c.n * warps.size() * warp_lanes, stream);
+    const ScarceArguments arguments{job, c.n * warps.size(), places_of(warps),
+                                    chunks(1, outputs_of(grid)), shares};
+    RELPROP_LAUNCH_BLOCKS(scarce_kernel, arguments, blocks_of_warps(arguments.warp_count),
+                          block_threads, 0, stream);
     RELPROP_LAUNCH(clear_marked_kernel, arguments,
                    c.n * grid.to.pixels() * chunks(grid.groups, outputs_of(grid)), stream);
     return true;

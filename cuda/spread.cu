@@ -11,9 +11,10 @@ namespace relprop::cuda {
 namespace {
 
 struct GroupSums {
-    const float *share; // [rows, groups, per_group]
-    int per_group;
-    float *sums; // [rows, groups]
+    const float *share; // [groups, per_group]
+    int64_t groups;     // rows * groups
+    int per_group;      // channels
+    float *sums;        // [groups]
 };
 
 __global__ void group_sums_kernel(GroupSums p, int64_t count) {
@@ -26,16 +27,15 @@ __global__ void group_sums_kernel(GroupSums p, int64_t count) {
 }
 
 // The same by a warp for each group.
-__global__ void wide_group_sums_kernel(GroupSums p, int64_t count) {
-    if (thread_index() >= count)
+__global__ void wide_group_sums_kernel(GroupSums p) {
+    const int64_t group = warp_index();
+    if (group >= p.groups)
         return;
-    const int64_t group = thread_index() / warp_lanes;
-    const int lane = static_cast<int>(threadIdx.x) % warp_lanes;
     double sum = 0.0;
-    for (int c = lane; c < p.per_group; c += warp_lanes)
+    for (int c = lane_index(); c < p.per_group; c += warp_lanes)
         sum += static_cast<double>(p.share[group * p.per_group + c]);
     sum = warp_sum(sum);
-    if (lane == 0)
+    if (lane_index() == 0)
         p.sums[group] = static_cast<float>(sum);
 }
 
@@ -69,11 +69,12 @@ __global__ void spread_kernel(SpreadArguments of, int64_t count) {
 
 void group_sums(const float *share, int64_t rows, int channels, int groups, float *sums,
                 Stream stream) {
-    const GroupSums p{share, channels / groups, sums};
+    const GroupSums p{share, rows * groups, channels / groups, sums};
     if (p.per_group < warp_lanes)
-        RELPROP_LAUNCH(group_sums_kernel, p, rows * groups, stream);
+        RELPROP_LAUNCH(group_sums_kernel, p, p.groups, stream);
     else
-        RELPROP_LAUNCH(wide_group_sums_kernel, p, rows * groups * warp_lanes, stream);
+        RELPROP_LAUNCH_BLOCKS(wide_group_sums_kernel, p, blocks_of_warps(p.groups), block_threads,
+                              0, stream);
 }
 
 void spread(const Spread &p, Stream stream) {

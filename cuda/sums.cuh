@@ -1,12 +1,23 @@
-// Sums over the threads of a warp or a block, always in the same order.
+// Warps that work by themselves, and sums over the threads of a warp or a block, always in the same
+// order.
 #pragma once
 
-#include <cuda_runtime.h>
+#include "launch.cuh"
 
 namespace relprop::cuda {
 
 constexpr int warp_lanes = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
+
+// The index of this warp among all of its launch, and of this thread in it.
+__device__ __forceinline__ int64_t warp_index() { return thread_index() / warp_lanes; }
+__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x) % warp_lanes; }
+
+// Blocks of block_threads that hold so many warps; the last one may hold more.
+inline int64_t blocks_of_warps(int64_t warps) {
+    constexpr int64_t each = block_threads / warp_lanes;
+    return (warps + each - 1) / each;
+}
 
 // The sum over a warp, in each of its lanes; all of them must call it.
 template <class Number> __device__ Number warp_sum(Number value) {
@@ -20,7 +31,7 @@ template <class Number> __device__ Number warp_sum(Number value) {
 template <class Number> __device__ Number block_sum(Number value, Number *apart) {
     const int warp = static_cast<int>(threadIdx.x) / warp_lanes;
     value = warp_sum(value);
-    if (threadIdx.x % warp_lanes == 0)
+    if (lane_index() == 0)
         apart[warp] = value;
     __syncthreads();
     Number sum = 0;

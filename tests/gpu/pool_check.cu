@@ -112,7 +112,7 @@ bool agree(const Case &of, const Step &step, int64_t n) {
     device.in = device_in.data();
     device.r = device_r.data();
     device.result = device_result.data();
-    step.run(cuda_kernels(), device);
+    step.run(cuda_kernels(0, Precision::float32), device);
     device_result.read(got);
 
     const bool same = std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0;

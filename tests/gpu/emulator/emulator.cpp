@@ -1,0 +1,247 @@
+// See emulator.hpp.
+#include "emulator.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <random>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "fiber.hpp"
+
+constinit thread_local uint3 threadIdx{}, blockIdx{};
+constinit thread_local dim3 blockDim, gridDim;
+
+namespace relprop::emulator {
+namespace {
+
+constexpr size_t alignment = 1024, scratch_bytes = 16 * 1024;
+
+// Memory that begins as NaN. Exactly as large as asked for, so that sanitizers see its end.
+class Scratch {
+  public:
+    explicit Scratch(size_t bytes) : memory_(::operator new(bytes, std::align_val_t(alignment))) {
+        std::memset(memory_, 0xFF, bytes);
+    }
+    ~Scratch() { ::operator delete(memory_, std::align_val_t(alignment)); }
+    Scratch(const Scratch &) = delete;
+    Scratch &operator=(const Scratch &) = delete;
+    void *data() const { return memory_; }
+
+  private:
+    void *memory_;
+};
+
+// What the threads of a warp that wait for each other have brought.
+struct Warp {
+    unsigned waiting = 0; // lanes, as bits
+    unsigned mask[warp_lanes] = {};
+    uint64_t brought[warp_lanes] = {};
+    // To each of them, once the last has come. A copy for each: some may go on, and bring new
+    // values, before others have read the old.
+    uint64_t shown[warp_lanes][warp_lanes];
+    std::optional<Scratch> scratch; // once somebody asks for it
+};
+
+enum class State { ready, at_block_barrier, at_warp_barrier, ended };
+
+// The block that this thread of the host is running.
+struct Block {
+    const std::function<void()> &thread;
+    unsigned size; // threads
+    Scratch shared;
+    bool cooperative;
+    std::vector<State> states = {};
+    std::vector<unsigned> ready = {};
+    std::vector<std::unique_ptr<Warp>> warps = {};
+    unsigned at_barrier = 0;
+    unsigned running = 0;
+};
+
+thread_local Block *block = nullptr;
+thread_local std::vector<std::unique_ptr<Fiber>> fibers; // kept from launch to launch
+
+std::minstd_rand &dice() {
+    thread_local std::minstd_rand generator([] {
+        const char *seed = std::getenv("RELPROP_EMULATED_SEED");
+        return seed ? static_cast<unsigned>(std::strtoul(seed, nullptr, 10)) : 0u;
+    }());
+    return generator;
+}
+
+uint3 place(uint64_t index, const dim3 &among) {
+    return {static_cast<unsigned>(index % among.x),
+            static_cast<unsigned>(index / among.x % among.y),
+            static_cast<unsigned>(index / among.x / among.y)};
+}
+
+uint64_t count(const dim3 &among) { return uint64_t{among.x} * among.y * among.z; }
+
+unsigned rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
+
+void make_ready(unsigned thread) {
+    block->states[thread] = State::ready;
+    block->ready.push_back(thread);
+}
+
+void wait(State at) {
+    const unsigned self = block->running;
+    block->states[self] = at;
+    fibers[self]->pause();
+}
+
+// A fiber's turn: one thread from its start to its end.
+void run_thread() {
+    block->thread();
+    block->states[block->running] = State::ended;
+}
+
+void run_together() {
+    Block &b = *block;
+    while (fibers.size() < b.size)
+        fibers.push_back(std::make_unique<Fiber>(run_thread));
+    while (b.warps.size() * warp_lanes < b.size)
+        b.warps.push_back(std::make_unique<Warp>());
+    b.states.resize(b.size);
+    for (unsigned thread = 0; thread < b.size; ++thread)
+        make_ready(thread);
+    while (!b.ready.empty()) {
+        std::swap(b.ready[dice()() % b.ready.size()], b.ready.back());
+        b.running = b.ready.back();
+        b.ready.pop_back();
+        threadIdx = place(b.running, blockDim);
+        fibers[b.running]->resume();
+    }
+    unsigned waiting_in[4] = {};
+    for (const State state : b.states)
+        ++waiting_in[static_cast<int>(state)];
+    if (waiting_in[static_cast<int>(State::ended)] == b.size)
+        return;
+    char what[160];
+    std::snprintf(what, sizeof what,
+                  "divergent barrier: %u threads wait at __syncthreads(), %u for lanes of their "
+                  "warp, and %u have ended",
+                  waiting_in[static_cast<int>(State::at_block_barrier)],
+                  waiting_in[static_cast<int>(State::at_warp_barrier)],
+                  waiting_in[static_cast<int>(State::ended)]);
+    fail(what);
+}
+
+void run_apart(bool backwards) {
+    for (uint64_t i = 0; i < block->size; ++i) {
+        threadIdx = place(backwards ? block->size - 1 - i : i, blockDim);
+        block->thread();
+    }
+}
+
+Block &cooperative_block() {
+    if (!block || !block->cooperative)
+        fail("a thread waits for others in a launch whose threads run one after another; start it "
+             "by RELPROP_LAUNCH_BLOCKS");
+    return *block;
+}
+
+// The lanes of a mask that this warp has: the last warp of a block may be a smaller one.
+unsigned existing(unsigned mask, unsigned thread) {
+    const unsigned lanes = block->size - thread / warp_lanes * warp_lanes;
+    return lanes < warp_lanes ? mask & ((1u << lanes) - 1) : mask;
+}
+
+Warp &warp() { return *cooperative_block().warps[rank() / warp_lanes]; }
+
+// Shows what the lanes in the mask have brought, and lets go those that wait.
+void complete(Warp &w, unsigned mask) {
+    const unsigned first = block->running / warp_lanes * warp_lanes;
+    for (unsigned i = 0; i < warp_lanes; ++i)
+        if (mask >> i & 1) {
+            std::memcpy(w.shown[i], w.brought, sizeof w.brought);
+            if (first + i != block->running)
+                make_ready(first + i);
+        }
+    w.waiting &= ~mask;
+}
+
+// Whether all lanes in the mask wait for each other; some may be waiting for fewer, to come later.
+bool all_wait(const Warp &w, unsigned mask) {
+    if ((w.waiting & mask) != mask)
+        return false;
+    for (unsigned i = 0; i < warp_lanes; ++i)
+        if (mask >> i & 1 && w.mask[i] != mask)
+            return false;
+    return true;
+}
+
+} // namespace
+
+void fail(const char *what) {
+    std::fprintf(stderr,
+                 "relprop emulator: %s (thread %u, %u, %u of block %u, %u, %u; blocks of %u x %u x "
+                 "%u threads).\n",
+                 what, threadIdx.x, threadIdx.y, threadIdx.z, blockIdx.x, blockIdx.y, blockIdx.z,
+                 blockDim.x, blockDim.y, blockDim.z);
+    std::abort();
+}
+
+void run(const dim3 &grid, const dim3 &threads, size_t shared_bytes, cudaStream_t stream,
+         const std::function<void()> &thread, bool cooperative) {
+    if (!may_launch(grid, threads, shared_bytes, stream))
+        return;
+    gridDim = grid;
+    blockDim = threads;
+    // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
+    const bool backwards = dice()() >> 8 & 1;
+    const uint64_t blocks = count(grid);
+    for (uint64_t i = 0; i < blocks; ++i) {
+        blockIdx = place(backwards ? blocks - 1 - i : i, grid);
+        Block own{thread, static_cast<unsigned>(count(threads)), Scratch(shared_bytes),
+                  cooperative};
+        block = &own;
+        cooperative ? run_together() : run_apart(backwards);
+        block = nullptr;
+    }
+}
+
+void sync_block() {
+    Block &b = cooperative_block();
+    if (++b.at_barrier < b.size)
+        return wait(State::at_block_barrier);
+    b.at_barrier = 0;
+    for (unsigned thread = 0; thread < b.size; ++thread)
+        if (thread != b.running)
+            make_ready(thread);
+}
+
+const uint64_t *exchange(unsigned mask, uint64_t value) {
+    Warp &w = warp();
+    const unsigned self = 1u << lane();
+    mask = existing(mask, block->running);
+    if (!(mask & self))
+        fail("a lane waits with a mask that does not name it");
+    w.brought[lane()] = value;
+    w.mask[lane()] = mask;
+    w.waiting |= self;
+    if (all_wait(w, mask))
+        complete(w, mask);
+    else
+        wait(State::at_warp_barrier);
+    return w.shown[lane()];
+}
+
+void sync_warp(unsigned mask) { exchange(mask, 0); }
+
+int lane() { return static_cast<int>(rank() % warp_lanes); }
+
+void *dynamic_shared() { return block->shared.data(); }
+
+void *warp_scratch() {
+    Warp &w = warp();
+    if (!w.scratch)
+        w.scratch.emplace(scratch_bytes);
+    return w.scratch->data();
+}
+
+} // namespace relprop::emulator

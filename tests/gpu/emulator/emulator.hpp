@@ -1,0 +1,44 @@
+// Runs CUDA kernels on the host, so that a machine without a GPU can test them. Threads that work
+// together are fibers of the calling thread; a fiber runs until it waits for others. Which runs
+// next is drawn at random (RELPROP_EMULATED_SEED), so that a barrier that is missing shows. What
+// CUDA leaves undefined ends the program with a message.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "vector_types.h"
+
+struct CUstream_st;
+
+namespace relprop::emulator {
+
+constexpr int warp_lanes = 32;
+
+// Calls `thread` for each thread of each block; CUDA's last error says what it refused. Unless
+// cooperative, threads run one after another, which is faster and forbids that they wait.
+void run(const dim3 &grid, const dim3 &block, size_t shared_bytes, CUstream_st *stream,
+         const std::function<void()> &thread, bool cooperative);
+
+// ---- for the running thread
+
+void sync_block(); // every thread of the block must come, those included that have ended
+
+// The lanes named in `mask` must all come, with the same mask.
+void sync_warp(unsigned mask = ~0u);
+
+// The same, and hands each of them the values of all: [warp_lanes], valid until the next time.
+const uint64_t *exchange(unsigned mask, uint64_t value);
+
+int lane();
+
+// The block's dynamic shared memory, aligned to 1024 bytes. What nobody wrote is NaN.
+void *dynamic_shared();
+
+// 16 KiB that the lanes of a warp share: where instructions of whole warps are played with.
+void *warp_scratch();
+
+[[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
+
+} // namespace relprop::emulator

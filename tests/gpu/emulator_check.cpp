@@ -1,0 +1,407 @@
+// Checks the emulator itself, by kernels that start as the project's own do. Without arguments it
+// runs what must succeed; `emulator_check <name>` runs one that must end the program.
+// Run by test_emulator.py.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "launch.cuh"
+
+namespace {
+
+using namespace relprop;
+
+// ---- memory of a device, read back at once
+
+class Floats {
+  public:
+    explicit Floats(size_t count) : count_(count) {
+        RELPROP_CHECK(cudaMalloc(&data_, count * sizeof(float)));
+    }
+    explicit Floats(const std::vector<float> &values) : Floats(values.size()) {
+        RELPROP_CHECK(cudaMemcpy(data_, values.data(), count_ * sizeof(float), cudaMemcpyDefault));
+    }
+    Floats(const Floats &) = delete;
+    Floats &operator=(const Floats &) = delete;
+    ~Floats() { cudaFree(data_); }
+    float *data() const { return data_; }
+    std::vector<float> read() const {
+        std::vector<float> values(count_);
+        RELPROP_CHECK(cudaMemcpy(values.data(), data_, count_ * sizeof(float), cudaMemcpyDefault));
+        return values;
+    }
+
+  private:
+    size_t count_;
+    float *data_ = nullptr;
+};
+
+std::vector<float> ascending(size_t count) {
+    std::vector<float> values(count);
+    for (size_t i = 0; i < count; ++i)
+        values[i] = static_cast<float>(i);
+    return values;
+}
+
+// ---- kernels
+
+struct Arrays {
+    const float *in;
+    float *out;
+};
+
+__global__ void twice_kernel(Arrays a, int64_t count) {
+    if (thread_index() < count)
+        a.out[thread_index()] = 2.0f * a.in[thread_index()];
+}
+
+constexpr int threads = 256;
+
+// Sums of a block's values, by a tree in shared memory.
+__global__ void __launch_bounds__(threads) tree_kernel(const __grid_constant__ Arrays a) {
+    __shared__ float tree[threads];
+    const unsigned i = threadIdx.x;
+    tree[i] = a.in[blockIdx.x * threads + i];
+    for (unsigned half = threads / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (i < half)
+            tree[i] += tree[i + half];
+    }
+    if (i == 0)
+        a.out[blockIdx.x] = tree[0];
+}
+
+// The same in dynamic shared memory, and without the barrier: whatever comes out, it is wrong.
+__global__ void hasty_kernel(Arrays a) {
+    float *tree = shared_memory<float>();
+    const unsigned i = threadIdx.x;
+    tree[i] = a.in[blockIdx.x * threads + i];
+    for (unsigned half = threads / 2; half > 0; half /= 2)
+        if (i < half)
+            tree[i] += tree[i + half];
+    if (i == 0)
+        a.out[blockIdx.x] = tree[0];
+}
+
+// Sums of warps, by each kind of exchange; all lanes must come to the same sum.
+__global__ void exchange_kernel(Arrays a) {
+    const unsigned i = threadIdx.y * blockDim.x + threadIdx.x, lane = i % 32;
+    const float own = a.in[i];
+    float sum = own;
+    for (int by = 16; by > 0; by /= 2)
+        sum += __shfl_xor_sync(~0u, sum, by);
+    double down = own;
+    for (unsigned by = 16; by > 0; by /= 2)
+        down += __shfl_down_sync(~0u, down, by);
+    const bool same = __shfl_sync(~0u, down, 0) == static_cast<double>(sum);
+    const bool first = __shfl_up_sync(~0u, static_cast<int>(lane), 1) == (lane ? int(lane) - 1 : 0);
+    const bool half = __shfl_sync(~0u, lane, 3, 16) == lane / 16 * 16 + 3;
+    const unsigned odd = __ballot_sync(~0u, lane % 2);
+    // The two halves of the warp go apart and meet again.
+    const unsigned mask = lane < 16 ? 0xFFFFu : 0xFFFF0000u;
+    int rank = 1;
+    if (lane < 16)
+        for (int by = 8; by > 0; by /= 2)
+            rank += __shfl_xor_sync(mask, rank, by);
+    __syncwarp();
+    const bool apart = rank == (lane < 16 ? 16 : 1);
+    const bool votes = odd == 0xAAAAAAAAu && __any_sync(~0u, lane == 7) &&
+                       !__any_sync(~0u, lane == 32) && __all_sync(~0u, lane < 32) &&
+                       !__all_sync(~0u, lane < 31);
+    a.out[i] = same && first && half && apart && votes ? sum : -1.0f;
+}
+
+struct Counters {
+    int *sum;
+    unsigned long long *least;
+    unsigned *bits;
+    float *total;
+};
+
+__global__ void atomic_kernel(Counters c, int64_t count) {
+    if (thread_index() >= count)
+        return;
+    atomicAdd(c.sum, 1);
+    atomicMin(c.least, static_cast<unsigned long long>(100 + thread_index()));
+    atomicOr(c.bits, 1u << thread_index() % 32);
+    atomicAdd(c.total, 0.5f);
+}
+
+// What nobody wrote: of dynamic shared memory, and of what a warp plays in.
+__global__ void unwritten_kernel(Arrays a) {
+    const auto *scratch = static_cast<const float *>(emulator::warp_scratch());
+    a.out[threadIdx.x] =
+        isnan(scratch[threadIdx.x]) ? shared_memory<float>()[threadIdx.x] : threadIdx.x;
+    __syncthreads();
+    shared_memory<float>()[threadIdx.x] = 1.0f; // the next block must not see it
+}
+
+__global__ void half_waits_kernel(Arrays) {
+    if (threadIdx.x < 100)
+        __syncthreads();
+}
+
+__global__ void two_places_kernel(Arrays) {
+    if (threadIdx.x < 32)
+        __syncthreads();
+    else if (threadIdx.x != 40)
+        __syncwarp();
+}
+
+__global__ void masks_kernel(Arrays) { __syncwarp(threadIdx.x == 5 ? 0x0000FFFFu : ~0u); }
+
+__global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x / 8 * 8, 1, 31); }
+
+__global__ void lonely_kernel(Arrays, int64_t) { __syncthreads(); }
+
+// ---- checks
+
+constexpr Arrays none{nullptr, nullptr};
+
+bool grids_are_covered() {
+    for (const size_t count : {1, 255, 256, 257, 1000}) {
+        const Floats in(ascending(count)), out(count);
+        RELPROP_LAUNCH(twice_kernel, (Arrays{in.data(), out.data()}), static_cast<int64_t>(count),
+                       nullptr);
+        const std::vector<float> got = out.read();
+        for (size_t i = 0; i < count; ++i)
+            if (got[i] != 2.0f * static_cast<float>(i))
+                return false;
+    }
+    RELPROP_LAUNCH(twice_kernel, (Arrays{nullptr, nullptr}), 0, nullptr);
+    RELPROP_LAUNCH_BLOCKS(tree_kernel, (Arrays{nullptr, nullptr}), dim3(0), threads, 0, nullptr);
+    return true;
+}
+
+std::vector<float> sums(void (*kernel)(Arrays), size_t shared_bytes) {
+    constexpr int blocks = 3;
+    const Floats in(ascending(blocks * threads)), out(blocks);
+    RELPROP_LAUNCH_BLOCKS(kernel, (Arrays{in.data(), out.data()}), blocks, threads, shared_bytes,
+                          nullptr);
+    return out.read();
+}
+
+const std::vector<float> right_sums = {32640.0f, 98176.0f, 163712.0f};
+
+bool barriers_hold() { return sums(tree_kernel, 0) == right_sums; }
+
+bool a_missing_barrier_shows() { return sums(hasty_kernel, threads * sizeof(float)) != right_sums; }
+
+bool lanes_exchange() {
+    const Floats in(ascending(64)), out(64);
+    RELPROP_LAUNCH_BLOCKS(exchange_kernel, (Arrays{in.data(), out.data()}), 1, dim3(16, 4), 0,
+                          nullptr);
+    const std::vector<float> got = out.read();
+    for (size_t i = 0; i < 64; ++i)
+        if (got[i] != (i < 32 ? 496.0f : 1520.0f))
+            return false;
+    return true;
+}
+
+bool atomics_count() {
+    const Floats memory(std::vector<float>(8, 0.0f));
+    float *at = memory.data();
+    const Counters c{reinterpret_cast<int *>(at), reinterpret_cast<unsigned long long *>(at + 2),
+                     reinterpret_cast<unsigned *>(at + 4), at + 5};
+    RELPROP_CHECK(cudaMemset(c.least, 0xFF, sizeof *c.least));
+    RELPROP_LAUNCH(atomic_kernel, c, 300, nullptr);
+    const std::vector<float> got = memory.read();
+    int sum;
+    unsigned long long least;
+    unsigned bits;
+    std::memcpy(&sum, &got[0], sizeof sum);
+    std::memcpy(&least, &got[2], sizeof least);
+    std::memcpy(&bits, &got[4], sizeof bits);
+    return sum == 300 && least == 100 && bits == ~0u && got[5] == 150.0f;
+}
+
+bool unwritten_is_nan() {
+    const Floats out(1024);
+    for (const float value : out.read())
+        if (!std::isnan(value))
+            return false;
+    const Floats zeros(std::vector<float>(1024, 0.0f));
+    RELPROP_LAUNCH_BLOCKS(unwritten_kernel, (Arrays{nullptr, zeros.data()}), 2, 1024, 100 * 1024,
+                          nullptr);
+    for (const float value : zeros.read())
+        if (!std::isnan(value))
+            return false;
+    return true;
+}
+
+bool refuses(cudaError_t status, cudaError_t expected) {
+    return status == expected && cudaGetLastError() == expected &&
+           cudaGetLastError() == cudaSuccess;
+}
+
+bool wrong_copies_are_errors() {
+    const Floats memory(100);
+    std::vector<float> host(200);
+    float *at = memory.data();
+    return refuses(cudaMemcpy(at, host.data(), 101 * 4, cudaMemcpyDefault),
+                   cudaErrorInvalidValue) &&
+           refuses(cudaMemcpy(host.data(), at + 99, 8, cudaMemcpyDefault), cudaErrorInvalidValue) &&
+           refuses(cudaMemcpy(at, nullptr, 4, cudaMemcpyDefault), cudaErrorInvalidValue) &&
+           refuses(cudaMemcpy(host.data(), at, 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue) &&
+           refuses(cudaMemset(at + 50, 0, 51 * 4), cudaErrorInvalidValue) &&
+           refuses(cudaMemset(host.data(), 0, 4), cudaErrorInvalidValue) &&
+           cudaMemcpy(host.data(), at + 99, 4, cudaMemcpyDeviceToHost) == cudaSuccess &&
+           cudaMemcpy(nullptr, nullptr, 0, cudaMemcpyDefault) == cudaSuccess;
+}
+
+bool wrong_releases_are_errors() {
+    float *memory = nullptr, *pinned = nullptr;
+    RELPROP_CHECK(cudaMalloc(&memory, 400));
+    RELPROP_CHECK(cudaHostAlloc(&pinned, 400, cudaHostAllocDefault));
+    return refuses(cudaFree(memory + 1), cudaErrorInvalidValue) &&
+           refuses(cudaFree(pinned), cudaErrorInvalidValue) &&
+           refuses(cudaFreeHost(memory), cudaErrorInvalidValue) &&
+           cudaFree(memory) == cudaSuccess && cudaFreeHost(pinned) == cudaSuccess &&
+           refuses(cudaFree(memory), cudaErrorInvalidValue) && cudaFree(nullptr) == cudaSuccess;
+}
+
+bool owners_are_known() {
+    float *memory = nullptr, *pinned = nullptr, own = 0.0f;
+    RELPROP_CHECK(cudaSetDevice(1));
+    RELPROP_CHECK(cudaMalloc(&memory, 400));
+    RELPROP_CHECK(cudaSetDevice(0));
+    RELPROP_CHECK(cudaHostAlloc(&pinned, 400, cudaHostAllocDefault));
+    cudaPointerAttributes device, host, unregistered, beyond;
+    RELPROP_CHECK(cudaPointerGetAttributes(&device, memory + 99));
+    RELPROP_CHECK(cudaPointerGetAttributes(&host, pinned));
+    RELPROP_CHECK(cudaPointerGetAttributes(&unregistered, &own));
+    RELPROP_CHECK(cudaPointerGetAttributes(&beyond, memory + 100));
+    RELPROP_CHECK(cudaFree(memory));
+    RELPROP_CHECK(cudaFreeHost(pinned));
+    return device.type == cudaMemoryTypeDevice && device.device == 1 &&
+           host.type == cudaMemoryTypeHost && unregistered.type == cudaMemoryTypeUnregistered &&
+           beyond.type == cudaMemoryTypeUnregistered;
+}
+
+bool memory_runs_out() {
+    size_t before, total, less, after;
+    RELPROP_CHECK(cudaMemGetInfo(&before, &total));
+    void *memory, *more;
+    RELPROP_CHECK(cudaMalloc(&memory, 1000));
+    RELPROP_CHECK(cudaMemGetInfo(&less, &total));
+    const bool refused = refuses(cudaMalloc(&more, less + 1), cudaErrorMemoryAllocation);
+    RELPROP_CHECK(cudaFree(memory));
+    RELPROP_CHECK(cudaMemGetInfo(&after, &total));
+    const char *wanted = std::getenv("RELPROP_EMULATED_MEMORY");
+    return refused && !more && less == before - 1000 && after == before &&
+           (!wanted || total == std::strtoull(wanted, nullptr, 10));
+}
+
+bool throws(const std::string &what, void (*body)()) {
+    try {
+        body();
+    } catch (const CudaError &error) {
+        return std::string(error.what()).find(what) != std::string::npos;
+    }
+    return false;
+}
+
+bool wrong_launches_throw() {
+    return throws("too many",
+                  [] {
+                      RELPROP_LAUNCH_BLOCKS(tree_kernel, none, Grid(1, 65536), threads, 0, nullptr);
+                  }) &&
+           throws("too many",
+                  [] { RELPROP_LAUNCH(twice_kernel, none, int64_t{1} << 40, nullptr); }) &&
+           throws("invalid configuration",
+                  [] { RELPROP_LAUNCH_BLOCKS(tree_kernel, none, 1, 1025, 0, nullptr); }) &&
+           throws(
+               "invalid argument",
+               [] { RELPROP_LAUNCH_BLOCKS(tree_kernel, none, 1, threads, 164 * 1024, nullptr); }) &&
+           throws("invalid resource handle", [] { // a stream of another device
+               cudaStream_t stream;
+               RELPROP_CHECK(cudaSetDevice(1));
+               RELPROP_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+               RELPROP_CHECK(cudaSetDevice(0));
+               RELPROP_LAUNCH(twice_kernel, none, 1, stream);
+           });
+}
+
+bool events_tell_the_time() {
+    cudaEvent_t from, to;
+    float milliseconds = -1.0f;
+    RELPROP_CHECK(cudaEventCreate(&from));
+    RELPROP_CHECK(cudaEventCreate(&to));
+    const bool early =
+        refuses(cudaEventElapsedTime(&milliseconds, from, to), cudaErrorInvalidResourceHandle);
+    RELPROP_CHECK(cudaEventRecord(from));
+    RELPROP_CHECK(cudaEventRecord(to));
+    RELPROP_CHECK(cudaEventSynchronize(to));
+    RELPROP_CHECK(cudaEventElapsedTime(&milliseconds, from, to));
+    RELPROP_CHECK(cudaEventDestroy(from));
+    RELPROP_CHECK(cudaEventDestroy(to));
+    return early && milliseconds >= 0.0f &&
+           refuses(cudaEventDestroy(to), cudaErrorInvalidResourceHandle);
+}
+
+struct Check {
+    const char *name;
+    bool (*holds)();
+};
+
+const Check checks[] = {
+    {"grids are covered", grids_are_covered},
+    {"barriers hold", barriers_hold},
+    {"a missing barrier shows", a_missing_barrier_shows},
+    {"lanes exchange", lanes_exchange},
+    {"atomics count", atomics_count},
+    {"unwritten is NaN", unwritten_is_nan},
+    {"wrong copies are errors", wrong_copies_are_errors},
+    {"wrong releases are errors", wrong_releases_are_errors},
+    {"owners are known", owners_are_known},
+    {"memory runs out", memory_runs_out},
+    {"wrong launches throw", wrong_launches_throw},
+    {"events tell the time", events_tell_the_time},
+};
+
+// ---- what ends the program
+
+struct Death {
+    const char *name;
+    void (*kernel)(Arrays);
+};
+
+const Death deaths[] = {
+    {"half_waits", half_waits_kernel},
+    {"two_places", two_places_kernel},
+    {"masks", masks_kernel},
+    {"stranger", stranger_kernel},
+};
+
+int die(const std::string &name) {
+    if (name == "lonely")
+        RELPROP_LAUNCH(lonely_kernel, none, 1, nullptr);
+    for (const Death &death : deaths)
+        if (name == death.name)
+            RELPROP_LAUNCH_BLOCKS(death.kernel, none, 1, threads, 0, nullptr);
+    std::printf("%s did not end the program\n", name.c_str());
+    return 1;
+}
+
+} // namespace
+
+int main(int count, char **arguments) {
+    try {
+        if (count > 1)
+            return die(arguments[1]);
+        bool all = true;
+        for (const Check &check : checks) {
+            const bool holds = check.holds();
+            std::printf("%-4s %s\n", holds ? "ok" : "FAIL", check.name);
+            all = holds && all;
+        }
+        return all ? 0 : 1;
+    } catch (const std::exception &error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 2;
+    }
+}
