@@ -74,7 +74,7 @@ tsan: $(MADE)/package $(MADE)/test
 emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
-	RELPROP_DEVICE=cuda PYTHONPATH='$(CURDIR)/build/$@' python -m pytest $(CORE_TESTS)
+	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -m gpu
 
 peers: $(MADE)/peers
 

@@ -100,6 +100,13 @@ RELPROP_HD bool reads(const Window &window, int position) {
            (position - window.begin) % window.step == 0;
 }
 
+// A window of local response normalisation, `before` positions before its centre and the rest
+// behind.
+RELPROP_HD Window window_around(int centre, int before, int size, int length) {
+    const int begin = centre - before;
+    return {larger(begin, 0), size < length - begin ? begin + size : length, 1, size};
+}
+
 // What average pooling divides the sum over a window by.
 RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &z,
                                  const Window &y, const Window &x) {
@@ -125,6 +132,53 @@ RELPROP_HD Place place_at(int64_t index, const Image &image) {
             {static_cast<int>(plane % image.depth), static_cast<int>(row % image.height),
              static_cast<int>(pixel % image.width)},
             static_cast<int>(index % image.channels)};
+}
+
+// A divisor that is known before a launch: below 2^31 a multiplication and a shift take the place
+// of the division, which GPUs are slow at (Granlund & Montgomery 1994).
+struct Divisor {
+    int64_t by;
+    uint32_t factor;
+    int shift;
+};
+
+RELPROP_HD Divisor divisor_of(int64_t by) {
+    if (by > INT32_MAX)
+        return {by, 0, 31};
+    int shift = 0;
+    while ((int64_t{1} << shift) < by)
+        ++shift;
+    const uint64_t rest = (uint64_t{1} << shift) - static_cast<uint64_t>(by);
+    return {by, static_cast<uint32_t>((rest << 32) / static_cast<uint64_t>(by) + 1), shift};
+}
+
+// n / divisor for n >= 0.
+RELPROP_HD int64_t divided(int64_t n, const Divisor &divisor) {
+    if (n > INT32_MAX)
+        return n / divisor.by;
+    const uint32_t low = static_cast<uint32_t>(n);
+    const uint32_t high = static_cast<uint32_t>((uint64_t{low} * divisor.factor) >> 32);
+    return (high + low) >> divisor.shift;
+}
+
+// What place_by divides by in an image, to find the places that place_at does.
+struct Places {
+    Divisor channels, width, height, depth;
+};
+
+RELPROP_HD Places places_of(const Image &image) {
+    return {divisor_of(image.channels), divisor_of(image.width), divisor_of(image.height),
+            divisor_of(image.depth)};
+}
+
+RELPROP_HD Place place_by(int64_t index, const Places &of) {
+    const int64_t pixel = divided(index, of.channels), row = divided(pixel, of.width);
+    const int64_t plane = divided(row, of.height), n = divided(plane, of.depth);
+    return {n,
+            {static_cast<int>(plane - n * of.depth.by),
+             static_cast<int>(row - plane * of.height.by),
+             static_cast<int>(pixel - row * of.width.by)},
+            static_cast<int>(index - pixel * of.channels.by)};
 }
 
 } // namespace relprop

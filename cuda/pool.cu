@@ -1,8 +1,10 @@
-// Pooling on the GPU, forward and relevance. A thread owns one value of the result and gathers
-// what belongs to it, windows in row order: no atomics, and the sums are the CPU's bit for bit.
-// Winners are found again from the input, so that no index map is kept between the sweeps.
-// Neighbouring threads own neighbouring channels, so that every read is coalesced.
+// Pooling on the GPU, forward and relevance. A thread owns one value of the result, or those of
+// four channels, and gathers what belongs to it, windows in row order: no atomics, and the sums are
+// the CPU's bit for bit. Winners are found again from the input, so that no index map is kept
+// between the sweeps. Neighbouring threads own neighbouring channels, so that every read is
+// coalesced.
 #include "backend.cuh"
+#include "lanes.cuh"
 #include "launch.cuh"
 
 namespace relprop::cuda {
@@ -28,8 +30,9 @@ __device__ Windows windows_at(const Pool &p, const Pixel &at) {
     return {window_at(p.z, at.z), window_at(p.y, at.y), window_at(p.x, at.x)};
 }
 
-__device__ float input_at(const Pool &p, int64_t n, const Pixel &at, int c) {
-    return p.in[row_of(input_image(p), n, at) * p.channels + c];
+template <int width>
+__device__ Lanes<width> input_at(const Pool &p, int64_t n, const Pixel &at, int c) {
+    return load<width>(p.in + row_of(input_image(p), n, at) * p.channels + c);
 }
 
 // Calls body(pixel) for the real inputs of a window, in row order, until it returns false.
@@ -55,96 +58,150 @@ __device__ void each_reader(const Pool &p, const Place &in, const Body &body) {
             }
 }
 
-// Whether an input is the first maximum of a window that reads it, or the last NaN in it.
-__device__ bool wins(const Pool &p, const Place &in, const Windows &w) {
-    const float own = input_at(p, in.n, in.at, in.c);
-    bool beaten = false, earlier = true;
+template <int width> struct Flags {
+    bool at[width];
+};
+
+// Which channels of an input are beaten in a window that reads it: they are neither its first
+// maximum nor the last NaN in it.
+template <int width>
+__device__ Flags<width> beaten(const Pool &p, const Place &in, const Lanes<width> &own,
+                               const Windows &w) {
+    Flags<width> lost = {};
+    bool earlier = true;
     each_tap(w, [&](const Pixel &at) {
         if (at.z == in.at.z && at.y == in.at.y && at.x == in.at.x) {
             earlier = false;
-        } else {
-            const float other = input_at(p, in.n, at, in.c);
-            beaten =
-                isnan(other) ? !isnan(own) || !earlier : other > own || (earlier && other == own);
+            return true;
         }
-        return !beaten;
+        const Lanes<width> others = input_at<width>(p, in.n, at, in.c);
+        bool all = true;
+        for (int lane = 0; lane < width; ++lane) {
+            const float a = own.at[lane], b = others.at[lane];
+            if (isnan(b) ? !isnan(a) || !earlier : b > a || (earlier && b == a))
+                lost.at[lane] = true;
+            all = all && lost.at[lane];
+        }
+        return !all;
     });
-    return !beaten;
+    return lost;
 }
 
-__global__ void max_pool_kernel(Pool p, int64_t count) {
+struct PoolArguments {
+    Pool p;
+    Places places; // of the result
+};
+
+template <int width> __global__ void max_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place out = place_at(thread_index(), output_image(p));
+    const Pool &p = of.p;
+    const Place out = place_by(thread_index() * width, of.places);
     const Windows w = windows_at(p, out.at);
-    float best = input_at(p, out.n, {w.z.begin, w.y.begin, w.x.begin}, out.c);
+    Lanes<width> best = input_at<width>(p, out.n, {w.z.begin, w.y.begin, w.x.begin}, out.c);
     each_tap(w, [&](const Pixel &at) {
-        const float a = input_at(p, out.n, at, out.c);
-        best = a > best || isnan(a) ? a : best; // a NaN in the window is its maximum
+        const Lanes<width> a = input_at<width>(p, out.n, at, out.c);
+        for (int lane = 0; lane < width; ++lane) // a NaN in the window is its maximum
+            if (a.at[lane] > best.at[lane] || isnan(a.at[lane]))
+                best.at[lane] = a.at[lane];
         return true;
     });
-    p.result[thread_index()] = best;
+    store(p.result + thread_index() * width, best);
 }
 
-__global__ void average_pool_kernel(Pool p, int64_t count) {
+template <int width> __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place out = place_at(thread_index(), output_image(p));
+    const Pool &p = of.p;
+    const Place out = place_by(thread_index() * width, of.places);
     const Windows w = windows_at(p, out.at);
-    float sum = 0.0f;
+    Lanes<width> sum = {};
     each_tap(w, [&](const Pixel &at) {
-        sum += input_at(p, out.n, at, out.c);
+        const Lanes<width> a = input_at<width>(p, out.n, at, out.c);
+        for (int lane = 0; lane < width; ++lane)
+            sum.at[lane] += a.at[lane];
         return true;
     });
-    p.result[thread_index()] = sum / average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
+    const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
+    for (int lane = 0; lane < width; ++lane)
+        sum.at[lane] /= divisor;
+    store(p.result + thread_index() * width, sum);
 }
 
-__global__ void max_pool_relevance_kernel(Pool p, int64_t count) {
+template <int width> __global__ void max_pool_relevance_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place in = place_at(thread_index(), input_image(p));
-    float sum = p.add ? p.result[thread_index()] : 0.0f;
+    const Pool &p = of.p;
+    float *result = p.result + thread_index() * width;
+    const Place in = place_by(thread_index() * width, of.places);
+    const Lanes<width> own = input_at<width>(p, in.n, in.at, in.c);
+    Lanes<width> sum = {};
+    if (p.add)
+        sum = load<width>(result);
     each_reader(p, in, [&](const Windows &w, int64_t out) {
-        if (wins(p, in, w))
-            sum += p.r[out];
+        const Flags<width> lost = beaten(p, in, own, w);
+        const Lanes<width> r = load<width>(p.r + out);
+        for (int lane = 0; lane < width; ++lane)
+            if (!lost.at[lane])
+                sum.at[lane] += r.at[lane];
     });
-    p.result[thread_index()] = sum;
+    store(result, sum);
 }
 
-__global__ void average_pool_relevance_kernel(Pool p, int64_t count) {
+template <int width>
+__global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Place in = place_at(thread_index(), input_image(p));
-    const float a = p.in ? p.in[thread_index()] : 1.0f;
-    float sum = p.add ? p.result[thread_index()] : 0.0f;
+    const Pool &p = of.p;
+    float *result = p.result + thread_index() * width;
+    const Place in = place_by(thread_index() * width, of.places);
+    Lanes<width> own = {}, sum = {};
+    if (p.in)
+        own = load<width>(p.in + thread_index() * width);
+    if (p.add)
+        sum = load<width>(result);
     each_reader(p, in, [&](const Windows &w, int64_t out) {
-        sum += a * p.r[out] / average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
+        const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
+        const Lanes<width> s = load<width>(p.r + out);
+        for (int lane = 0; lane < width; ++lane)
+            sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane] / divisor;
     });
-    p.result[thread_index()] = sum;
+    store(result, sum);
 }
 
 // ---- launchers
 
-int64_t input_values(const Pool &p) { return p.n * input_image(p).size(); }
-
-int64_t output_values(const Pool &p) { return p.n * output_image(p).size(); }
+// Calls body(width, arguments, threads) for a result that is an image.
+template <class Body> void over(const Pool &p, const Image &image, const Body &body) {
+    const PoolArguments arguments{p, places_of(image)};
+    with_width({p.in, p.r, p.result}, {p.channels},
+               [&](auto width) { body(width, arguments, p.n * image.size() / width()); });
+}
 
 } // namespace
 
 void max_pool(const Pool &p, Stream stream) {
-    RELPROP_LAUNCH(max_pool_kernel, p, output_values(p), stream);
+    over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
+        RELPROP_LAUNCH(max_pool_kernel<width()>, arguments, count, stream);
+    });
 }
 
 void max_pool_relevance(const Pool &p, Stream stream) {
-    RELPROP_LAUNCH(max_pool_relevance_kernel, p, input_values(p), stream);
+    over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
+        RELPROP_LAUNCH(max_pool_relevance_kernel<width()>, arguments, count, stream);
+    });
 }
 
 void average_pool(const Pool &p, Stream stream) {
-    RELPROP_LAUNCH(average_pool_kernel, p, output_values(p), stream);
+    over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
+        RELPROP_LAUNCH(average_pool_kernel<width()>, arguments, count, stream);
+    });
 }
 
 void average_pool_relevance(const Pool &p, Stream stream) {
-    RELPROP_LAUNCH(average_pool_relevance_kernel, p, input_values(p), stream);
+    over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
+        RELPROP_LAUNCH(average_pool_relevance_kernel<width()>, arguments, count, stream);
+    });
 }
 
 } // namespace relprop::cuda

@@ -8,13 +8,6 @@
 
 namespace relprop::RELPROP_ISA {
 
-// Z+ is at least what z is without its bias, but for what rounding to the bias's size has cost.
-[[gnu::always_inline]] static inline Vec least(Vec z, Vec b) {
-    constexpr float rounding = 1.2e-7f;
-    const Vec left = z - b - rounding * (b < 0.0f ? -b : b);
-    return left > 0.0f ? left : Vec{};
-}
-
 // Sums Z- of a vector's neurons from their contributions where it is little beside what it is the
 // difference of. Returns those channels, as bits.
 [[gnu::noinline]] static uint32_t sum_little(const Message &m, int64_t row, int c, int count,

@@ -43,8 +43,7 @@ template <class Body> void each_value(const Plane &plane, const Body &body) {
 
 // A window along one axis: size / 2 before its centre, the rest behind, as in torch and Caffe.
 Window around(int centre, int size, int length) {
-    const int begin = centre - size / 2;
-    return {larger(begin, 0), size < length - begin ? begin + size : length, 1, size};
+    return window_around(centre, size / 2, size, length);
 }
 
 // Calls body(place) for every value of the window around (y, x).

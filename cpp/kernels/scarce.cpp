@@ -11,18 +11,6 @@ namespace {
 [[gnu::always_inline]] inline Vec negative(Vec v) { return v < 0.0f ? v : Vec{}; }
 [[gnu::always_inline]] inline float negative(float v) { return v < 0.0f ? v : 0.0f; }
 
-int outputs_of(const TapGrid &grid) { return grid.to.channels / grid.groups; }
-
-// What a tap reads for a channel of the output: its group's channels of a pixel.
-const float *source_of(const Contributions &of, int64_t row, int channel) {
-    return of.x + row * of.grid.from.channels +
-           static_cast<int64_t>(channel / outputs_of(of.grid)) * of.run;
-}
-
-const float *weights_of(const Contributions &of, int channel, int tap) {
-    return of.weights + (static_cast<int64_t>(channel) * of.grid.tap_count + tap) * of.run;
-}
-
 // Calls body(channel) for every channel of an output row that is marked.
 template <class Body>
 void each_marked(const TapGrid &grid, const uint32_t *words, const Body &body) {

@@ -1,0 +1,108 @@
+// Memory, copies and streams of NVIDIA's GPUs: CUDA's value of Device.
+#include "backend.cuh"
+#include "launch.cuh"
+
+namespace relprop::cuda {
+namespace {
+
+constexpr int least_major = 8; // of the compute capability: what cuda/ is compiled for
+
+int device_count() {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status == cudaErrorNoDevice)
+        return 0;
+    if (status != cudaSuccess)
+        throw CudaError("no NVIDIA driver is there, or none that works: " +
+                        std::string(cudaGetErrorString(status)) + ".");
+    return count;
+}
+
+void use(int index) {
+    const int count = device_count();
+    if (index < 0 || index >= count)
+        throw CudaError("there is no GPU " + std::to_string(index) + ": this machine has " +
+                        std::to_string(count) + ".");
+    int major = 0, minor = 0;
+    RELPROP_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index));
+    if (major < least_major)
+        throw CudaError("GPU " + std::to_string(index) + " has compute capability " +
+                        std::to_string(major) + "." + std::to_string(minor) +
+                        "; relprop needs 8.0 (Ampere) or newer.");
+    RELPROP_CHECK(cudaSetDevice(index));
+}
+
+int64_t free_bytes() {
+    size_t free = 0, total = 0;
+    RELPROP_CHECK(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+}
+
+void *allocate(int64_t bytes) {
+    void *memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); // the error is told here; the next launch must not find it
+        throw DeviceOutOfMemory("the GPU has no room for " + std::to_string(bytes) + " bytes; " +
+                                std::to_string(free_bytes()) + " are free.");
+    }
+    RELPROP_CHECK(status);
+    return memory;
+}
+
+// Called by destructors, which may run when the driver is gone already.
+void release(void *memory) { cudaFree(memory); }
+
+void *allocate_pinned(int64_t bytes) {
+    void *memory = nullptr;
+    RELPROP_CHECK(cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable));
+    return memory;
+}
+
+void release_pinned(void *memory) { cudaFreeHost(memory); }
+
+// It does not wait for the default stream, nor the default stream for it.
+Stream make_stream() {
+    cudaStream_t stream = nullptr;
+    RELPROP_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    return stream;
+}
+
+void end_stream(Stream stream) { cudaStreamDestroy(static_cast<cudaStream_t>(stream)); }
+
+void copy(void *to, const void *from, int64_t bytes, Stream stream) {
+    RELPROP_CHECK(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault,
+                                  static_cast<cudaStream_t>(stream)));
+}
+
+void wait(Stream stream) {
+    RELPROP_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
+}
+
+int owner(const void *pointer) {
+    cudaPointerAttributes attributes{};
+    if (cudaPointerGetAttributes(&attributes, pointer) != cudaSuccess) {
+        cudaGetLastError();
+        return -1;
+    }
+    return attributes.type == cudaMemoryTypeDevice ? attributes.device : -1;
+}
+
+} // namespace
+
+const Device device = {
+    .use = use,
+    .allocate = allocate,
+    .release = release,
+    .allocate_pinned = allocate_pinned,
+    .release_pinned = release_pinned,
+    .free_bytes = free_bytes,
+    .make_stream = make_stream,
+    .end_stream = end_stream,
+    .copy = copy,
+    .wait = wait,
+    .owner = owner,
+};
+
+} // namespace relprop::cuda

@@ -1,0 +1,198 @@
+// What is done to one finished sum of a product: bias and clamp, a rule's message, or
+// multiplication with the input. cpp/kernels/epilogue.hpp does the same by vectors. A warp holds
+// the channels of one chunk of a row, a lane each.
+#pragma once
+
+#include <type_traits>
+
+#include <cuda_runtime.h>
+
+#include "contributions.hpp"
+#include "lanes.cuh"
+#include "sums.cuh"
+
+namespace relprop::cuda {
+
+// Channels of a row that one warp holds: what absorbed and scarce of Message are cut by.
+constexpr int chunk_channels = warp_lanes;
+
+// A message as a kernel takes it: the contributions lie beside it, not behind a pointer of the
+// host. A kernel's parameter that holds one is `const __grid_constant__`: others are copied to each
+// thread's stack for negative_sum.
+struct MessageArguments {
+    Message message;
+    Contributions contributions;
+    bool differs = false; // Z- is what z leaves of Z+; summed from contributions where it is little
+};
+
+inline MessageArguments arguments_of(const Message &message) {
+    MessageArguments arguments{message, {}, message.contributions != nullptr};
+    if (message.contributions)
+        arguments.contributions = *message.contributions;
+    return arguments;
+}
+
+// Calls body(constant) with a rule's kind as a constant of the compiler's; a gradient has no
+// message.
+template <class Body> void with_rule(RuleKind kind, const Body &body) {
+    switch (kind) {
+    case RuleKind::epsilon:
+        return body(std::integral_constant<RuleKind, RuleKind::epsilon>{});
+    case RuleKind::alpha_beta:
+        return body(std::integral_constant<RuleKind, RuleKind::alpha_beta>{});
+    case RuleKind::gamma:
+        return body(std::integral_constant<RuleKind, RuleKind::gamma>{});
+    case RuleKind::z_box:
+        return body(std::integral_constant<RuleKind, RuleKind::z_box>{});
+    case RuleKind::w_square:
+        return body(std::integral_constant<RuleKind, RuleKind::w_square>{});
+    case RuleKind::flat:
+        return body(std::integral_constant<RuleKind, RuleKind::flat>{});
+    case RuleKind::gradient:
+        return;
+    }
+}
+
+// What is absorbed of a neuron's relevance, or of several neurons'.
+struct Absorbed {
+    float by_bias = 0.0f, by_stabilizer = 0.0f;
+};
+
+// The sum of a neuron's negative contributions. Seldom called, and kept out of its callers'
+// registers.
+inline __device__ __noinline__ float negative_sum(const Contributions &of, int64_t row,
+                                                  int channel) {
+    const TapGrid &grid = of.grid;
+    const Place to = place_at(row, {grid.to.depth, grid.to.height, grid.to.width, 1});
+    float sum = 0.0f;
+    for (int t = 0; t < grid.tap_count; ++t) {
+        const Pixel from = moved(to.at, grid.step, grid.taps[t]);
+        if (!inside(grid.from, from))
+            continue;
+        const float *a = source_of(of, row_of(grid.from, to.n, from), channel);
+        const float *w = weights_of(of, channel, t);
+        for (int k = 0; k < of.run; ++k) {
+            const float product = a[k] * w[k];
+            sum += product < 0.0f ? product : 0.0f;
+        }
+    }
+    return sum;
+}
+
+// Channel c of a row: s+ over r, s- to s_neg, and the bias's share. `sum` is Z+ for alpha_beta and
+// gamma, the plain sum for the rules that do not split; flat reads none. Adds to `absorbed` and
+// returns whether the neuron is scarce.
+template <RuleKind kind>
+__device__ bool message_value(const MessageArguments &a, int64_t row, int channels, int c,
+                              float sum, Absorbed &absorbed) {
+    const Message &m = a.message;
+    Rule rule = m.rule;
+    rule.kind = kind; // a constant from here on: message() loses its switch
+    const int64_t at = row * channels + c;
+    const float keep = rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
+    const float fan_in = m.share || kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f;
+    const float b = m.bias ? m.bias[c] : 0.0f;
+    const float z = m.z ? m.z[(m.period ? row % m.period : row) * channels + c] : 0.0f;
+    const float r = m.r[at];
+    const float kept = keep * b;
+    const float kept_pos = kept > 0.0f ? kept : 0.0f, kept_neg = kept < 0.0f ? kept : 0.0f;
+    // a bound that holds where the product erred
+    const float floor = m.z && (keep > 0.0f || !m.bias) ? least(z, b) : 0.0f;
+    bool scarce = false;
+    Sums<float> of{};
+    if constexpr (kind == RuleKind::alpha_beta) {
+        of.pos = (sum > floor ? sum : floor) + kept_pos;
+        if (a.differs) {
+            const float most = least(z, b), pos = sum > most ? sum : most;
+            of.neg = z - b - pos;
+            const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+            if (r != 0.0f && -(of.neg + kept_neg) < scale) {
+                of.neg = negative_sum(a.contributions, row, c);
+                // a bias alone makes an s- too, which must not reach a product that errs
+                scarce = of.neg < 0.0f || b < 0.0f;
+            }
+        } else if (m.s_neg) {
+            of.neg = m.s_neg[at];
+        }
+        of.neg = (of.neg < 0.0f ? of.neg : 0.0f) + kept_neg;
+    } else if constexpr (kind == RuleKind::gamma) {
+        of.pos = (sum > floor ? sum : floor) + kept_pos;
+        of.z = z;
+        of.sum = z - (b - kept);
+    } else if constexpr (kind == RuleKind::epsilon) {
+        of.sum = sum - (b - kept);
+    } else if constexpr (kind == RuleKind::flat) {
+        of.sum = fan_in;
+    } else { // z_box, w_square: what is kept of the bias is in the sums already
+        of.sum = sum;
+    }
+    const Parts<float> s = message(rule, of, r);
+    const float by_bias = kept_pos * s.pos + kept_neg * s.neg;
+    const bool handed_down = m.share && fan_in > 0.0f; // to every input alike
+    absorbed.by_stabilizer += r - handed(rule, of, s);
+    if (m.bias && !handed_down)
+        absorbed.by_bias += by_bias;
+    m.r[at] = s.pos;
+    if (m.s_neg)
+        m.s_neg[at] = s.neg;
+    if (m.share)
+        m.share[at] = handed_down ? by_bias / fan_in : 0.0f;
+    return scarce;
+}
+
+// What the lanes of a warp absorbed in their chunk of a row, and which of them are scarce; all
+// lanes call it, those beyond the last channel with nothing.
+inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Absorbed absorbed,
+                                   bool scarce) {
+    const unsigned marked = __ballot_sync(all_lanes, scarce);
+    if (m.absorbed)
+        absorbed = {warp_sum(absorbed.by_bias), warp_sum(absorbed.by_stabilizer)};
+    if (lane_index() != 0)
+        return;
+    if (m.scarce)
+        m.scarce[row * m.chunks + chunk] = marked;
+    if (m.absorbed) {
+        m.absorbed[(row * m.chunks + chunk) * 2] = absorbed.by_bias;
+        m.absorbed[(row * m.chunks + chunk) * 2 + 1] = absorbed.by_stabilizer;
+    }
+}
+
+// x, or 0 where it is not of this part.
+inline __device__ float part_of(Part part, float x) {
+    if (part == Part::all)
+        return x;
+    return (part == Part::positive ? x > 0.0f : x < 0.0f) ? x : 0.0f;
+}
+
+// Forward and relevance: one channel of a row, or four neighbours, from their finished sums.
+template <int width>
+__device__ void epilogue_values(const Epilogue &e, int64_t at, int c, Lanes<width> sums) {
+    const bool forward = e.kind == EpilogueKind::forward;
+    Lanes<width> bias{}, x{}, before{};
+    if (forward && e.bias)
+        bias = load<width>(e.bias + c);
+    if (!forward && e.x)
+        x = load<width>(e.x + at);
+    if (!forward && e.add)
+        before = load<width>(e.out + at);
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        float &sum = sums.at[i];
+        if (forward) {
+            if (e.bias)
+                sum += bias.at[i];
+            if (e.low < e.high) { // comparisons that let NaN through
+                sum = sum < e.low ? e.low : sum;
+                sum = sum > e.high ? e.high : sum;
+            }
+        } else {
+            if (e.x)
+                sum *= part_of(e.part, x.at[i]);
+            if (e.add)
+                sum += before.at[i];
+        }
+    }
+    store(e.out + at, sums);
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,716 @@
+// Compares CUDA's kernels for values (all but pooling and products, which have checks of their own)
+// with the CPU's: each case runs on both with the same memory, and all of it is compared
+// afterwards. Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a
+// GPU.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "launch.cuh"
+
+namespace {
+
+using namespace relprop;
+
+constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+
+enum class Type { exact, float32, float64, unchecked };
+
+// Memory of a case, as the host and as the device has it.
+struct Block {
+    std::vector<char> initial, host;
+    char *device = nullptr;
+    Type type;
+
+    Block(std::vector<char> bytes, Type type_) : initial(bytes), host(bytes), type(type_) {
+        RELPROP_CHECK(cudaMalloc(reinterpret_cast<void **>(&device), initial.size() + 1));
+        RELPROP_CHECK(cudaMemcpy(device, initial.data(), initial.size(), cudaMemcpyHostToDevice));
+    }
+    Block(const Block &) = delete;
+    Block &operator=(const Block &) = delete;
+    ~Block() { cudaFree(device); }
+    std::vector<char> read() const {
+        std::vector<char> bytes(initial.size());
+        RELPROP_CHECK(cudaMemcpy(bytes.data(), device, bytes.size(), cudaMemcpyDeviceToHost));
+        return bytes;
+    }
+};
+
+// What a case runs with: kernels, and where they find what the case calls by its place on the host.
+struct Side {
+    const Kernels &kernels;
+    const std::deque<Block> &blocks;
+
+    template <class T> T *operator()(T *at) const {
+        if (!kernels.device)
+            return at;
+        for (const Block &block : blocks) {
+            const auto begin = reinterpret_cast<uintptr_t>(block.host.data());
+            const auto place = reinterpret_cast<uintptr_t>(at);
+            if (place >= begin && place < begin + block.host.size())
+                return reinterpret_cast<T *>(block.device + (place - begin));
+        }
+        return nullptr;
+    }
+    template <class T> void put(T *to, const std::vector<T> &values) const {
+        const size_t bytes = values.size() * sizeof(T);
+        if (kernels.device)
+            RELPROP_CHECK(cudaMemcpy((*this)(to), values.data(), bytes, cudaMemcpyHostToDevice));
+        else
+            std::memcpy(to, values.data(), bytes);
+    }
+};
+
+template <class T> double difference(const char *got, const char *expected, size_t bytes) {
+    double worst = 0.0;
+    for (size_t i = 0; i + sizeof(T) <= bytes; i += sizeof(T)) {
+        T a, b;
+        std::memcpy(&a, got + i, sizeof(T));
+        std::memcpy(&b, expected + i, sizeof(T));
+        if (std::isnan(a) && std::isnan(b))
+            continue;
+        const double error = std::fabs(static_cast<double>(a) - static_cast<double>(b)) /
+                             (1.0 + std::fabs(static_cast<double>(b)));
+        if (!(error <= worst) && a != b)
+            worst = std::isnan(error) ? HUGE_VAL : error;
+    }
+    return worst;
+}
+
+// The distance of what the device has from what the host has, relative to 1 + the value.
+double difference(const Block &block) {
+    const std::vector<char> got = block.read();
+    const std::vector<char> &expected = block.host;
+    switch (block.type) {
+    case Type::float32:
+        return difference<float>(got.data(), expected.data(), got.size());
+    case Type::float64:
+        return difference<double>(got.data(), expected.data(), got.size());
+    case Type::exact:
+        return got == expected ? 0.0 : HUGE_VAL;
+    case Type::unchecked:
+        return 0.0;
+    }
+    return HUGE_VAL;
+}
+
+std::mt19937 generator(0);
+
+int64_t draw(int64_t below) {
+    return std::uniform_int_distribution<int64_t>(0, below - 1)(generator);
+}
+
+class Case {
+  public:
+    template <class T> T *give(const std::vector<T> &values, Type type = Type::exact) {
+        const char *bytes = reinterpret_cast<const char *>(values.data());
+        blocks_.emplace_back(std::vector<char>(bytes, bytes + values.size() * sizeof(T)), type);
+        return reinterpret_cast<T *>(blocks_.back().host.data());
+    }
+    // Few distinct values, so that some are equal and some are 0.
+    float *floats(int64_t count, float scale = 0.1f) {
+        std::vector<float> values(static_cast<size_t>(count));
+        for (float &value : values)
+            value = scale * static_cast<float>(draw(41) - 20);
+        return give(values, Type::float32);
+    }
+    float *positive(int64_t count) {
+        std::vector<float> values(static_cast<size_t>(count));
+        for (float &value : values)
+            value = 0.1f * static_cast<float>(draw(20) + 1);
+        return give(values, Type::float32);
+    }
+    double *doubles(int64_t count) {
+        return give(std::vector<double>(static_cast<size_t>(count), 0.5), Type::float64);
+    }
+    float *unchecked(int64_t count) {
+        return give(std::vector<float>(static_cast<size_t>(count), 0.0f), Type::unchecked);
+    }
+
+    using Body = std::function<void(const Side &)>;
+
+    // Runs on both and compares all memory, bit for bit where `bound` is 0.
+    void run(const std::string &name, double bound, const Body &body) {
+        body({cpu_kernels(), blocks_});
+        body({cuda_kernels(0, Precision::float32), blocks_});
+        RELPROP_CHECK(cudaDeviceSynchronize());
+        double worst = 0.0;
+        for (const Block &block : blocks_)
+            worst = std::max(worst, difference(block));
+        const bool same = worst <= bound;
+        std::printf("%-4s %-50s %g\n", same ? "ok" : "FAIL", name.c_str(), worst);
+        failures += !same;
+    }
+
+    static inline int failures = 0;
+
+  private:
+    std::deque<Block> blocks_;
+};
+
+constexpr double rounding = 2e-6; // of what the devices compute in another order or another way
+constexpr Stream stream = nullptr;
+
+std::string with(const std::string &name, const std::string &what, bool add) {
+    return name + ", " + what + (add ? ", added" : "");
+}
+
+// ---- merge.cu
+
+void check_merges() {
+    for (const int64_t n : {1, 3, 4, 1027, 70000})
+        for (const int64_t by : {0, 1}) // a place that is not aligned
+            for (const bool flag : {false, true}) {
+                const std::string what = std::to_string(n) + " from " + std::to_string(by);
+                const auto run = [&](const char *name, const auto &body) {
+                    Case of;
+                    const float *a = of.floats(n + by) + by, *b = of.floats(n + by) + by;
+                    float *r = of.floats(n + by) + by, *out = of.floats(n + by) + by;
+                    of.run(with(name, what, flag), 0.0,
+                           [&](const Side &on) { body(on, on(a), on(b), on(r), on(out)); });
+                };
+                using F = float;
+                run("add", [&](const Side &on, const F *a, const F *b, F *, F *out) {
+                    on.kernels.add(a, b, out, n, flag, stream);
+                });
+                run("multiply", [&](const Side &on, const F *a, const F *b, F *, F *out) {
+                    on.kernels.multiply(a, b, out, n, flag, stream);
+                });
+                run("maximum", [&](const Side &on, const F *a, const F *b, F *, F *out) {
+                    on.kernels.maximum(a, b, out, n, stream);
+                });
+                run("maximum_relevance", [&](const Side &on, const F *a, const F *b, F *r, F *out) {
+                    on.kernels.maximum_relevance(a, b, r, out, n, flag, stream);
+                });
+                run("carry", [&](const Side &on, const F *a, const F *, F *, F *out) {
+                    on.kernels.carry(a, 0.3f, out, n, flag, stream);
+                });
+                run("fill", [&](const Side &on, const F *, const F *, F *, F *out) {
+                    on.kernels.fill(0.3f, out, n, stream);
+                });
+            }
+}
+
+void check_blocks() {
+    struct Shape {
+        int64_t count, size, from_stride, to_stride;
+    };
+    for (const Shape &s : {Shape{5, 3, 3, 7}, Shape{5, 8, 12, 16}, Shape{300, 64, 64, 128}})
+        for (const bool add : {false, true}) {
+            Case of;
+            const float *from = of.floats(s.count * s.from_stride);
+            float *to = of.floats(s.count * s.to_stride);
+            of.run(with("blocks", std::to_string(s.size), add), 0.0, [&](const Side &on) {
+                on.kernels.blocks(
+                    {s.count, s.size, on(from), s.from_stride, on(to), s.to_stride, add}, stream);
+            });
+        }
+}
+
+// ---- pointwise.cu
+
+void check_activations() {
+    for (int f = 0; f <= static_cast<int>(Function::softplus); ++f)
+        for (const bool add : {false, true}) {
+            const auto function = static_cast<Function>(f);
+            const int64_t n = 4099;
+            Case of;
+            const float *x = of.floats(n, 0.4f), *r = of.floats(n);
+            float *y = of.floats(n), *out = of.floats(n);
+            of.run(with("activation", std::to_string(f), add), rounding, [&](const Side &on) {
+                on.kernels.activation(function, 0.2f, on(x), on(y), n, stream);
+                on.kernels.activation_gradient(function, 0.2f, on(x), on(r), on(out), n, add,
+                                               stream);
+            });
+        }
+}
+
+void check_slopes() {
+    for (const int64_t period : {1, 5, 8})
+        for (const bool add : {false, true}) {
+            const int64_t n = 8000;
+            Case of;
+            const float *x = of.floats(n), *r = of.floats(n), *slope = of.floats(period);
+            float *y = of.floats(n), *out = of.floats(n), *clipped = of.floats(n);
+            of.run(with("prelu, clip", std::to_string(period), add), 0.0, [&](const Side &on) {
+                on.kernels.prelu({n, period, on(slope), on(x), nullptr, on(y), false}, stream);
+                on.kernels.prelu_gradient({n, period, on(slope), on(x), on(r), on(out), add},
+                                          stream);
+                on.kernels.clip(-0.5f, 0.7f, on(x), on(clipped), n, stream);
+                on.kernels.clip_gradient(-0.5f, 0.7f, on(clipped), on(r), on(out), n, add, stream);
+            });
+        }
+}
+
+// ---- norm.cu
+
+void check_affine() {
+    for (const int channels : {1, 3, 64})
+        for (const bool add : {false, true}) {
+            const int64_t rows = 77, n = rows * channels;
+            Case of;
+            const float *x = of.floats(n), *s = of.floats(n);
+            const float *scale = of.floats(channels), *shift = of.floats(channels);
+            float *y = of.floats(n), *r = of.floats(n), *gradient = of.floats(n);
+            of.run(with("affine", std::to_string(channels), add), 0.0, [&](const Side &on) {
+                Affine p{rows, channels, on(x), on(scale), on(shift), on(s), on(y), add};
+                on.kernels.affine(p, stream);
+                p.result = on(r);
+                on.kernels.affine_relevance(p, stream);
+                p.x = nullptr;
+                p.result = on(gradient);
+                on.kernels.affine_relevance(p, stream);
+            });
+        }
+}
+
+void check_local_response_norm() {
+    for (const bool within : {false, true})
+        for (const int size : {1, 4, 5, 17})
+            for (const float beta : {0.75f, 0.6f})
+                for (const bool add : {false, true}) {
+                    LocalResponseNorm p{2,    {1, 6, 5, 19}, within,  size,    0.9f, beta,
+                                        1.5f, nullptr,       nullptr, nullptr, add};
+                    const int64_t n = p.n * p.image.size();
+                    Case of;
+                    const float *x = of.floats(n), *s = of.floats(n);
+                    float *y = of.floats(n), *sums = of.floats(n), *r = of.floats(n);
+                    float *gradient = of.floats(n);
+                    const std::string what = std::to_string(size) + (within ? " within" : "");
+                    of.run(with("local_response_norm", what, add), rounding, [&](const Side &on) {
+                        p.x = on(x);
+                        p.s = on(s);
+                        p.result = on(y);
+                        on.kernels.local_response_norm(p, stream);
+                        p.result = on(sums);
+                        on.kernels.local_response_norm_sums(p, stream);
+                        p.result = on(r);
+                        on.kernels.local_response_norm_relevance(p, stream);
+                        p.result = on(gradient);
+                        on.kernels.local_response_norm_gradient(p, stream);
+                    });
+                }
+}
+
+// ---- resample.cu, move.cu, lookup.cu
+
+// Who reads each of `size` places, and with which of the reading list's entries.
+struct Readers {
+    std::vector<int32_t> offsets, entries;
+
+    Readers(const std::vector<int32_t> &index, int64_t size) : offsets{0} {
+        for (int32_t place = 0; place < size; ++place) {
+            for (size_t i = 0; i < index.size(); ++i)
+                if (index[i] == place)
+                    entries.push_back(static_cast<int32_t>(i));
+            offsets.push_back(static_cast<int32_t>(entries.size()));
+        }
+    }
+};
+
+void check_resample() {
+    for (const int channels : {3, 8})
+        for (const bool add : {false, true}) {
+            const int64_t n = 2, from_rows = 12, to_rows = 30;
+            const int taps = 4;
+            std::vector<int32_t> index;
+            for (int64_t i = 0; i < to_rows * taps; ++i)
+                index.push_back(static_cast<int32_t>(draw(from_rows)));
+            Readers readers(index, from_rows);
+            Case of;
+            const float *weight = of.floats(to_rows * taps);
+            std::vector<float> reader_weight;
+            for (int32_t &entry : readers.entries) {
+                reader_weight.push_back(weight[entry]);
+                entry /= taps;
+            }
+            const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
+            const int32_t *reader = of.give(readers.entries);
+            const float *by = of.give(reader_weight);
+            const float *in = of.floats(n * from_rows * channels);
+            float *s = of.floats(n * to_rows * channels);
+            float *r = of.floats(n * from_rows * channels);
+            float *gradient = of.floats(n * from_rows * channels);
+            of.run(with("resample", std::to_string(channels), add), 0.0, [&](const Side &on) {
+                Resample p{};
+                p.n = n;
+                p.from_rows = from_rows;
+                p.to_rows = to_rows;
+                p.channels = channels;
+                p.taps = taps;
+                p.index = on(at);
+                p.weight = on(weight);
+                p.offsets = on(offsets);
+                p.reader = on(reader);
+                p.reader_weight = on(by);
+                p.in = on(in);
+                p.s = on(s);
+                p.add = add;
+                p.result = on(r);
+                on.kernels.resample_relevance(p, stream);
+                p.in = nullptr;
+                p.result = on(gradient);
+                on.kernels.resample_relevance(p, stream);
+                p.in = on(in);
+                p.result = on(s);
+                on.kernels.resample(p, stream);
+            });
+        }
+}
+
+void check_gather() {
+    for (const bool add : {false, true}) {
+        const int64_t n = 3, from_size = 50, to_size = 131;
+        std::vector<int32_t> index;
+        for (int64_t i = 0; i < to_size; ++i)
+            index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
+        const Readers readers(index, from_size);
+        Case of;
+        const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
+        const int32_t *reader = of.give(readers.entries);
+        const float *in = of.floats(n * from_size);
+        float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
+        of.run(with("gather", "", add), 0.0, [&](const Side &on) {
+            Gather p{n,          from_size, to_size, on(at),  on(offsets),
+                     on(reader), 0.25f,     on(in),  on(out), false};
+            on.kernels.gather(p, stream);
+            p.in = on(out);
+            p.out = on(r);
+            p.add = add;
+            on.kernels.gather_relevance(p, stream);
+        });
+    }
+}
+
+void check_memory_orders() {
+    for (const Image &image : {Image{1, 7, 9, 3}, Image{1, 33, 5, 64}, Image{2, 3, 4, 35},
+                               Image{1, 1, 1, 100}, Image{1, 64, 64, 1}}) {
+        const int64_t n = 3;
+        Case of;
+        const float *in = of.floats(n * image.size());
+        float *last = of.floats(n * image.size()), *first = of.floats(n * image.size());
+        const std::string what =
+            std::to_string(image.pixels()) + " x " + std::to_string(image.channels);
+        of.run(with("to_channels_last, first", what, false), 0.0, [&](const Side &on) {
+            on.kernels.to_channels_last(on(in), on(last), n, image, stream);
+            on.kernels.to_channels_first(on(in), on(first), n, image, stream);
+        });
+    }
+}
+
+void check_lookup() {
+    for (const int features : {1, 31, 200})
+        for (const bool add : {false, true}) {
+            const int64_t vocabulary = 7;
+            Case of;
+            const float *weight = of.floats(vocabulary * features);
+            const float *ids = of.give(std::vector<float>{0, 6, 3, -1, 7, 3, nan_value, 2, 1});
+            const int64_t count = 9;
+            float *y = of.floats(count * features), *out = of.floats(count);
+            const float *r = of.floats(count * features);
+            of.run(with("lookup", std::to_string(features), add), 0.0, [&](const Side &on) {
+                Lookup p{count, vocabulary, features, on(weight), on(ids), on(r), on(y), add};
+                on.kernels.lookup(p, stream);
+                p.result = on(out);
+                on.kernels.lookup_relevance(p, stream);
+            });
+        }
+}
+
+// ---- prepare.cu, spread.cu
+
+void check_prepare() {
+    for (int t = 0; t <= static_cast<int>(Transform::one); ++t)
+        for (const int channels : {3, 8}) {
+            const Image image{2, 4, 5, channels};
+            const Pixel before{0, 1, 2}, after{1, 1, 0};
+            const int64_t n = 2, size = 3 * 6 * 7 * channels;
+            Case of;
+            const float *x = of.floats(n * image.size()), *minus = of.floats(channels);
+            float *out = of.floats(n * size);
+            const auto transform = static_cast<Transform>(t);
+            const bool one = transform == Transform::one;
+            of.run(with("prepare", std::to_string(t), false), 0.0, [&](const Side &on) {
+                on.kernels.prepare(
+                    {transform, n, image, before, after, one ? nullptr : on(x), on(minus), on(out)},
+                    stream);
+            });
+        }
+}
+
+std::vector<Pixel> square_of_taps(int from, int to) {
+    std::vector<Pixel> taps;
+    for (int y = from; y < to; ++y)
+        for (int x = from; x < to; ++x)
+            taps.push_back({0, y, x});
+    return taps;
+}
+
+void check_spread() {
+    for (const int per_group : {1, 3, 40})
+        for (const bool add : {false, true}) {
+            const int64_t n = 2;
+            const int groups = 2, channels = groups * per_group;
+            const std::vector<Pixel> taps = square_of_taps(-1, 2);
+            Case of;
+            const Pixel *tap = of.give(taps);
+            TapGrid grid;
+            grid.from = {1, 5, 6, channels};
+            grid.to = {1, 10, 12, channels};
+            grid.groups = groups;
+            grid.tap_count = static_cast<int>(taps.size());
+            grid.size = {1, 5, 6};
+            grid.out_step = {1, 2, 2};
+            grid.out = {0, 1, 0};
+            const int64_t rows = n * grid.from.pixels();
+            const float *share = of.floats(rows * channels);
+            float *sums = of.floats(rows * groups), *out = of.floats(n * grid.to.size());
+            of.run(with("group_sums, spread", std::to_string(per_group), add), 0.0,
+                   [&](const Side &on) {
+                       on.kernels.group_sums(on(share), rows, channels, groups, on(sums), stream);
+                       grid.taps = on(tap);
+                       on.kernels.spread({grid, n, on(sums), on(out), add}, stream);
+                   });
+        }
+}
+
+// ---- message.cu, scarce.cu
+
+void check_message() {
+    for (int kind = 0; kind < static_cast<int>(RuleKind::gradient); ++kind)
+        for (int bias_mode = 0; bias_mode < 4; ++bias_mode) // 3: no bias
+            for (const int channels : {1, 10, 32, 75}) {
+                const int64_t n = 3, pixels = 7, rows = n * pixels, size = rows * channels;
+                Rule rule{static_cast<RuleKind>(kind),
+                          static_cast<BiasMode>(bias_mode % 3),
+                          1e-3f,
+                          2.0f,
+                          1.0f,
+                          0.25f};
+                const bool flat = rule.kind == RuleKind::flat;
+                Case of;
+                float *r = of.floats(size), *s_neg = of.floats(size), *share = of.floats(size);
+                const int64_t period = rule.kind == RuleKind::w_square ? pixels : 0;
+                const float *z = of.floats((period ? period : rows) * channels);
+                const float *bias = of.floats(channels), *fan_in = of.positive(pixels);
+                float *absorbed = of.unchecked(2 * size);
+                double *out = of.doubles(n * 3);
+                std::vector<Branch> branches;
+                for (int i = 0; i < 10; ++i)
+                    branches.push_back({of.floats(size), of.floats(size), i % 2 == 0});
+                of.run("message, rule " + std::to_string(kind) + ", bias " +
+                           std::to_string(bias_mode) + ", " + std::to_string(channels),
+                       rounding, [&](const Side &on) {
+                           std::vector<Branch> there = branches;
+                           for (Branch &branch : there)
+                               branch = {on(branch.x), on(branch.out), branch.add};
+                           Message m;
+                           m.rule = rule;
+                           m.r = on(r);
+                           m.s_neg = on(s_neg);
+                           m.z = flat ? nullptr : on(z);
+                           m.period = period;
+                           m.bias = bias_mode == 3 ? nullptr : on(bias);
+                           m.fan_in = on(fan_in);
+                           m.fan_period = pixels;
+                           m.share = bias_mode == 2 ? on(share) : nullptr;
+                           m.absorbed = on(absorbed);
+                           m.chunks = on.kernels.chunks(1, channels);
+                           m.branches = there.data();
+                           m.branch_count = static_cast<int>(there.size());
+                           on.kernels.message(m, rows, channels, stream);
+                           on.kernels.sum_absorbed(on(absorbed), n, pixels * m.chunks, on(out), 3,
+                                                   stream);
+                       });
+            }
+}
+
+// A 3 x 3 layer of stride 1.
+TapGrid layer(int groups, int in, int out) {
+    TapGrid grid;
+    grid.from = {1, 6, 5, groups * in};
+    grid.to = {1, 6, 5, groups * out};
+    grid.groups = groups;
+    grid.tap_count = 9;
+    grid.size = {1, 6, 5};
+    return grid;
+}
+
+// What z says of Z+ in place of a product makes every Z- little: each is summed one by one.
+void check_negative_sums() {
+    for (const int in : {5, 33})
+        for (const int out : {10, 70}) {
+            TapGrid grid = layer(1, in, out);
+            const int64_t n = 2, rows = n * grid.to.pixels();
+            Case of;
+            const Pixel *taps = of.give(square_of_taps(-1, 2));
+            const float *x = of.floats(n * grid.from.size());
+            const float *weights = of.floats(static_cast<int64_t>(out) * 9 * in);
+            const float *z = of.floats(rows * out, 1.0f), *bias = of.floats(out);
+            float *r = of.floats(rows * out), *s_neg = of.floats(rows * out);
+            float *words = of.unchecked(rows * out), *relevance = of.floats(n * grid.from.size());
+            of.run("message with contributions, " + std::to_string(in) + " to " +
+                       std::to_string(out),
+                   2e-5, [&](const Side &on) {
+                       grid.taps = on(taps);
+                       const Contributions contributions{grid, n, in, on(x), on(weights)};
+                       Message m;
+                       m.rule.kind = RuleKind::alpha_beta;
+                       m.rule.alpha = 2.0f;
+                       m.rule.beta = 1.0f;
+                       m.r = on(r);
+                       m.s_neg = on(s_neg);
+                       m.z = on(z);
+                       m.bias = on(bias);
+                       m.chunks = on.kernels.chunks(1, out);
+                       m.contributions = &contributions;
+                       m.scarce = reinterpret_cast<uint32_t *>(on(words));
+                       on.kernels.message(m, rows, out, stream);
+                       on.kernels.scarce({contributions, m.scarce, m.s_neg, on(relevance), true},
+                                         stream);
+                   });
+        }
+}
+
+int channels_of_a_chunk(const Kernels &kernels) {
+    int channels = 1;
+    while (kernels.chunks(1, channels + 1) == 1)
+        ++channels;
+    return channels;
+}
+
+void check_scarce() {
+    for (const int groups : {1, 3})
+        for (const int out : {10, 70})
+            for (const bool add : {false, true}) {
+                TapGrid grid = layer(groups, 40, out);
+                const int64_t n = 2, rows = n * grid.to.pixels();
+                Case of;
+                const Pixel *taps = of.give(square_of_taps(-1, 2));
+                const float *x = of.floats(n * grid.from.size());
+                const float *weights = of.floats(static_cast<int64_t>(groups) * out * 9 * 40);
+                float *s_neg = of.floats(rows * groups * out);
+                auto *words = reinterpret_cast<uint32_t *>(of.unchecked(rows * groups * out));
+                float *relevance = of.floats(n * grid.from.size());
+                std::vector<bool> marked;
+                for (int64_t i = 0; i < rows * groups * out; ++i)
+                    marked.push_back(draw(20) == 0);
+                of.run(with("scarce", std::to_string(groups) + " groups", add), rounding,
+                       [&](const Side &on) {
+                           const int each = channels_of_a_chunk(on.kernels);
+                           const int chunks = on.kernels.chunks(1, out);
+                           std::vector<uint32_t> bits(static_cast<size_t>(rows) * groups * chunks);
+                           for (size_t i = 0; i < marked.size(); ++i) {
+                               const size_t c = i % out, group = i / out;
+                               bits[group * chunks + c / each] |= uint32_t{marked[i]} << c % each;
+                           }
+                           on.put(words, bits);
+                           grid.taps = on(taps);
+                           const Contributions c{grid, n, 40, on(x), on(weights)};
+                           on.kernels.scarce({c, on(words), on(s_neg), on(relevance), add}, stream);
+                       });
+            }
+}
+
+// ---- totals.cu, ends.cu
+
+void check_totals() {
+    for (const int64_t size : {1, 5, 4096, 50001, 200000}) {
+        const int64_t n = 3, pairs = size;
+        Case of;
+        const float *values = of.floats(n * size), *absorbed = of.floats(2 * n * pairs);
+        double *out = of.doubles(5 * n);
+        std::vector<int32_t> some;
+        for (int64_t i = 0; i < 2000; ++i)
+            some.push_back(static_cast<int32_t>(draw(size)));
+        const int32_t *places = of.give(some);
+        of.run(with("totals", std::to_string(size), false), 1e-12, [&](const Side &on) {
+            on.kernels.totals(on(values), n, size, on(out), 5, stream);
+            on.kernels.sum_absorbed(on(absorbed), n, pairs, on(out) + 1, 5, stream);
+            on.kernels.book(on(values), n, size, nullptr, 0, on(out) + 3, 5, stream);
+            on.kernels.book(on(values), n, size, on(places), 2000, on(out) + 4, 5, stream);
+        });
+    }
+}
+
+void check_begin() {
+    for (const bool channels_first : {false, true})
+        for (const bool one : {false, true})
+            for (const int how : {0, 1, 2}) { // targets, argmax, mask
+                const Image image{1, 4, 5, 50};
+                const int64_t n = 3, size = image.size();
+                Case of;
+                float *scores = of.floats(n * size), *relevance = of.floats(n * size);
+                int64_t *targets = of.give(std::vector<int64_t>{7, 0, size - 1});
+                std::vector<uint8_t> bits;
+                for (int64_t i = 0; i < n * size; ++i)
+                    bits.push_back(draw(4) == 0);
+                const uint8_t *mask = of.give(bits);
+                of.run("begin, " + std::to_string(how), 0.0, [&](const Side &on) {
+                    on.kernels.begin({n, image, channels_first, on(scores), one, how == 1,
+                                      on(targets), how == 2 ? on(mask) : nullptr, on(relevance)},
+                                     stream);
+                });
+            }
+    // nothing is larger than a NaN that comes first, and one that comes later is not larger
+    Case of;
+    const float *scores = of.give(std::vector<float>{nan_value, 2, 3, 1, nan_value, 3});
+    int64_t *targets = of.give(std::vector<int64_t>{9, 9});
+    float *relevance = of.floats(6);
+    of.run("begin, NaN", 0.0, [&](const Side &on) {
+        on.kernels.begin(
+            {2, {1, 1, 1, 3}, false, on(scores), false, true, on(targets), nullptr, on(relevance)},
+            stream);
+    });
+}
+
+void check_finite() {
+    for (const int64_t n : {1, 6, 5000})
+        for (const int64_t bad : {-1, 0, 5, 4999}) {
+            if (bad >= n)
+                continue;
+            std::vector<float> values(static_cast<size_t>(n), 1.0f);
+            for (int64_t i = bad; i >= 0 && i < n; i += 7)
+                values[static_cast<size_t>(i)] = i % 2 ? nan_value : HUGE_VALF;
+            Case of;
+            const float *at = of.give(values);
+            int64_t *found = of.give(std::vector<int64_t>{77});
+            of.run("check_finite, " + std::to_string(bad), 0.0,
+                   [&](const Side &on) { on.kernels.check_finite(on(at), n, on(found), stream); });
+        }
+}
+
+} // namespace
+
+int main() {
+    try {
+        check_merges();
+        check_blocks();
+        check_activations();
+        check_slopes();
+        check_affine();
+        check_local_response_norm();
+        check_resample();
+        check_gather();
+        check_memory_orders();
+        check_lookup();
+        check_prepare();
+        check_spread();
+        check_message();
+        check_negative_sums();
+        check_scarce();
+        check_totals();
+        check_begin();
+        check_finite();
+        return Case::failures == 0 ? 0 : 1;
+    } catch (const std::exception &error) {
+        std::fprintf(stderr, "%s\n", error.what());
+        return 2;
+    }
+}
