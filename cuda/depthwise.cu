@@ -52,7 +52,8 @@ __device__ Lanes<width> sum_taps(const Product &p, const Pixel &at, int64_t from
 }
 
 template <int width>
-__global__ void __launch_bounds__(DepthwiseTile::threads) depthwise_kernel(DepthwiseArguments a) {
+__global__ void __launch_bounds__(DepthwiseTile::threads)
+    depthwise_kernel(const __grid_constant__ DepthwiseArguments a) {
     auto &memory = *shared_memory<DepthwiseMemory>();
     const Product &p = a.product;
     const int channels = p.grid.to.channels;

@@ -60,7 +60,8 @@ template <Precision precision, class T, int width> class SliceCopy {
 };
 
 template <Precision precision, class T, int width>
-__global__ void __launch_bounds__(T::threads, T::blocks) product_kernel(ProductArguments a) {
+__global__ void __launch_bounds__(T::threads, T::blocks)
+    product_kernel(const __grid_constant__ ProductArguments a) {
     auto &memory = *shared_memory<Memory<precision, T>>();
     const Product &p = a.product;
     // neighbouring blocks read the same pixels
