@@ -6,6 +6,7 @@
 #   make asan     the core's tests and the fuzz tests under address and undefined-behaviour
 #                 sanitizers; RELPROP_FUZZ=50 tries fifty times as many inputs as `make test`
 #   make tsan     many threads under the thread sanitizer
+#   make emulated the CUDA kernels on the host: the core's tests with device="cuda", without a GPU
 #   make peers    the other libraries that tests and benchmarks compare with
 #   make format   rewrite the sources the way `make check` wants them
 #   make clean    remove all that was made
@@ -27,7 +28,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_
 export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test check asan tsan peers format clean
+.PHONY: demo test check asan tsan emulated peers format clean
 .DELETE_ON_ERROR:
 
 # The photos are files of scikit-image's.
@@ -47,10 +48,12 @@ check: $(MADE)/package $(MADE)/check
 	cd build && stubtest relprop._core --mypy-config-file ../pyproject.toml \
 	  --allowlist ../.ci/stubtest-allowlist
 
+# A build of its own, with the package beside it.
+APART = cmake --preset $@ && cmake --build --preset $@ \
+  && tar -C python --exclude='_core*.so' -c relprop | tar -C build/$@ -x
 # The sanitizers' runtimes must be loaded before Python; their own reports go past pytest's capture.
 # Python itself leaks at exit, by design.
-SANITIZED = cmake --preset $@ && cmake --build --preset $@ \
-  && tar -C python --exclude='_core*.so' -c relprop | tar -C build/$@ -x \
+SANITIZED = $(APART) \
   && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
 CORE_TESTS := $(addprefix tests/test_,bindings.py conv.py conv_transpose.py dense.py \
@@ -67,6 +70,11 @@ asan: $(MADE)/package $(MADE)/test
 tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) tests/test_threads.py tests/test_stages.py
+
+emulated: $(MADE)/package $(MADE)/test
+	$(APART)
+	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
+	RELPROP_DEVICE=cuda PYTHONPATH='$(CURDIR)/build/$@' python -m pytest $(CORE_TESTS)
 
 peers: $(MADE)/peers
 

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 def test_pooling_is_the_cpus_bit_for_bit() -> None:
     if not Path("/dev/nvidia0").exists():
         pytest.skip("this machine has no NVIDIA GPU")
-    programs = sorted(ROOT.glob("build/*/pool_check"), key=lambda path: path.stat().st_mtime)
+    programs = [path for path in ROOT.glob("build/*/pool_check") if path.parent.name != "emulated"]
     assert programs, "build/*/pool_check is missing: build with nvcc and RELPROP_GPU_CHECKS=ON."
-    done = subprocess.run([programs[-1]], capture_output=True, text=True, check=False)
+    newest = max(programs, key=lambda path: path.stat().st_mtime)
+    done = subprocess.run([newest], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

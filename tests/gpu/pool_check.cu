@@ -1,5 +1,6 @@
 // Compares the CUDA pooling kernels with the CPU's, bit for bit, on one list of geometries.
-// Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU.
+// Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU, and by
+// test_emulator.py where CUDA is emulated.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -17,6 +18,7 @@ struct Case {
     PoolAxis y, x;
     bool count_include_pad = true;
     int divisor = 0;
+    PoolAxis z = {1, 1, 1, 1, 0, 0, 1, false};
 };
 
 // size, outputs, kernel, stride, pad_before, pad_after, dilation, adaptive
@@ -31,6 +33,13 @@ const Case cases[] = {
     {"dilated", 4, {9, 3, 3, 2, 0, 0, 2, false}, {9, 7, 3, 1, 1, 1, 2, false}},
     {"adaptive", 7, {10, 3, 0, 0, 0, 0, 1, true}, {7, 5, 0, 0, 0, 0, 1, true}},
     {"global", 300, {7, 1, 0, 0, 0, 0, 1, true}, {7, 1, 0, 0, 0, 0, 1, true}},
+    {"volume",
+     6,
+     {5, 3, 3, 2, 1, 1, 1, false},
+     {6, 3, 2, 2, 0, 0, 1, false},
+     false,
+     0,
+     {5, 4, 2, 1, 0, 0, 1, false}},
     {"single pixel", 1, {1, 1, 1, 1, 0, 0, 1, false}, {1, 1, 1, 1, 0, 0, 1, false}},
 };
 
@@ -87,14 +96,15 @@ class OnDevice {
 };
 
 bool agree(const Case &of, const Step &step, int64_t n) {
-    const Values in = draw(n * of.y.size * of.x.size * of.channels);
-    const Values r = draw(n * of.y.outputs * of.x.outputs * of.channels);
+    const Values in = draw(n * of.z.size * of.y.size * of.x.size * of.channels);
+    const Values r = draw(n * of.z.outputs * of.y.outputs * of.x.outputs * of.channels);
     Values expected = step.relevance ? draw(static_cast<int64_t>(in.size())) : Values(r.size());
     Values got = expected;
 
     Pool pool{};
     pool.n = n;
     pool.channels = of.channels;
+    pool.z = of.z;
     pool.y = of.y;
     pool.x = of.x;
     pool.count_include_pad = of.count_include_pad;

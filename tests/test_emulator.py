@@ -1,0 +1,55 @@
+"""The emulator of tests/gpu/emulator, which runs the CUDA kernels on the host, and what it runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(__file__).parent.parent / "build" / "emulated"
+
+
+def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the emulated build."""
+    path = BUILD / program
+    if not path.exists():
+        pytest.skip(f"build/emulated/{program} is not built: make emulated")
+    return subprocess.run(
+        [path, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_emulator_does_what_cuda_does(seed: str) -> None:
+    done = run(
+        "emulator_check", RELPROP_EMULATED_SEED=seed, RELPROP_EMULATED_MEMORY=str(64 * 1024**2)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("half_waits", "100 threads wait at __syncthreads(), 0 for lanes of their warp, and 156 "),
+        ("two_places", "32 threads wait at __syncthreads(), 31 for lanes of their warp, and 193 "),
+        ("masks", "0 threads wait at __syncthreads(), 32 for lanes of their warp, and 224 "),
+        ("stranger", "a shuffle reads from a lane that its mask does not name"),
+        ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
+    ],
+)
+def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) -> None:
+    done = run("emulator_check", name)
+    assert done.returncode < 0, done.stdout
+    assert message in done.stderr
+
+
+def test_pooling_is_the_cpus_bit_for_bit() -> None:
+    done = run("pool_check")
+    assert done.returncode == 0, done.stdout + done.stderr
