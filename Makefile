@@ -6,7 +6,8 @@
 #   make asan     the core's tests and the fuzz tests under address and undefined-behaviour
 #                 sanitizers; RELPROP_FUZZ=50 tries fifty times as many inputs as `make test`
 #   make tsan     many threads under the thread sanitizer
-#   make emulated the CUDA kernels on the host: the core's tests with device="cuda", without a GPU
+#   make emulated
+#                 the CUDA kernels without a GPU: compiled for the host, the tests marked gpu
 #   make peers    the other libraries that tests and benchmarks compare with
 #   make format   rewrite the sources the way `make check` wants them
 #   make clean    remove all that was made
@@ -74,7 +75,7 @@ tsan: $(MADE)/package $(MADE)/test
 emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
-	RELPROP_DEVICE=cuda PYTHONPATH='$(CURDIR)/build/$@' python -m pytest $(CORE_TESTS)
+	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -m gpu
 
 peers: $(MADE)/peers
 

@@ -69,7 +69,7 @@ int wanted_winograd() {
 }
 
 #if !defined(RELPROP_WITH_CUDA)
-const Kernels &cuda_kernels() {
+const Kernels &cuda_kernels(int, Precision) {
     throw std::runtime_error("relprop was built without CUDA: install it again with "
                              "RELPROP_CUDA=ON and nvcc on the machine, or use device=\"cpu\".");
 }

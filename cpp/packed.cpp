@@ -77,7 +77,7 @@ Key key_of(const Kernels &kernels, const Packing &p, int winograd, const Fingerp
 // Never destroyed: Plans may outlive whatever ends with the process.
 struct Held {
     std::mutex mutex;
-    std::map<Key, std::weak_ptr<const Pages>> by_key;
+    std::map<Key, std::weak_ptr<const Memory>> by_key;
 };
 Held &held() {
     static Held &all = *new Held;
@@ -107,27 +107,34 @@ PackedWeights::PackedWeights(const Kernels &kernels, const Packing &packing, int
     };
     {
         std::lock_guard lock(held().mutex);
-        if ((pages_ = find()))
+        if ((held_ = find()))
             return;
     }
     const auto pack_into = [&](float *to) {
         return winograd ? kernels.winograd_pack(packing, winograd, weights, to)
                         : kernels.pack(packing, weights, to);
     };
-    auto fresh = std::make_shared<Pages>(pack_into(nullptr));
-    pack_into(fresh->data());
+    const int64_t floats = pack_into(nullptr);
+    auto fresh = std::make_shared<Memory>(kernels, floats);
+    if (kernels.device) {
+        const Pages on_host(floats);
+        pack_into(on_host.data());
+        fresh->fill(on_host.data(), floats * static_cast<int64_t>(sizeof(float)));
+    } else {
+        pack_into(fresh->data());
+    }
     std::lock_guard lock(held().mutex);
-    if ((pages_ = find())) // another thread was faster
+    if ((held_ = find())) // another thread was faster
         return;
     std::erase_if(held().by_key, [](const auto &entry) { return entry.second.expired(); });
-    held().by_key[key] = pages_ = std::move(fresh);
+    held().by_key[key] = held_ = std::move(fresh);
 }
 
 int64_t packed_bytes() {
     std::lock_guard lock(held().mutex);
     int64_t bytes = 0;
-    for (const auto &[_, pages] : held().by_key)
-        if (const auto alive = pages.lock())
+    for (const auto &[_, memory] : held().by_key)
+        if (const auto alive = memory.lock())
             bytes += alive->floats() * static_cast<int64_t>(sizeof(float));
     return bytes;
 }

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "kernels.hpp"
-#include "pages.hpp"
+#include "memory.hpp"
 
 namespace relprop {
 
@@ -22,11 +22,11 @@ class PackedWeights {
     // all the weights of the layer. Several threads may call this at once.
     PackedWeights(const Kernels &kernels, const Packing &packing, int winograd,
                   const float *weights, const Fingerprint &of);
-    const float *data() const { return pages_ ? pages_->data() : nullptr; }
-    int64_t floats() const { return pages_ ? pages_->floats() : 0; }
+    const float *data() const { return held_ ? held_->data() : nullptr; }
+    int64_t floats() const { return held_ ? held_->floats() : 0; }
 
   private:
-    std::shared_ptr<const Pages> pages_;
+    std::shared_ptr<const Memory> held_;
 };
 
 int64_t packed_bytes(); // that the Plans of this process hold

@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <exception>
 #include <stdexcept>
 #include <string>
 
+#include "device_run.hpp"
 #include "parallel.hpp"
 #include "stage.hpp"
 
@@ -30,12 +30,12 @@ float *Run::relevance(int tensor) const {
 }
 
 float *Run::scratch(int64_t offset) const {
-    const auto &at = account == nullptr ? stage.forward_scratch_at : stage.relevance_scratch_at;
+    const auto &at = backward ? stage.relevance_scratch_at : stage.forward_scratch_at;
     return arena + (at[static_cast<size_t>(step)] + offset) * n;
 }
 
 float *Run::absorbed() const {
-    return ledger ? arena + stage.absorbed_at[static_cast<size_t>(step)] * n : nullptr;
+    return account ? arena + stage.absorbed_at[static_cast<size_t>(step)] * n : nullptr;
 }
 
 bool Run::adds(int slot) const {
@@ -43,10 +43,22 @@ bool Run::adds(int slot) const {
 }
 
 void Run::book_absorbed() const {
-    if (ledger)
+    if (account)
         kernels.sum_absorbed(absorbed(), n,
                              plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(), account,
                              account_stride, stream);
+}
+
+void Run::book(Account to, const float *values, int64_t size, const int32_t *places,
+               int64_t count) const {
+    if (account)
+        kernels.book(values, n, size, places, count, account + static_cast<int64_t>(to),
+                     account_stride, stream);
+}
+
+void throw_not_finite(const char *what, int64_t sample, int64_t element) {
+    throw std::domain_error(std::string("the ") + what + " is not finite for sample " +
+                            std::to_string(sample) + " (element " + std::to_string(element) + ").");
 }
 
 // ---- building ----------------------------------------------------------------------------------
@@ -96,7 +108,7 @@ void Plan::finish(int output) {
         if (readers[t] == 0 && static_cast<int>(t) != output)
             throw std::invalid_argument("every tensor but the output must be read; " +
                                         std::to_string(t) + " is not.");
-    stages_ = stages_of(tensors_, steps_, producer_, output);
+    stages_ = stages_of(tensors_, steps_, producer_, output, kernels_.device == nullptr);
     output_ = output;
 }
 
@@ -115,7 +127,7 @@ int64_t Plan::arena_per_sample() const {
 
 // ---- running -----------------------------------------------------------------------------------
 
-std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
+std::unique_ptr<Memory> Plan::take_arena(int64_t floats) const {
     {
         std::lock_guard lock(mutex_);
         for (auto it = arenas_.begin(); it != arenas_.end(); ++it)
@@ -126,17 +138,38 @@ std::unique_ptr<Pages> Plan::take_arena(int64_t floats) const {
             }
         arenas_.clear(); // too small, and a run needs a larger one
     }
-    return std::make_unique<Pages>(floats);
+    return std::make_unique<Memory>(kernels_, floats);
 }
 
-void Plan::give_back(std::unique_ptr<Pages> arena) const {
+void Plan::give_back(std::unique_ptr<Memory> arena) const {
     std::lock_guard lock(mutex_);
     arenas_.push_back(std::move(arena));
 }
 
+int64_t Plan::arena_floats(int64_t n) const {
+    return n * (arena_per_sample() + static_cast<int64_t>(stages_.size()) * slack);
+}
+
+namespace {
+
+void check_targets(const Request &request, int64_t outputs) {
+    if (request.relevance.empty() || request.initial == Initial::given || request.mask ||
+        request.argmax)
+        return;
+    for (int64_t i = 0; i < request.n; ++i)
+        if (const int64_t target = request.targets[i]; target < 0 || target >= outputs)
+            throw std::out_of_range("target must be in [0, " + std::to_string(outputs) + "), not " +
+                                    std::to_string(target) + ".");
+}
+
+} // namespace
+
 void Plan::run(const Request &request) const {
     if (!finished())
         throw std::logic_error("the plan is not finished.");
+    check_targets(request, tensor(output_).image.size());
+    if (kernels_.device)
+        return run_on_device(*this, request);
     const int64_t all = threads(), of_a_thread = stages_.back().at_once;
     const int64_t most =
         of_a_thread > 0 ? of_a_thread : std::max<int64_t>(samples_at_once / all, 1);
@@ -146,7 +179,9 @@ void Plan::run(const Request &request) const {
         n = request.n - first;
         if (n >= all) // as many for each thread
             n = std::min(n / all, most) * all;
-        run_chunk(request, first, n);
+        auto arena = take_arena(arena_floats(n));
+        run_chunk(request, first, n, *arena, nullptr);
+        give_back(std::move(arena));
     }
 }
 
@@ -168,55 +203,41 @@ void from_user(const Kernels &kernels, const Tensor &tensor, const float *from, 
         kernels.carry(from, 1.0f, to, n * tensor.image.size(), false, stream);
 }
 
-// The output's relevance in the user's order, from scores [n, outputs] and the request.
-std::vector<float> initial_relevance(const Request &request, int64_t first, int64_t n,
-                                     const float *scores, int64_t outputs) {
-    std::vector<float> relevance(static_cast<size_t>(n * outputs), 0.0f);
-    const bool one = request.initial == Initial::one;
-    if (request.mask != nullptr) {
-        const uint8_t *mask = request.mask + first * outputs;
-        for (int64_t i = 0; i < n * outputs; ++i)
-            if (mask[i])
-                relevance[static_cast<size_t>(i)] = one ? 1.0f : scores[i];
-        return relevance;
-    }
-    for (int64_t i = 0; i < n; ++i) {
-        const float *row = scores + i * outputs;
-        int64_t &target = request.targets[first + i];
-        if (request.argmax)
-            target = std::max_element(row, row + outputs) - row;
-        if (target < 0 || target >= outputs)
-            throw std::out_of_range("target must be in [0, " + std::to_string(outputs) + "), not " +
-                                    std::to_string(target) + ".");
-        relevance[static_cast<size_t>(i * outputs + target)] = one ? 1.0f : row[target];
-    }
-    return relevance;
-}
-
-void check_finite(const float *values, int64_t n, int64_t size, int64_t first, const char *what) {
-    for (int64_t i = 0; i < n * size; ++i)
-        if (!std::isfinite(values[i]))
-            throw std::domain_error(std::string("the ") + what + " is not finite for sample " +
-                                    std::to_string(first + i / size) + " (element " +
-                                    std::to_string(i % size) + ").");
+// Where `bad` is, a device says there later what it found.
+void check_finite(const Kernels &kernels, const float *values, int64_t n, int64_t size,
+                  int64_t first, const char *what, int64_t *bad, Stream stream) {
+    if (bad)
+        return kernels.check_finite(values, n * size, bad, stream);
+    int64_t found;
+    kernels.check_finite(values, n * size, &found, stream);
+    if (found >= 0)
+        throw_not_finite(what, first + found / size, found % size);
 }
 
 // Adds the time of its life to a step's, where the request asks for it.
 class Stopwatch {
   public:
-    Stopwatch(const Request &request, int64_t step, bool of_relevance)
-        : seconds_(request.seconds ? request.seconds + 2 * step + of_relevance : nullptr) {}
+    Stopwatch(const Run &run, const Request &request, bool of_relevance)
+        : run_(run),
+          seconds_(request.seconds ? request.seconds + 2 * run.step + of_relevance : nullptr),
+          begun_(now()) {}
     ~Stopwatch() {
         if (seconds_)
-            *seconds_ += std::chrono::duration<double>(Clock::now() - begun_).count();
+            *seconds_ += std::chrono::duration<double>(now() - begun_).count();
     }
     Stopwatch(const Stopwatch &) = delete;
     Stopwatch &operator=(const Stopwatch &) = delete;
 
   private:
     using Clock = std::chrono::steady_clock;
+    Clock::time_point now() const {
+        if (seconds_ && run_.kernels.device)
+            run_.kernels.device->wait(run_.stream);
+        return Clock::now();
+    }
+    const Run &run_;
     double *seconds_;
-    Clock::time_point begun_ = Clock::now();
+    Clock::time_point begun_;
 };
 
 } // namespace
@@ -238,6 +259,7 @@ struct Plan::Chunk {
     int64_t first, n;
     int64_t threads;             // as many as there were when it began
     std::vector<float *> arenas; // [stages]
+    int64_t *bad;                // [1 + inputs]  what a device finds not finite; null on the host
 
     // A chunk that is less than two parts for each thread is cut evenly.
     int64_t most(const Stage &of) const {
@@ -255,8 +277,8 @@ struct Plan::Part {
 Plan::Part Plan::part_of(const Chunk &chunk, size_t stage, int64_t at) const {
     const Stage &of = stages_[stage];
     const int64_t most = chunk.most(of), first = at / most * most;
-    return {{*this, of, kernels_, nullptr, std::min(most, chunk.n - first),
-             chunk.arenas[stage] + first * (of.arena + slack), chunk.request.absorbed != nullptr},
+    return {{*this, of, kernels_, chunk.request.stream, std::min(most, chunk.n - first),
+             chunk.arenas[stage] + first * (of.arena + slack)},
             chunk.first + first};
 }
 
@@ -285,24 +307,19 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
             std::rethrow_exception(error);
 }
 
-void Plan::run_chunk(const Request &request, int64_t first, int64_t n) const {
-    int64_t floats = 0;
-    std::vector<int64_t> at;
+void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
+                     int64_t *bad) const {
+    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad};
+    float *at = memory.data();
     for (const Stage &stage : stages_) {
-        at.push_back(floats);
-        floats += n * (stage.arena + slack);
+        chunk.arenas.push_back(at);
+        at += n * (stage.arena + slack);
     }
-    auto memory = take_arena(floats);
-    Chunk chunk{request, first, n, threads(), {}};
-    for (int64_t offset : at)
-        chunk.arenas.push_back(memory->data() + offset);
-
     for (size_t s = 0; s < stages_.size(); ++s)
         each_part(chunk, s, [&](Part &part) { forward(chunk, s, part); });
     if (!request.relevance.empty())
         for (size_t s = stages_.size(); s-- > 0;)
             each_part(chunk, s, [&](Part &part) { relevance(chunk, s, part); });
-    give_back(std::move(memory));
 }
 
 void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
@@ -320,7 +337,7 @@ void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
         run.step = s;
         const Step &step = *steps_[static_cast<size_t>(s)];
         {
-            Stopwatch watch(request, s, false);
+            Stopwatch watch(run, request, false);
             step.forward(run);
         }
         copy_out(run, request, first, step.output, false);
@@ -335,7 +352,7 @@ void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
     } else {
         float *scores = request.scores + first * size;
         to_user(kernels_, tensor(output), run.value(output), scores, run.n, run.stream);
-        check_finite(scores, run.n, size, first, "output");
+        check_finite(kernels_, scores, run.n, size, first, "output", chunk.bad, run.stream);
     }
 }
 
@@ -352,19 +369,21 @@ void Plan::begin_relevance(const Chunk &chunk, size_t stage, const Part &part) c
                        run.relevance(output), run.n * size, false, run.stream);
         return;
     }
-    std::vector<float> chosen;
-    const float *initial = request.given + (request.given ? first * size : 0);
-    if (request.initial != Initial::given) {
-        chosen = initial_relevance(request, first, run.n, request.scores + first * size, size);
-        initial = chosen.data();
-    }
-    from_user(kernels_, out, initial, run.relevance(output), run.n, run.stream);
+    if (request.initial == Initial::given)
+        return from_user(kernels_, out, request.given + first * size, run.relevance(output), run.n,
+                         run.stream);
+    kernels_.begin({run.n, out.image, out.channels_first, request.scores + first * size,
+                    request.initial == Initial::one, request.argmax,
+                    request.targets + (request.targets ? first : 0),
+                    request.mask + (request.mask ? first * size : 0), run.relevance(output)},
+                   run.stream);
 }
 
 void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
     const Request &request = chunk.request;
     auto &[run, first] = part;
     const int64_t n = run.n;
+    run.backward = true;
     begin_relevance(chunk, stage, part);
 
     const auto weigh = [&](int tensor_index) {
@@ -374,26 +393,19 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
                             run.stream);
         copy_out(run, request, first, tensor_index, true);
     };
-    std::vector<double> unused;
-    run.account_stride = steps() * 4;
-    if (!run.ledger)
-        unused.resize(static_cast<size_t>(n * run.account_stride));
+    run.account_stride = steps() * accounts;
     for (int s = run.stage.last - 1; s >= run.stage.first; --s) {
         run.step = s;
-        run.account =
-            (run.ledger ? request.absorbed + first * run.account_stride : unused.data()) + s * 4;
+        if (request.absorbed)
+            run.account = request.absorbed + first * run.account_stride + s * accounts;
         const Step &step = *steps_[static_cast<size_t>(s)];
         weigh(step.output);
         if (!step.blocks) {
-            Stopwatch watch(request, s, true);
+            Stopwatch watch(run, request, true);
             step.relevance(run);
             continue;
         }
-        std::vector<double> ended(static_cast<size_t>(2 * n));
-        kernels_.totals(run.relevance(step.output), n, tensor(step.output).image.size(),
-                        ended.data(), 2, run.stream);
-        for (int64_t i = 0; i < n; ++i)
-            run.account[i * run.account_stride + 3] += ended[static_cast<size_t>(2 * i)];
+        run.book(Account::zero, run.relevance(step.output), tensor(step.output).image.size());
         for (size_t slot = 0; slot < step.inputs.size(); ++slot)
             if (!run.adds(static_cast<int>(slot)))
                 kernels_.fill(0.0f, run.relevance(step.inputs[slot]),
@@ -406,7 +418,8 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
             const int64_t size = in.image.size();
             float *relevance = request.relevance[static_cast<size_t>(i)] + first * size;
             to_user(kernels_, in, run.relevance(input), relevance, n, run.stream);
-            check_finite(relevance, n, size, first, "relevance");
+            check_finite(kernels_, relevance, n, size, first, "relevance",
+                         chunk.bad ? chunk.bad + 1 + i : nullptr, run.stream);
         }
 }
 

@@ -12,10 +12,11 @@
 #include <vector>
 
 #include "kernels.hpp"
-#include "pages.hpp"
+#include "memory.hpp"
 
 namespace relprop {
 
+class Lane;
 class Plan;
 
 // Floats that a kernel may read beyond the last value of a buffer: no other thread writes there.
@@ -36,6 +37,10 @@ struct Stage {
     int64_t arena = 0;
 };
 
+// What becomes of relevance that a step does not hand down.
+enum class Account { bias, stabilizer, constants, zero };
+constexpr int64_t accounts = 4;
+
 // One run of a stage over some samples, as the steps see it.
 struct Run {
     const Plan &plan;
@@ -44,9 +49,9 @@ struct Run {
     Stream stream;
     int64_t n; // samples
     float *arena;
-    bool ledger;
     int step = 0;              // the step at work
-    double *account = nullptr; // [n, account_stride]  bias, stabilizer, constants, zero of the step
+    bool backward = false;     // in the relevance pass
+    double *account = nullptr; // [n, account_stride]  of the step; null without a ledger
     int64_t account_stride = 0;
 
     float *value(int tensor) const;
@@ -55,6 +60,9 @@ struct Run {
     float *absorbed() const;                  // null without a ledger
     bool adds(int slot) const;  // relevance of this input has been begun by another reader
     void book_absorbed() const; // sums absorbed() into the account
+    // sums the values [n, size] at some places, or at all
+    void book(Account, const float *values, int64_t size, const int32_t *places = nullptr,
+              int64_t count = 0) const;
 };
 
 // One operator, placed in a Plan.
@@ -94,9 +102,12 @@ struct Copy {
 
 enum class Initial { value, one, given };
 
-// Arguments of a run; pointers to the host's memory, arrays in the user's order.
+// Arguments of a run, in the user's order. Arrays of floats are in the host's memory, or all in the
+// device's where on_device; what else there is is in the host's.
 struct Request {
     int64_t n = 0;
+    bool on_device = false;
+    Stream stream = nullptr; // whose work the arrays wait for, and who may read them afterwards
     std::vector<const float *> inputs; // [n, size] of each input
     float *scores = nullptr;           // [n, output size]
     Initial initial = Initial::value;
@@ -105,12 +116,15 @@ struct Request {
     const uint8_t *mask = nullptr;  // [n, output size]  in place of targets
     const float *given = nullptr;   // [n, output size]  the output's relevance
     std::vector<float *> relevance; // [n, size] of each input; empty: forward alone
-    double *absorbed = nullptr;     // [n, steps, 4]  bias, stabilizer, constants, zero; or null
+    double *absorbed = nullptr;     // [n, steps, accounts]; or null
     double *totals = nullptr;       // [n, tensors, 2]  sum and sum of magnitudes of relevance
     double *seconds = nullptr;      // [steps, 2]  time in the forward and in the relevance pass
     std::vector<Copy> copies;
     std::function<void()> between_chunks; // may throw to end the run
 };
+
+// Throws std::domain_error.
+[[noreturn]] void throw_not_finite(const char *what, int64_t sample, int64_t element);
 
 class Plan {
   public:
@@ -138,9 +152,12 @@ class Plan {
     friend struct Run;
     struct Chunk;
     int add_tensor(Image image, bool channels_first);
-    std::unique_ptr<Pages> take_arena(int64_t floats) const;
-    void give_back(std::unique_ptr<Pages> arena) const;
-    void run_chunk(const Request &request, int64_t first, int64_t n) const;
+    friend class DeviceRun;
+    std::unique_ptr<Memory> take_arena(int64_t floats) const;
+    void give_back(std::unique_ptr<Memory> arena) const;
+    int64_t arena_floats(int64_t n) const; // of a chunk
+    void run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
+                   int64_t *bad) const;
     int64_t input_index(int tensor) const;
     struct Part;
     Part part_of(const Chunk &chunk, size_t stage, int64_t at) const;
@@ -162,7 +179,8 @@ class Plan {
     std::vector<Stage> stages_;           // each for at least as many samples as the one before
 
     mutable std::mutex mutex_;
-    mutable std::vector<std::unique_ptr<Pages>> arenas_; // idle ones, kept for the next run
+    mutable std::vector<std::unique_ptr<Memory>> arenas_; // idle ones, kept for the next run
+    mutable std::vector<std::unique_ptr<Lane>> lanes_;
 };
 
 } // namespace relprop

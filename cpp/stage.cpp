@@ -192,8 +192,10 @@ int first_together(const Steps &all) {
 
 std::vector<Stage> stages_of(const std::vector<Tensor> &tensors,
                              const std::vector<std::unique_ptr<Step>> &steps,
-                             const std::vector<int> &producer, int output) {
+                             const std::vector<int> &producer, int output, bool cuts) {
     const int last = static_cast<int>(steps.size());
+    if (!cuts)
+        return {place_stage({tensors, steps, producer, 0, last, output})};
     const int cut = first_together({tensors, steps, producer, 0, last, output});
     std::vector<Stage> stages;
     if (cut > 0) {

@@ -8,6 +8,7 @@
 #include <cuda_runtime.h>
 
 #include "contributions.hpp"
+#include "lanes.cuh"
 #include "sums.cuh"
 
 namespace relprop::cuda {
@@ -156,26 +157,42 @@ inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
     }
 }
 
-// Forward and relevance: one channel of a row from its finished sum.
-inline __device__ void epilogue_value(const Epilogue &e, int64_t at, int c, float sum) {
-    if (e.kind == EpilogueKind::forward) {
-        if (e.bias)
-            sum += e.bias[c];
-        if (e.low < e.high) { // comparisons that let NaN through
-            sum = sum < e.low ? e.low : sum;
-            sum = sum > e.high ? e.high : sum;
+// x, or 0 where it is not of this part.
+inline __device__ float part_of(Part part, float x) {
+    if (part == Part::all)
+        return x;
+    return (part == Part::positive ? x > 0.0f : x < 0.0f) ? x : 0.0f;
+}
+
+// Forward and relevance: one channel of a row, or four neighbours, from their finished sums.
+template <int width>
+__device__ void epilogue_values(const Epilogue &e, int64_t at, int c, Lanes<width> sums) {
+    const bool forward = e.kind == EpilogueKind::forward;
+    Lanes<width> bias{}, x{}, before{};
+    if (forward && e.bias)
+        bias = load<width>(e.bias + c);
+    if (!forward && e.x)
+        x = load<width>(e.x + at);
+    if (!forward && e.add)
+        before = load<width>(e.out + at);
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        float &sum = sums.at[i];
+        if (forward) {
+            if (e.bias)
+                sum += bias.at[i];
+            if (e.low < e.high) { // comparisons that let NaN through
+                sum = sum < e.low ? e.low : sum;
+                sum = sum > e.high ? e.high : sum;
+            }
+        } else {
+            if (e.x)
+                sum *= part_of(e.part, x.at[i]);
+            if (e.add)
+                sum += before.at[i];
         }
-    } else {
-        if (e.x) {
-            float x = e.x[at];
-            if (e.part != Part::all)
-                x = (e.part == Part::positive ? x > 0.0f : x < 0.0f) ? x : 0.0f;
-            sum *= x;
-        }
-        if (e.add)
-            sum += e.out[at];
     }
-    e.out[at] = sum;
+    store(e.out + at, sums);
 }
 
 } // namespace relprop::cuda

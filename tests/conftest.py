@@ -1,10 +1,15 @@
-"""Fixtures that several test files use, and how hypothesis draws."""
+"""Fixtures that several test files use, how hypothesis draws, and tests that run on every device."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 from command_line import run
+from relprop import _core
 
 __all__ = ["run"]
 
@@ -12,3 +17,65 @@ __all__ = ["run"]
 settings.register_profile("ci", derandomize=True)
 if "CI" in os.environ:
     settings.load_profile("ci")
+
+ON_EVERY_DEVICE = frozenset(
+    f"test_{name}"
+    for name in (
+        "bindings",
+        "branching_networks",
+        "captum",
+        "composites",
+        "conv",
+        "conv_transpose",
+        "dense",
+        "einsum",
+        "embedding",
+        "explain",
+        "gradient",
+        "inputs",
+        "lxt",
+        "merge",
+        "move",
+        "norm",
+        "onnx_round_trip",
+        "pointwise",
+        "pool",
+        "precision",
+        "ranges",
+        "real_networks",
+        "rules",
+        "scarce",
+        "toy_matrix",
+        "upsample",
+        "whole_graphs",
+        "zennit",
+    )
+)
+"""Test files whose tests run once on the CPU and once, marked ``gpu``, on a GPU."""
+
+
+def without_gpu() -> str:
+    """Why no test can run on a GPU here; empty where one can."""
+    try:
+        _core.Plan(0)
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The device that Explainers use where they are told none."""
+    name: str | None = getattr(request, "param", None)
+    if name == "cuda" and (reason := without_gpu()):
+        pytest.skip(f"no GPU: {reason}")
+    with pytest.MonkeyPatch.context() as patch:
+        if name:
+            patch.setenv("RELPROP_DEVICE", name)
+        yield
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in ON_EVERY_DEVICE:
+        devices = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+        metafunc.parametrize("device", devices, indirect=True, scope="module")

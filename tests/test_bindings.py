@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 from cases import numbers
 from fuzzing import fuzz
 from relprop import Explainer, _core
-from relprop.compile import _Lowering
+from relprop.devices import default_device, gpu_of
 from relprop.graph import Graph
 from relprop.rules import Rule
 from test_whole_graphs import graphs
@@ -34,11 +33,15 @@ REAL = (-1.0, 0.0, 1e-30, 1e30, math.inf, -math.inf, math.nan)
 TEXT = ("", "max", "average", "relu", "value", "given", "one", "no such thing")
 
 
+def new_plan() -> _core.Plan:
+    return _core.Plan(gpu_of(default_device()))
+
+
 class Recorder:
     """A Plan that notes every call."""
 
     def __init__(self) -> None:
-        self.plan = _core.Plan()
+        self.plan = new_plan()
         self.calls: list[Call] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -56,7 +59,7 @@ class Recorder:
 def recorded(graph: Graph, rules: dict[str, Rule]) -> list[Call]:
     """Every call that explaining two samples makes."""
     recorder = Recorder()
-    with mock.patch("relprop.compile._Lowering", partial(_Lowering, plan=recorder)):
+    with mock.patch("relprop.compile._core.Plan", return_value=recorder):
         explainer = Explainer(graph, "epsilon", rules=rules)
     rng = np.random.default_rng(0)
     x = {node.name: numbers(rng, (2, *node.shape)) for node in graph.inputs}
@@ -67,7 +70,7 @@ def recorded(graph: Graph, rules: dict[str, Rule]) -> list[Call]:
 
 def replay(calls: list[Call]) -> Exception | None:
     """The last error of the same calls to a new Plan."""
-    plan, error = _core.Plan(), None
+    plan, error = new_plan(), None
     for name, arguments, named in calls:
         try:
             getattr(plan, name)(*arguments, **named)
@@ -150,7 +153,7 @@ def test_changed_calls_run_or_are_refused(drawn, data) -> None:
 @fuzz(10)
 @given(data=st.data())
 def test_nonsense(name: str, data: st.DataObject) -> None:
-    plan = _core.Plan()
+    plan = new_plan()
     if not callable(getattr(plan, name)):
         return
     nonsense = st.lists(st.sampled_from([None, "", 0, -1, 0.5, (1, 1, 1), [], np.zeros(1)]))
@@ -159,7 +162,7 @@ def test_nonsense(name: str, data: st.DataObject) -> None:
 
 
 def test_relevance_that_nobody_would_hand_down_is_refused() -> None:
-    plan = _core.Plan()
+    plan = new_plan()
     first, unread = (plan.input((1, 1, 1, 3), False) for _ in range(2))
     made = plan.activation(first, "tanh", 0.0, False, False)
     with pytest.raises(ValueError, match=f"every tensor but the output must be read; {unread} is"):
@@ -167,7 +170,7 @@ def test_relevance_that_nobody_would_hand_down_is_refused() -> None:
 
 
 def test_as_many_arrays_as_inputs() -> None:
-    plan = _core.Plan()
+    plan = new_plan()
     plan.finish(plan.add([plan.input((1, 1, 1, 3), False) for _ in range(2)], 1e-6, False, False))
     x, scores = np.ones((2, 3), np.float32), np.empty((2, 3), np.float32)
     with pytest.raises(ValueError, match="inputs must hold 2 arrays, not 1"):

@@ -41,6 +41,8 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ("two_places", "32 threads wait at __syncthreads(), 31 for lanes of their warp, and 193 "),
         ("masks", "0 threads wait at __syncthreads(), 32 for lanes of their warp, and 224 "),
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
+        ("beyond", "a kernel wrote beyond an allocation"),
+        ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
     ],
 )

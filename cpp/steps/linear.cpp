@@ -33,42 +33,47 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
                std::vector<float> bias, const Rule &rule, const Surroundings &around,
                std::vector<float> low, std::vector<float> high)
     : conv_(conv), transposed_(transposed), in_(transposed ? conv.to : conv.from),
-      out_(transposed ? conv.from : conv.to), bias_(std::move(bias)), rule_(rule), around_(around),
-      low_(std::move(low)), high_(std::move(high)) {
+      out_(transposed ? conv.from : conv.to), rule_(rule), around_(around) {
     if (conv.groups < 1 || in_.channels % conv.groups != 0 || out_.channels % conv.groups != 0)
         throw std::invalid_argument("groups must divide the channels of input and output.");
     if (static_cast<int64_t>(weights.size()) != static_cast<int64_t>(conv.to.channels) *
                                                     (conv.from.channels / conv.groups) *
                                                     conv.kernel.z * conv.kernel.y * conv.kernel.x)
         throw std::invalid_argument("weight does not fit the layer's geometry.");
-    if (!bias_.empty() && static_cast<int>(bias_.size()) != out_.channels)
+    if (!bias.empty() && static_cast<int>(bias.size()) != out_.channels)
         throw std::invalid_argument("bias must have one value per output channel.");
     if (rule.kind == RuleKind::z_box &&
-        (static_cast<int>(low_.size()) != in_.channels || low_.size() != high_.size()))
+        (static_cast<int>(low.size()) != in_.channels || low.size() != high.size()))
         throw std::invalid_argument("low and high must have one value per input channel.");
 
     depthwise_ = conv.groups > 1 && conv.groups == in_.channels && conv.groups == out_.channels;
-    dense_ = !transposed && conv.groups == 1 && in_.pixels() == 1 && out_.pixels() == 1 &&
-             conv.kernel.z * conv.kernel.y * conv.kernel.x == 1 &&
+    dense_ = !kernels.device && !transposed && conv.groups == 1 && in_.pixels() == 1 &&
+             out_.pixels() == 1 && conv.kernel.z * conv.kernel.y * conv.kernel.x == 1 &&
              conv.before.z + conv.before.y + conv.before.x == 0; // it reads no padding
     merged_ = !transposed && conv.groups == 1 && in_.channels < few_channels && conv.kernel.x > 1 &&
               conv.dilation.x == 1 && growth(conv) <= most_growth;
-    zeros_.assign(static_cast<size_t>(std::max(in_.channels, out_.channels)) + 64, 0.0f);
-    message_bias_ = bias_;
+    const auto longest = static_cast<size_t>(std::max(in_.channels, out_.channels));
+    zeros_ = {kernels, std::vector<float>(longest + 64, 0.0f)};
+    std::vector<float> message_bias = bias;
     if (rule.kind == RuleKind::w_square)
-        for (float &b : message_bias_)
+        for (float &b : message_bias)
             b *= b;
     if (rule.kind == RuleKind::z_box || rule.kind == RuleKind::flat)
-        message_bias_.clear(); // no bias in their denominators
+        message_bias.clear(); // no bias in their denominators
+    message_bias_ = {kernels, std::move(message_bias)};
+    bias_ = {kernels, std::move(bias)};
+    low_ = {kernels, std::move(low)};
+    high_ = {kernels, std::move(high)};
     const bool by_product = splits() || rule.kind == RuleKind::z_box;
     const int cut = by_product && !depthwise_ ? conv.groups : 1;
     chunks_ = kernels.chunks(cut, out_.channels / cut);
 
     const std::vector<Phase> there = transposed ? adjoint(conv) : convolution(conv);
     const std::vector<Phase> back = transposed ? convolution(conv) : adjoint(conv);
-    fan_in_ = real_taps(there);
-    for (float &taps : fan_in_)
+    std::vector<float> fan_in = real_taps(there);
+    for (float &taps : fan_in)
         taps *= static_cast<float>(in_.channels / conv.groups);
+    fan_in_ = {kernels, std::move(fan_in)};
     selects_ = selects(kernels, back);
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     Fingerprint content{};
@@ -85,9 +90,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     for (const Phase &phase : back)
         backward_.push_back(pack(kernels, weights, content, phase, !transposed, back_needed));
     if (takes_difference())
-        lay_contributions(weights, there.front());
-    if (merged_)
-        merge(forward_.front());
+        lay_contributions(kernels, weights, there.front());
     plan_scratch();
     if (rule.kind == RuleKind::w_square)
         square_sums_ = square_sums(kernels);
@@ -95,7 +98,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
 
 void Linear::plan_scratch() {
     if (merged_)
-        padded_size_ = forward_.front().phase.grid.from.size();
+        padded_size_ = forward_.front().taps.grid.from.size();
     const auto take = [this](bool needed, int64_t floats) {
         const int64_t at = scratch_;
         if (needed)
@@ -130,7 +133,7 @@ const float *Linear::source(const Run &run, Transform transform, const float *x,
     return out;
 }
 
-const float *Linear::distance(const Run &run, const std::vector<float> &bound,
+const float *Linear::distance(const Run &run, const Resident<float> &bound,
                               int64_t scratch_at) const {
     float *out = run.scratch(scratch_at);
     run.kernels.prepare(
@@ -143,7 +146,7 @@ const float *Linear::distance(const Run &run, const std::vector<float> &bound,
 Product Linear::product_of(const Packed &packed, int64_t n,
                            std::initializer_list<Term> terms) const {
     Product p;
-    p.grid = grid_of(packed.phase);
+    p.grid = packed.taps.read();
     p.n = n;
     for (const auto &[data, version] : terms)
         p.source[p.sources++] = {
@@ -202,27 +205,29 @@ void Linear::spread(const Run &run, const float *share, bool add) const {
     run.kernels.group_sums(share, run.n * out_.pixels(), out_.channels, conv_.groups, sums,
                            run.stream);
     for (const Packed &packed : backward_) {
-        run.kernels.spread({grid_of(packed.phase), run.n, sums, run.relevance(inputs[0]), add},
+        run.kernels.spread({packed.taps.read(), run.n, sums, run.relevance(inputs[0]), add},
                            run.stream);
     }
 }
 
 // Sums over real taps of w^2, with the bias's square where it is kept: they depend on the
 // position only.
-std::vector<float> Linear::square_sums(const Kernels &kernels) const {
-    std::vector<float> sums(static_cast<size_t>(out_.size()));
-    std::vector<float> ones(static_cast<size_t>(std::max(in_.size(), padded_size_)) + 256);
+std::unique_ptr<Memory> Linear::square_sums(const Kernels &kernels) const {
+    auto sums = std::make_unique<Memory>(kernels, out_.size());
+    const Memory ones(kernels, std::max(in_.size(), padded_size_) + 256);
     Prepare border{Transform::one, 1, in_, {}, {}, nullptr, nullptr, ones.data()};
     if (merged_)
         border.before = conv_.before, border.after = conv_.after;
     kernels.prepare(border, nullptr);
     for (const Packed &packed : forward_) {
         Product p = product_of(packed, 1, {{ones.data(), Version::square}});
-        p.epilogue.out = sums.data();
+        p.epilogue.out = sums->data();
         if (!message_bias_.empty() && rule_.bias != BiasMode::exclude)
             p.epilogue.bias = message_bias_.data();
         run_product(kernels, p, 0, nullptr);
     }
+    if (kernels.device)
+        kernels.device->wait(nullptr);
     return sums;
 }
 
@@ -231,7 +236,7 @@ std::vector<float> Linear::square_sums(const Kernels &kernels) const {
 void Linear::forward(const Run &run) const {
     Epilogue epilogue;
     epilogue.out = run.value(output);
-    epilogue.bias = bias_.empty() ? nullptr : bias_.data();
+    epilogue.bias = bias_.data();
     epilogue.low = around_.low;
     epilogue.high = around_.high;
     const float *x = source(run, Transform::copy, run.value(inputs[0]), 0);
@@ -269,12 +274,12 @@ Message Linear::message_of(const Run &run) const {
     if (needs_negative_part())
         m.s_neg = run.scratch(negative_at_);
     if (rule_.kind == RuleKind::w_square) {
-        m.z = square_sums_.data();
+        m.z = square_sums_->data();
         m.period = out_.pixels();
     } else if (needs_output()) {
         m.z = run.value(output);
     }
-    m.bias = message_bias_.empty() ? nullptr : message_bias_.data();
+    m.bias = message_bias_.data();
     m.fan_in = fan_in_.data();
     m.fan_period = static_cast<int64_t>(fan_in_.size());
     if (rule_.bias == BiasMode::distribute && m.bias)
@@ -286,7 +291,7 @@ Message Linear::message_of(const Run &run) const {
 
 Contributions Linear::contributions_of(const Run &run) const {
     Contributions c;
-    c.grid = grid_of(contributions_);
+    c.grid = contributions_.read();
     c.n = run.n;
     c.run = conv_.from.channels / conv_.groups;
     c.x = run.value(inputs[0]);

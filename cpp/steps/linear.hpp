@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "memory.hpp"
 #include "packed.hpp"
 #include "plan.hpp"
 #include "steps/tap_grids.hpp"
@@ -45,9 +46,15 @@ class Linear final : public Step {
   private:
     static constexpr int versions = 5;
 
+    // A grid and its taps, where the kernels read them.
+    struct Taps {
+        TapGrid grid;
+        Resident<Pixel> taps;
+        TapGrid read() const;
+    };
     // A phase with the weights packed for it, in the versions that are needed.
     struct Packed {
-        Phase phase;
+        Taps taps;
         int run; // floats read per tap and group
         PackedWeights weights[versions];
         int winograd[versions] = {}; // outputs per tile, 0: the plain product
@@ -58,16 +65,18 @@ class Linear final : public Step {
         Version version;
     };
 
+    Taps laid(const Kernels &kernels, const Phase &phase) const;
     Packed pack(const Kernels &kernels, std::span<const float> weights, const Fingerprint &of,
                 const Phase &phase, bool of_adjoint, const std::vector<Version> &needed) const;
     int winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                          Version version) const;
-    void lay_contributions(std::span<const float> weights, const Phase &phase);
-    void merge(Packed &packed) const;
+    void lay_contributions(const Kernels &kernels, std::span<const float> weights,
+                           const Phase &phase);
+    Phase merged(const Phase &phase) const;
     std::vector<Version> forward_versions() const;
     std::vector<Version> backward_versions() const;
     void plan_scratch();
-    std::vector<float> square_sums(const Kernels &kernels) const;
+    std::unique_ptr<Memory> square_sums(const Kernels &kernels) const;
 
     bool splits() const; // the rule treats positive and negative contributions apart
     bool needs_negative_part() const;
@@ -78,8 +87,7 @@ class Linear final : public Step {
     int winograd_backward(Version version) const;
     const float *source(const Run &run, Transform transform, const float *x,
                         int64_t scratch_at) const;
-    const float *distance(const Run &run, const std::vector<float> &bound,
-                          int64_t scratch_at) const;
+    const float *distance(const Run &run, const Resident<float> &bound, int64_t scratch_at) const;
     Product product_of(const Packed &packed, int64_t n, std::initializer_list<Term> terms) const;
     void run_product(const Kernels &kernels, const Product &product, int winograd,
                      Stream stream) const;
@@ -98,24 +106,24 @@ class Linear final : public Step {
     Conv conv_;
     bool transposed_;
     Image in_, out_;
-    std::vector<float> bias_;
+    Resident<float> bias_;
     Rule rule_;
     Surroundings around_;
-    std::vector<float> low_, high_;
+    Resident<float> low_, high_;
     bool depthwise_ = false;
-    bool dense_ = false;   // of single pixels
+    bool dense_ = false;   // of single pixels, whose weights the host's kernels read in place
     bool selects_ = false; // both messages go back in one product
     bool merged_ = false;  // a kernel row is one run of the zero-padded image
-    std::vector<float> zeros_;
+    Resident<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
     std::span<const float> weights_; // where a dense layer, which packs none, reads them
     std::shared_ptr<const void> owner_;
-    Phase contributions_;                     // the forward product's, with no taps merged
-    std::vector<float> contribution_weights_; // [channels of out][tap][channel of the group]
-    std::vector<float> fan_in_;               // [pixels of out]  real inputs of each neuron
-    std::vector<float> square_sums_;          // [out] w_square's denominators
-    std::vector<float> message_bias_;         // the bias, or its square for w_square
+    Taps contributions_;                   // the forward product's, none of them merged
+    Resident<float> contribution_weights_; // [channels of out][tap][channel of the group]
+    Resident<float> fan_in_;               // [pixels of out]  real inputs of each neuron
+    std::unique_ptr<Memory> square_sums_;  // [out] w_square's denominators
+    Resident<float> message_bias_;         // the bias, or its square for w_square
 
     // scratch of the relevance pass, in floats per sample
     int64_t padded_size_ = 0;

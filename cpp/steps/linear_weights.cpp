@@ -129,7 +129,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
     packing.read_step = of_adjoint ? to_step : from_step;
     packing.written_step = depthwise_ || !of_adjoint ? to_step : from_step;
     packing.gamma = rule_.gamma;
-    Packed packed{phase, read, {}, {}};
+    Packed packed{laid(kernels, row > 1 ? merged(phase) : phase), read * row, {}, {}};
     for (Version version : needed) {
         packing.version = version;
         const int outputs = winograd_outputs(kernels, phase, read, version);
@@ -140,30 +140,47 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
     return packed;
 }
 
-void Linear::lay_contributions(std::span<const float> weights, const Phase &phase) {
-    contributions_ = phase;
+void Linear::lay_contributions(const Kernels &kernels, std::span<const float> weights,
+                               const Phase &phase) {
+    contributions_ = laid(kernels, phase);
     if (dense_) // they lie so already
         return;
     const int run = conv_.from.channels / conv_.groups;
     const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
-    contribution_weights_.reserve(weights.size());
+    std::vector<float> laid_out;
+    laid_out.reserve(weights.size());
     for (int64_t channel = 0; channel < conv_.to.channels; ++channel)
         for (const Pixel &tap : phase.kernel)
             for (int64_t k = 0; k < run; ++k)
-                contribution_weights_.push_back(
+                laid_out.push_back(
                     weights[static_cast<size_t>(row_of(kernel, channel * run + k, tap))]);
+    contribution_weights_ = {kernels, std::move(laid_out)};
+}
+
+// ---- taps --------------------------------------------------------------------------------------
+
+TapGrid Linear::Taps::read() const {
+    TapGrid all = grid;
+    all.taps = taps.data();
+    all.tap_count = static_cast<int>(taps.size());
+    return all;
+}
+
+Linear::Taps Linear::laid(const Kernels &kernels, const Phase &phase) const {
+    return {phase.grid, {kernels, phase.taps}};
 }
 
 // One tap for a whole row of the kernel, as the weights are packed.
-void Linear::merge(Packed &packed) const {
-    packed.run *= conv_.kernel.x;
-    packed.phase.taps.clear();
+Phase Linear::merged(const Phase &phase) const {
+    Phase rows = phase;
+    rows.taps.clear();
     each_pixel({conv_.kernel.z, conv_.kernel.y, 1},
-               [&](const Pixel &k) { packed.phase.taps.push_back(moved(k, conv_.dilation, {})); });
-    Image &from = packed.phase.grid.from;
+               [&](const Pixel &k) { rows.taps.push_back(moved(k, conv_.dilation, {})); });
+    Image &from = rows.grid.from;
     from.depth += conv_.before.z + conv_.after.z;
     from.height += conv_.before.y + conv_.after.y;
     from.width += conv_.before.x + conv_.after.x;
+    return rows;
 }
 
 } // namespace relprop

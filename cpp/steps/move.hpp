@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "memory.hpp"
 #include "plan.hpp"
 
 namespace relprop {
@@ -12,13 +13,15 @@ namespace relprop {
 class Move final : public Step {
   public:
     // Throws std::invalid_argument where an index lies outside the input.
-    Move(std::vector<int32_t> index, int64_t from_size, float value);
+    Move(const Kernels &kernels, std::vector<int32_t> index, int64_t from_size, float value);
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
   private:
-    std::vector<int32_t> index_;
-    std::vector<int32_t> filled_; // places that hold `value`
+    Gather arguments(const Run &run) const;
+    Resident<int32_t> index_;
+    Resident<int32_t> offsets_, reader_; // the same from the input's side, see Gather
+    Resident<int32_t> filled_;           // places that hold `value`
     int64_t from_size_;
     float value_;
 };

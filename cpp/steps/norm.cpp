@@ -9,10 +9,11 @@ namespace relprop {
 
 BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
                      std::vector<float> shift, std::optional<float> epsilon, bool pass)
-    : Proportional(kernels, image, epsilon), scale_(std::move(scale)), shift_(std::move(shift)),
-      pass_(pass) {
-    if (static_cast<int>(scale_.size()) != image.channels || scale_.size() != shift_.size())
+    : Proportional(kernels, image, epsilon), pass_(pass) {
+    if (static_cast<int>(scale.size()) != image.channels || scale.size() != shift.size())
         throw std::invalid_argument("scale and shift must have one value per channel.");
+    scale_ = {kernels, std::move(scale)};
+    shift_ = {kernels, std::move(shift)};
 }
 
 Affine BatchNorm::arguments(const Run &run) const {

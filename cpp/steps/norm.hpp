@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "memory.hpp"
 #include "steps/proportional.hpp"
 
 namespace relprop {
@@ -20,7 +21,7 @@ class BatchNorm final : public Proportional {
 
   private:
     Affine arguments(const Run &run) const;
-    std::vector<float> scale_, shift_;
+    Resident<float> scale_, shift_;
     bool pass_;
 };
 

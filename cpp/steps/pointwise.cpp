@@ -65,11 +65,7 @@ void Constant::forward(const Run &run) const {
 }
 
 void Constant::relevance(const Run &run) const {
-    std::vector<double> sums(static_cast<size_t>(2 * run.n));
-    run.kernels.totals(run.relevance(output), run.n, static_cast<int64_t>(value_.size()),
-                       sums.data(), 2, run.stream);
-    for (int64_t i = 0; i < run.n; ++i)
-        run.account[i * run.account_stride + 2] += sums[static_cast<size_t>(2 * i)];
+    run.book(Account::constants, run.relevance(output), static_cast<int64_t>(value_.size()));
 }
 
 } // namespace relprop

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "memory.hpp"
 #include "plan.hpp"
 
 namespace relprop {
@@ -48,8 +49,8 @@ class Clip final : public Step {
 // Slopes for negative values, as kernels.hpp has them.
 class PRelu final : public Step {
   public:
-    PRelu(Image image, std::vector<float> slope, bool gradient)
-        : size_(image.size()), slope_(std::move(slope)), gradient_(gradient) {}
+    PRelu(const Kernels &kernels, Image image, std::vector<float> slope, bool gradient)
+        : size_(image.size()), slope_(kernels, std::move(slope)), gradient_(gradient) {}
     bool needs_inputs() const override { return gradient_; }
     bool passes() const override { return true; }
     void forward(const Run &run) const override;
@@ -58,19 +59,20 @@ class PRelu final : public Step {
   private:
     Prelu arguments(const Run &run) const;
     int64_t size_;
-    std::vector<float> slope_;
+    Resident<float> slope_;
     bool gradient_;
 };
 
 // The same value for every sample; its relevance is booked as `constants`.
 class Constant final : public Step {
   public:
-    explicit Constant(std::vector<float> value) : value_(std::move(value)) {}
+    Constant(const Kernels &kernels, std::vector<float> value)
+        : value_(kernels, std::move(value)) {}
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
   private:
-    std::vector<float> value_;
+    Resident<float> value_;
 };
 
 } // namespace relprop

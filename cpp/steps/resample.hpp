@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "memory.hpp"
 #include "steps/proportional.hpp"
 
 namespace relprop {
@@ -20,8 +21,11 @@ class Interpolation final : public Proportional {
   private:
     Resample arguments(const Run &run) const;
     int64_t from_rows_;
-    std::vector<int32_t> index_;
-    std::vector<float> weight_;
+    int taps_;
+    Resident<int32_t> index_;
+    Resident<float> weight_;
+    Resident<int32_t> offsets_, reader_; // the same from the input's side, see Resample
+    Resident<float> reader_weight_;
 };
 
 } // namespace relprop

@@ -13,6 +13,7 @@
 #include <tuple>
 
 #include "arrays.hpp"
+#include "device_arrays.hpp"
 #include "plan.hpp"
 #include "registers.hpp"
 #include "steps/embedding.hpp"
@@ -297,7 +298,8 @@ int add_prelu(Plan &plan, int input, const py::array &slope, bool gradient, bool
     const Tensor of = plan.tensor(input);
     if (slope.size() < 1 || of.image.size() % slope.size() != 0)
         throw std::invalid_argument("slope must have a length that divides the input's.");
-    auto step = std::make_unique<PRelu>(of.image, copy(slope, "slope", {slope.size()}), gradient);
+    auto step = std::make_unique<PRelu>(plan.kernels(), of.image,
+                                        copy(slope, "slope", {slope.size()}), gradient);
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
@@ -308,15 +310,15 @@ int add_embedding(Plan &plan, int input, const py::array &weight, bool blocks) {
     const int64_t features = weight.shape(1), most = std::numeric_limits<int32_t>::max();
     if (features > most / ids)
         throw std::invalid_argument("the output must hold fewer than 2^31 values.");
-    auto step =
-        std::make_unique<Embedding>(ids, features, copy(weight, "weight", shape_of(weight)));
+    auto step = std::make_unique<Embedding>(plan.kernels(), ids, features,
+                                            copy(weight, "weight", shape_of(weight)));
     const Image out = {1, 1, static_cast<int>(ids), static_cast<int>(features)};
     return plan.add_step(std::move(step), {input}, {out, false}, blocks);
 }
 
 int add_constant(Plan &plan, const py::array &value, const Extent &image, bool channels_first) {
     const Image of = image_of(image);
-    auto step = std::make_unique<Constant>(copy(value, "value", {of.size()}));
+    auto step = std::make_unique<Constant>(plan.kernels(), copy(value, "value", {of.size()}));
     return plan.add_step(std::move(step), {}, {of, channels_first}, false);
 }
 
@@ -324,56 +326,87 @@ int add_move(Plan &plan, int input, const py::array &index, float value, const E
              bool channels_first, bool blocks) {
     const Image out = image_of(to);
     const int32_t *places = read<int32_t>(index, "index", {out.size()});
-    auto step = std::make_unique<Move>(std::vector<int32_t>(places, places + out.size()),
-                                       plan.tensor(input).image.size(), value);
+    auto step =
+        std::make_unique<Move>(plan.kernels(), std::vector<int32_t>(places, places + out.size()),
+                               plan.tensor(input).image.size(), value);
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
-// One array for each of the plan's inputs, checked by `access`; `name` is the whole argument's.
-template <class Access>
-auto each_input(const Plan &plan, std::vector<py::array> arrays, const char *name, int64_t n,
-                Access access) {
-    if (arrays.size() != plan.inputs().size())
-        throw std::invalid_argument(std::string(name) + " must hold " +
-                                    std::to_string(plan.inputs().size()) + " arrays, not " +
-                                    std::to_string(arrays.size()) + ".");
-    std::vector<decltype(access(arrays[0], name, Shape()))> pointers;
-    for (size_t i = 0; i < arrays.size(); ++i)
-        pointers.push_back(
-            access(arrays[i], name, Shape{n, plan.tensor(plan.inputs()[i]).image.size()}));
-    return pointers;
+// Floats of a request: numpy arrays, or arrays in the memory of the plan's device. All are alike.
+class Floats {
+  public:
+    Floats(const Plan &plan, const py::object &like)
+        : plan_(plan), on_device_(plan.kernels().device && is_on_device(like)) {}
+
+    const float *read(const py::object &array, const char *name, const Shape &shape) const {
+        if (on_device_)
+            return read_on_device(array, name, shape);
+        return relprop::read<float>(array.cast<py::array>(), name, shape);
+    }
+    float *write(const py::object &array, const char *name, const Shape &shape) const {
+        if (on_device_)
+            return write_on_device(array, name, shape);
+        auto host = array.cast<py::array>();
+        return relprop::write<float>(host, name, shape);
+    }
+    // One array for each of the plan's inputs; `name` is the whole argument's.
+    template <class Access>
+    auto each_input(const std::vector<py::object> &arrays, const char *name, int64_t n,
+                    Access access) const {
+        const auto &inputs = plan_.inputs();
+        if (arrays.size() != inputs.size())
+            throw std::invalid_argument(std::string(name) + " must hold " +
+                                        std::to_string(inputs.size()) + " arrays, not " +
+                                        std::to_string(arrays.size()) + ".");
+        std::vector<decltype((this->*access)(arrays[0], name, Shape()))> pointers;
+        for (size_t i = 0; i < arrays.size(); ++i)
+            pointers.push_back(
+                (this->*access)(arrays[i], name, {n, plan_.tensor(inputs[i]).image.size()}));
+        return pointers;
+    }
+
+    bool on_device() const { return on_device_; }
+
+  private:
+    const Plan &plan_;
+    bool on_device_;
+};
+
+Initial initial_of(const std::string &name) {
+    if (name == "value")
+        return Initial::value;
+    if (name == "one")
+        return Initial::one;
+    if (name == "given")
+        return Initial::given;
+    throw std::invalid_argument("initial must be value, one or given, not \"" + name + "\".");
 }
 
-// Arrays are in the user's order, flattened per sample: (n, size).
-void run(const Plan &plan, const std::vector<py::array> &inputs, py::array scores,
+// Arrays are in the user's order, flattened per sample: (n, size). `stream` is a CUDA stream's
+// address, for arrays that are on a device.
+void run(const Plan &plan, const std::vector<py::object> &inputs, const py::object &scores,
          const std::string &initial, bool argmax, py::object targets, const py::object &mask,
-         const py::object &given, const std::optional<std::vector<py::array>> &relevance,
+         const py::object &given, const std::optional<std::vector<py::object>> &relevance,
          py::object absorbed, py::object totals, py::object seconds,
-         const std::vector<std::tuple<int, bool, py::array>> &copies) {
+         const std::vector<std::tuple<int, bool, py::object>> &copies, uintptr_t stream) {
     if (!plan.finished())
         throw std::logic_error("the plan is not finished.");
+    const Floats floats(plan, scores);
     Request request;
-    request.n = scores.ndim() > 0 ? scores.shape(0) : 0;
-    const int64_t outputs = plan.tensor(plan.output()).image.size();
-    const int64_t n = request.n;
-    request.inputs = each_input(plan, inputs, "inputs", n, read<float>);
-    request.scores = write<float>(scores, "scores", {n, outputs});
+    request.on_device = floats.on_device();
+    request.stream = reinterpret_cast<Stream>(stream);
+    const int64_t n = samples_of(scores), outputs = plan.tensor(plan.output()).image.size();
+    request.n = n;
+    request.inputs = floats.each_input(inputs, "inputs", n, &Floats::read);
+    request.scores = floats.write(scores, "scores", {n, outputs});
     request.argmax = argmax;
-    if (initial == "value")
-        request.initial = Initial::value;
-    else if (initial == "one")
-        request.initial = Initial::one;
-    else if (initial == "given")
-        request.initial = Initial::given;
-    else
-        throw std::invalid_argument("initial must be value, one or given, not \"" + initial +
-                                    "\".");
+    request.initial = initial_of(initial);
 
     const auto writable = [](py::object &object) { return object.cast<py::array>(); };
     if (relevance) {
-        request.relevance = each_input(plan, *relevance, "relevance", n, write<float>);
+        request.relevance = floats.each_input(*relevance, "relevance", n, &Floats::write);
         if (request.initial == Initial::given) {
-            request.given = read<float>(given.cast<py::array>(), "given", {n, outputs});
+            request.given = floats.read(given, "given", {n, outputs});
         } else if (!mask.is_none()) {
             request.mask = read<uint8_t>(mask.cast<py::array>(), "mask", {n, outputs});
         } else {
@@ -383,7 +416,7 @@ void run(const Plan &plan, const std::vector<py::array> &inputs, py::array score
     }
     if (!absorbed.is_none()) {
         auto array = writable(absorbed);
-        request.absorbed = write<double>(array, "absorbed", {n, plan.steps(), 4});
+        request.absorbed = write<double>(array, "absorbed", {n, plan.steps(), accounts});
         std::fill_n(request.absorbed, array.size(), 0.0);
     }
     if (!totals.is_none()) {
@@ -395,10 +428,10 @@ void run(const Plan &plan, const std::vector<py::array> &inputs, py::array score
         request.seconds = write<double>(array, "seconds", {plan.steps(), 2});
         std::fill_n(request.seconds, array.size(), 0.0);
     }
-    for (auto [tensor, of_relevance, array] : copies)
+    for (const auto &[tensor, of_relevance, array] : copies)
         request.copies.push_back(
             {tensor, of_relevance,
-             write<float>(array, "copies", {n, plan.tensor(tensor).image.size()})});
+             floats.write(array, "copies", {n, plan.tensor(tensor).image.size()})});
 
     request.between_chunks = [] { // so that Ctrl-C ends a long run
         py::gil_scoped_acquire acquired;
@@ -409,13 +442,31 @@ void run(const Plan &plan, const std::vector<py::array> &inputs, py::array score
     plan.run(request);
 }
 
+Precision precision_of(const std::string &name) {
+    if (name == "float32")
+        return Precision::float32;
+    if (name == "tf32")
+        return Precision::tf32;
+    if (name == "bf16")
+        return Precision::bf16;
+    throw std::invalid_argument("precision must be float32, tf32 or bf16, not \"" + name + "\".");
+}
+
+std::unique_ptr<Plan> make_plan(std::optional<int> gpu, const std::string &precision) {
+    const Precision of = precision_of(precision);
+    if (!gpu && of != Precision::float32)
+        throw std::invalid_argument("precision must be float32 on a CPU, not \"" + precision +
+                                    "\".");
+    return std::make_unique<Plan>(gpu ? cuda_kernels(*gpu, of) : cpu_kernels());
+}
+
 } // namespace
 
 void register_plan(py::module_ &module) {
     using namespace pybind11::literals;
     py::class_<Plan>(module, "Plan",
                      "A network compiled to steps; images are (depth, height, width, channels).")
-        .def(py::init([] { return std::make_unique<Plan>(cpu_kernels()); }))
+        .def(py::init(&make_plan), "gpu"_a = py::none(), "precision"_a = "float32")
         .def("input", add_input, "image"_a, "channels_first"_a)
         .def("linear", add_linear, "input"_a, "from_image"_a, "to_image"_a, "weight"_a, "bias"_a,
              "stride"_a, "padding"_a, "dilation"_a, "groups"_a, "rule"_a, py::kw_only(),
@@ -447,7 +498,8 @@ void register_plan(py::module_ &module) {
         .def("run", run, "inputs"_a, "scores"_a, py::kw_only(), "initial"_a = "value",
              "argmax"_a = true, "targets"_a = py::none(), "mask"_a = py::none(),
              "given"_a = py::none(), "relevance"_a = py::none(), "absorbed"_a = py::none(),
-             "totals"_a = py::none(), "seconds"_a = py::none(), "copies"_a = py::list())
+             "totals"_a = py::none(), "seconds"_a = py::none(), "copies"_a = py::list(),
+             "stream"_a = 0)
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
         .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)

@@ -15,6 +15,7 @@ def set_threads(count: int) -> None: ...
 def packed_bytes() -> int: ...
 def multiply_adds(rounds: int) -> int: ...
 
+_Floats = Any  # float32, of numpy's or with __cuda_array_interface__ in the plan's GPU
 _Extent = tuple[int, int, int, int]  # depth, height, width, channels
 _Triple = tuple[int, int, int]  # for depth, height, width
 _Sides = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # before and after, for each
@@ -31,7 +32,7 @@ class Rule:
     ) -> None: ...
 
 class Plan:
-    def __init__(self) -> None: ...
+    def __init__(self, gpu: int | None = None, precision: str = "float32") -> None: ...
     @property
     def steps(self) -> int: ...
     @property
@@ -146,17 +147,18 @@ class Plan:
     def finish(self, output: int) -> None: ...
     def run(
         self,
-        inputs: Sequence[NDArray[np.float32]],
-        scores: NDArray[np.float32],
+        inputs: Sequence[_Floats],
+        scores: _Floats,
         *,
         initial: str = "value",
         argmax: bool = True,
         targets: NDArray[np.int64] | None = None,
         mask: NDArray[np.uint8] | None = None,
-        given: NDArray[np.float32] | None = None,
-        relevance: Sequence[NDArray[np.float32]] | None = None,
+        given: _Floats | None = None,
+        relevance: Sequence[_Floats] | None = None,
         absorbed: NDArray[np.float64] | None = None,
         totals: NDArray[np.float64] | None = None,
         seconds: NDArray[np.float64] | None = None,
-        copies: Sequence[tuple[int, bool, NDArray[np.float32]]] = [],
+        copies: Sequence[tuple[int, bool, _Floats]] = [],
+        stream: int = 0,
     ) -> Any: ...

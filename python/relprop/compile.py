@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from relprop import _core
 from relprop import rules as r
+from relprop.devices import Precision
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -75,8 +76,13 @@ class Compiled:
     """The inputs that the output depends on, in the order in which the Plan takes them."""
 
 
-def compile_plan(graph: Graph, rules: Mapping[str, r.Rule]) -> Compiled:
-    """Compile the part of ``graph`` that its one output depends on.
+def compile_plan(
+    graph: Graph,
+    rules: Mapping[str, r.Rule],
+    gpu: int | None = None,
+    precision: Precision = "float32",
+) -> Compiled:
+    """Compile the part of ``graph`` that its one output depends on, for a GPU or the CPU.
 
     Layers of single pixels read their weights where they are: the Graph's arrays become read-only.
 
@@ -85,7 +91,7 @@ def compile_plan(graph: Graph, rules: Mapping[str, r.Rule]) -> Compiled:
     ValueError
         If the output depends on no input.
     """
-    return _Lowering(_alive(graph), rules).lower()
+    return _Lowering(_alive(graph), rules, _core.Plan(gpu, precision)).lower()
 
 
 def _alive(graph: Graph) -> Graph:
@@ -103,7 +109,7 @@ def _alive(graph: Graph) -> Graph:
 class _Lowering:
     graph: Graph
     rules: Mapping[str, r.Rule]
-    plan: _core.Plan = field(default_factory=_core.Plan)
+    plan: _core.Plan
     tensors: dict[str, int] = field(default_factory=dict)
     fused: dict[str, str] = field(default_factory=dict)
     step_nodes: list[str] = field(default_factory=list)

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop import _core
+from relprop.arrays import Arrays
 from relprop.canonizers import for_output
 from relprop.compile import compile_plan
 from relprop.composites import Composite, Initial, Matcher, assign, parameters, preset
+from relprop.devices import Precision, default_device, gpu_of
 from relprop.graph import Graph, Input, Shape
-from relprop.inputs import Float32, Images, by_input, in_structure, like, read_batches
+from relprop.inputs import Images, by_input, in_structure, read_batches
 from relprop.ledger import Ledger
 from relprop.model import Model
 from relprop.rules import Gradient, Rule, ZBox
-from relprop.targets import Target, read_target
+from relprop.targets import Start, Target, read_target
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ class Explainer:
         Rules for single nodes, before the composite's: by name, operator type, position or
         predicate.
     device
-        ``"cpu"``; the CUDA side is not complete yet.
+        ``"cpu"``, ``"cuda"`` for the first GPU, ``"cuda:1"`` for the second; by default what the
+        environment variable ``RELPROP_DEVICE`` names, or the CPU. A GPU takes arrays in its own
+        memory, torch's or cupy's, where they are, and any others by copies.
+    precision
+        How exactly a GPU computes products: ``"float32"``, or faster with factors rounded to 10
+        bits (``"tf32"``) or 7 (``"bf16"``); docs/gpu.md has the errors.
     ledger
         Whether to account for absorbed relevance. It costs a few percent. Where a rule is
         :class:`relprop.rules.Gradient`, which conserves nothing, there is none.
@@ -82,7 +88,8 @@ class Explainer:
         *,
         output: str | None = None,
         rules: Mapping[Matcher, Rule] | None = None,
-        device: str = "cpu",
+        device: str | None = None,
+        precision: Precision = "float32",
         ledger: bool = True,
         **parameters: object,
     ) -> None:
@@ -93,14 +100,15 @@ class Explainer:
                 f"model must be a Model or a Graph, not {type(model).__name__}; "
                 "relprop.load(module, example) makes one from a torch module."
             )
-        _check_device(device)
+        self.device = default_device() if device is None else device
+        self._gpu = gpu_of(self.device)
         self.model = model
         self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, model.graph, rules, part=self.graph)
         conserves = not any(isinstance(rule, Gradient) for rule in self.rules.values())
         self.ledger = ledger and conserves
-        self._compiled = compile_plan(self.graph, self.rules)
+        self._compiled = compile_plan(self.graph, self.rules, self._gpu, precision)
         self._vocabularies = self.graph.vocabularies()
         self._boxes = [
             (node.name, node.inputs[0], rule)
@@ -123,7 +131,7 @@ class Explainer:
         ----------
         images
             Samples of the model's input shape with the batch axis before it, or one sample
-            without; numpy or torch, finite. float16 and float64 are converted to float32;
+            without; of numpy, torch or cupy, finite. float16 and float64 are converted to float32;
             integers are refused, since pixels must be preprocessed first. Where the model's
             input are ids, of words say, they must be integers, and their relevance is the sum
             over what the model's embedding makes of each. A model of several inputs takes a
@@ -150,7 +158,7 @@ class Explainer:
             finite.
         """
         given = by_input(images, self.graph.inputs)
-        batches = self._batches(given)
+        batches, arrays = self._batches(given)
         n = len(next(iter(batches.values())))
         shape = self.graph[self.graph.output].shape
         start = read_target(target, n, shape, self.model)
@@ -160,11 +168,11 @@ class Explainer:
         names = self._known(intermediate)
 
         plan = self._compiled.plan
-        scores = np.empty((n, _size(shape)), np.float32)
-        relevance = {name: np.zeros_like(batch) for name, batch in batches.items()}
+        scores = arrays.empty((n, _size(shape)))
+        relevance = {name: arrays.zeros(tuple(batch.shape)) for name, batch in batches.items()}
         absorbed = np.empty((n, plan.steps, 4)) if self.ledger else None
         totals = np.empty((n, plan.tensors, 2)) if self.ledger else None
-        found, values, copies = self._copies(names, n)
+        found, values, copies = self._copies(names, n, arrays)
         plan.run(
             self._ordered(batches),
             scores,
@@ -172,36 +180,36 @@ class Explainer:
             argmax=start.argmax,
             targets=start.indices,
             mask=start.mask,
-            given=start.given,
+            given=None if start.given is None else arrays.of(start.given),
             relevance=self._ordered(relevance),
             absorbed=absorbed,
             totals=totals,
             copies=copies,
+            stream=arrays.stream,
         )
-        ledger = self._ledger(absorbed, totals, start.relevance(scores, initial))
-        returned = like(next(iter(given.values())))
+        ledger = self._ledger(absorbed, totals, start, arrays.numpy(scores), initial)
         at_inputs = {
-            name: returned(array.reshape(np.shape(given[name])))
+            name: arrays.give(array.reshape(np.shape(given[name])))
             for name, array in relevance.items()
         }
         return Result(
             relevance=in_structure(images, at_inputs),
-            scores=returned(scores.reshape(n, *shape)),
+            scores=arrays.give(scores.reshape(n, *shape)),
             target=start.indices,
             ledger=ledger,
-            intermediate={name: returned(array) for name, array in found.items()},
-            activations={name: returned(array) for name, array in values.items()},
+            intermediate={name: arrays.give(array) for name, array in found.items()},
+            activations={name: arrays.give(array) for name, array in values.items()},
         )
 
     def forward(self, images: Images) -> Any:
         """Return the output for images, (samples, *output shape), without explaining it."""
         given = by_input(images, self.graph.inputs)
-        batches = self._batches(given)
-        n, first = len(next(iter(batches.values()))), next(iter(given.values()))
+        batches, arrays = self._batches(given)
+        n = len(next(iter(batches.values())))
         shape = self.graph[self.graph.output].shape
-        scores = np.empty((n, _size(shape)), np.float32)
-        self._compiled.plan.run(self._ordered(batches), scores)
-        return like(first)(scores.reshape(n, *shape))
+        scores = arrays.empty((n, _size(shape)))
+        self._compiled.plan.run(self._ordered(batches), scores, stream=arrays.stream)
+        return arrays.give(scores.reshape(n, *shape))
 
     def __str__(self) -> str:
         nodes = list(self.graph)
@@ -215,14 +223,14 @@ class Explainer:
 
     # ---- arguments -----------------------------------------------------------------------
 
-    def _batches(self, given: Mapping[str, Any]) -> dict[str, Float32]:
+    def _batches(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
         """Every input's samples, checked."""
-        batches = read_batches(given, self.graph.inputs, self._vocabularies)
+        batches, arrays = read_batches(given, self.graph.inputs, self._vocabularies, self._gpu)
         for name, source, box in self._boxes:
-            _check_box(batches[source], box, name)
-        return batches
+            _check_box(batches[source], box, name, arrays)
+        return batches, arrays
 
-    def _ordered(self, arrays: Mapping[str, Float32]) -> list[Float32]:
+    def _ordered(self, arrays: Mapping[str, Any]) -> list[Any]:
         """Arrays as the core takes them: flat, of the inputs that the output depends on."""
         return [
             arrays[name].reshape(-1, _size(self.graph[name].shape))
@@ -241,12 +249,12 @@ class Explainer:
         return names
 
     def _copies(
-        self, names: list[str], n: int
-    ) -> tuple[dict[str, Float32], dict[str, Float32], list[tuple[int, bool, Float32]]]:
+        self, names: list[str], n: int, of: Arrays
+    ) -> tuple[dict[str, Any], dict[str, Any], list[tuple[int, bool, Any]]]:
         """Arrays for the relevance and the values of nodes, and where the core fills them."""
-        relevance: dict[str, Float32] = {}
-        values: dict[str, Float32] = {}
-        copies: list[tuple[int, bool, Float32]] = []
+        relevance: dict[str, Any] = {}
+        values: dict[str, Any] = {}
+        copies: list[tuple[int, bool, Any]] = []
         for name in names:
             shape = self.graph[name].shape
             tensor = self._compiled.tensors[name]
@@ -254,7 +262,7 @@ class Explainer:
             if name not in self._compiled.fused:
                 wanted.append((False, values))
             for of_relevance, arrays in wanted:
-                array = np.empty((n, _size(shape)), np.float32)
+                array = of.empty((n, _size(shape)))
                 arrays[name] = array.reshape(n, *shape)
                 copies.append((tensor, of_relevance, array))
         return relevance, values, copies
@@ -263,13 +271,16 @@ class Explainer:
         self,
         absorbed: NDArray[np.float64] | None,
         totals: NDArray[np.float64] | None,
-        initial: NDArray[np.float64],
+        start: Start,
+        scores: NDArray[np.float32],
+        initial: Initial,
     ) -> Ledger | None:
         if absorbed is None or totals is None:
             return None
+        started = start.relevance(scores, initial)
         names = tuple(node.name for node in self.graph if node.name in self._compiled.tensors)
         row = {name: i for i, name in enumerate(names)}
-        by_node = np.zeros((len(initial), len(names), 4))
+        by_node = np.zeros((len(started), len(names), 4))
         for step, name in enumerate(self._compiled.step_nodes):
             by_node[:, row[name]] += absorbed[:, step]
         at_output = totals[:, [self._compiled.tensors[name] for name in names]]
@@ -283,23 +294,13 @@ class Explainer:
             zero=zero,
             relevance=at_output[:, :, 0],
             magnitude=at_output[:, :, 1],
-            initial=initial,
+            initial=started,
             input=at_inputs[:, :, 0].sum(axis=1),
         )
 
 
 def _size(shape: Shape) -> int:
     return int(np.prod(shape, dtype=np.int64))
-
-
-def _check_device(device: str) -> None:
-    kind = device.split(":")[0]
-    if kind == "cpu":
-        return
-    if kind != "cuda":
-        raise ValueError(f'device must be "cpu" or "cuda", not {device!r}.')
-    built = "is compiled but not complete yet" if _core.with_cuda else "was not compiled"
-    raise RuntimeError(f'device must be "cpu": the CUDA side of this build {built}.')
 
 
 def composite_for(
@@ -323,14 +324,15 @@ def composite_for(
     return preset(composite, **values)
 
 
-def _check_box(batch: Float32, box: ZBox, name: str) -> None:
+def _check_box(batch: Any, box: ZBox, name: str, arrays: Arrays) -> None:
     per_channel = (-1, *[1] * (batch.ndim - 2))
     low, high = (
         np.asarray(bound, np.float32).reshape(per_channel) for bound in (box.low, box.high)
     )
     slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
-    if ((batch < low - slack) | (batch > high + slack)).any():
+    outside = (batch < arrays.of(low - slack)) | (batch > arrays.of(high + slack))
+    if bool(outside.any()):
         raise ValueError(
             f"images must lie in z_box's bounds [{box.low}, {box.high}] (node {name!r}), "
-            f"not in [{batch.min():g}, {batch.max():g}]."
+            f"not in [{float(batch.min()):g}, {float(batch.max()):g}]."
         )

@@ -1,17 +1,18 @@
-"""What a model is given: arrays of numpy or torch, one for each of its inputs."""
+"""What a model is given: an array of numpy, torch or cupy for each of its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.arrays import Arrays, arrays_of
 from relprop.graph import Node
 
 Images: TypeAlias = Any
-"""A numpy array or a torch tensor; for several inputs a mapping by their names, or a tuple."""
+"""An array of numpy, torch or cupy; for several inputs a mapping by their names, or a tuple."""
 
 Float32 = NDArray[np.float32]
 
@@ -49,17 +50,28 @@ def in_structure(images: Images, arrays: Mapping[str, Any]) -> Any:
 
 
 def read_batches(
-    given: Mapping[str, Any], inputs: Sequence[Node], vocabularies: Mapping[str, int]
-) -> dict[str, Float32]:
-    """Return each input's samples as a contiguous float32 array, checked.
+    given: Mapping[str, Any],
+    inputs: Sequence[Node],
+    vocabularies: Mapping[str, int],
+    gpu: int | None,
+) -> tuple[dict[str, Any], Arrays]:
+    """Return each input's samples as a contiguous float32 array, checked, and their kind.
 
-    ``vocabularies`` says for each input of ids how many there are.
+    ``vocabularies`` says for each input of ids how many there are; ``gpu`` is the one that will
+    compute, or None.
     """
     alone = len(inputs) == 1
+    names = {node.name: "images" if alone else f"images[{node.name!r}]" for node in inputs}
+    kinds = {node.name: arrays_of(given[node.name], gpu, names[node.name]) for node in inputs}
+    of = next(iter(kinds.values()))
+    for name, kind in kinds.items():
+        if kind != of:
+            raise TypeError(
+                f"images must all be of one kind: {names[name]} is not in the same memory, or not "
+                "of the same library, as the first."
+            )
     batches = {
-        node.name: _read_batch(
-            given[node.name], node, vocabularies, "images" if alone else f"images[{node.name!r}]"
-        )
+        node.name: _read_batch(given[node.name], node, vocabularies, names[node.name], of)
         for node in inputs
     }
     (first, samples), *others = ((name, len(batch)) for name, batch in batches.items())
@@ -69,31 +81,34 @@ def read_batches(
                 f"images must have as many samples for each input, not {samples} for {first!r} "
                 f"and {count} for {name!r}."
             )
-    return batches
+    return batches, of
 
 
-def _read_batch(given: Any, node: Node, vocabularies: Mapping[str, int], name: str) -> Float32:
-    array = to_numpy(given, name)
-    if node.ids and array.dtype.kind not in "iu":
+def _read_batch(
+    given: Any, node: Node, vocabularies: Mapping[str, int], name: str, of: Arrays
+) -> Any:
+    array = of.take(given, name)
+    kind = of.number_kind(array)
+    if node.ids and kind not in "iu":
         raise TypeError(f"{name} must be integers, the model's input are ids, not {array.dtype}.")
-    if not node.ids and array.dtype.kind != "f":
+    if not node.ids and kind != "f":
         raise TypeError(
             f"{name} must be floating point, not {array.dtype}: pixels must be scaled as the "
             "model expects (see Model.preprocessing) before they are explained."
         )
-    if array.shape == node.shape:
+    if tuple(array.shape) == node.shape:
         array = array[None]
-    if array.shape[1:] != node.shape:
+    if tuple(array.shape[1:]) != node.shape:
         sizes = ", ".join(map(str, node.shape))
         raise ValueError(
-            f"{name} must have shape (samples, {sizes}) or {node.shape}, not {array.shape}."
+            f"{name} must have shape (samples, {sizes}) or {node.shape}, not {tuple(array.shape)}."
         )
     if node.ids:
-        _check_ids(array, vocabularies[node.name], name)
-    with np.errstate(over="ignore"):
-        batch = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(batch).all():
-        bad = np.flatnonzero(~np.isfinite(batch.reshape(len(batch), -1)).all(axis=1))
+        _check_ids(of.numpy(array), vocabularies[node.name], name)
+    batch = of.floats(array)
+    finite = of.finite(batch)
+    if not finite.all():
+        bad = np.flatnonzero(~finite)
         raise ValueError(f"{name} must be finite in float32; samples {bad[:8].tolist()} are not.")
     return batch
 
@@ -105,31 +120,3 @@ def _check_ids(array: NDArray[Any], vocabulary: int, name: str) -> None:
             f"{name} must hold ids in [0, {vocabulary}), the rows of the model's embedding, "
             f"not {unknown[0]}."
         )
-
-
-def to_numpy(value: Any, name: str) -> NDArray[Any]:
-    """Return an array of numbers on the CPU; torch's are not copied."""
-    if _is_torch(value):
-        value = value.detach()
-        if value.device.type != "cpu":
-            raise TypeError(f"{name} must be on the CPU, not on {value.device}.")
-        if value.is_complex() or str(value.dtype) == "torch.bfloat16":
-            raise TypeError(f"{name} must be float32, float64 or float16, not {value.dtype}.")
-        return np.asarray(value.numpy())
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be an array of numbers, not of {array.dtype}.")
-    return array
-
-
-def like(array: Any) -> Callable[[NDArray[Any]], Any]:
-    """Return what turns a numpy array into the kind of array that ``array`` is."""
-    if not _is_torch(array):
-        return lambda array: array
-    import torch
-
-    return cast("Callable[[NDArray[Any]], Any]", torch.from_numpy)
-
-
-def _is_torch(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "torch"

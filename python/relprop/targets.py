@@ -9,9 +9,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.arrays import to_numpy
 from relprop.composites import Initial
 from relprop.graph import Shape
-from relprop.inputs import Float32, Images, to_numpy
+from relprop.inputs import Float32, Images
 from relprop.model import Model
 
 Target: TypeAlias = int | str | Sequence[int | str] | Images

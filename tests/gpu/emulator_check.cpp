@@ -154,7 +154,9 @@ __global__ void two_places_kernel(Arrays) {
 
 __global__ void masks_kernel(Arrays) { __syncwarp(threadIdx.x == 5 ? 0x0000FFFFu : ~0u); }
 
-__global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x / 8 * 8, 1, 31); }
+__global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x % 32 / 8 * 8, 1, 31); }
+
+__global__ void beyond_kernel(Arrays a) { a.out[threadIdx.x + 1] = 0.0f; }
 
 __global__ void lonely_kernel(Arrays, int64_t) { __syncthreads(); }
 
@@ -371,18 +373,20 @@ struct Death {
 };
 
 const Death deaths[] = {
-    {"half_waits", half_waits_kernel},
-    {"two_places", two_places_kernel},
-    {"masks", masks_kernel},
-    {"stranger", stranger_kernel},
+    {"half_waits", half_waits_kernel}, {"two_places", two_places_kernel}, {"masks", masks_kernel},
+    {"stranger", stranger_kernel},     {"beyond", beyond_kernel},
 };
 
 int die(const std::string &name) {
+    const Floats memory(threads);
     if (name == "lonely")
         RELPROP_LAUNCH(lonely_kernel, none, 1, nullptr);
+    if (name == "host_reads")
+        return static_cast<int>(*memory.data());
     for (const Death &death : deaths)
         if (name == death.name)
-            RELPROP_LAUNCH_BLOCKS(death.kernel, none, 1, threads, 0, nullptr);
+            RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads, 0,
+                                  nullptr);
     std::printf("%s did not end the program\n", name.c_str());
     return 1;
 }

@@ -1,8 +1,7 @@
-// CUDA's runtime for the host: devices of the emulator's whose memory is the host's. Stands in for
-// NVIDIA's header of this name; it has what relprop calls. Everything given to a stream is done
-// before the call returns. Device memory begins as NaN; RELPROP_EMULATED_MEMORY says how many bytes
-// of it a device has. What CUDA might overlook (a copy beyond an allocation, memory released twice)
-// is an error here.
+// CUDA's runtime for the host, with two devices of the emulator's. Stands in for NVIDIA's header of
+// this name; it has what relprop calls. Everything given to a stream is done before the call
+// returns. Device memory begins as NaN; RELPROP_EMULATED_MEMORY says how many bytes of it a device
+// has. What CUDA might overlook (a copy beyond an allocation, memory released twice) is an error.
 #pragma once
 
 #include <cstddef>
@@ -140,6 +139,8 @@ cudaError_t set_attribute(cudaFuncAttribute, int value);
 
 // Whether CUDA would start such a launch; if not, its last error says why.
 bool may_launch(const dim3 &grid, const dim3 &block, size_t shared_bytes, cudaStream_t);
+
+bool memory_intact(); // whether no kernel wrote right behind an allocation
 
 } // namespace relprop::emulator
 

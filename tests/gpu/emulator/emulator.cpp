@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "device_memory.hpp"
 #include "fiber.hpp"
 
 constinit thread_local uint3 threadIdx{}, blockIdx{};
@@ -190,6 +191,7 @@ void run(const dim3 &grid, const dim3 &threads, size_t shared_bytes, cudaStream_
          const std::function<void()> &thread, bool cooperative) {
     if (!may_launch(grid, threads, shared_bytes, stream))
         return;
+    const Access access;
     gridDim = grid;
     blockDim = threads;
     // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
@@ -203,6 +205,8 @@ void run(const dim3 &grid, const dim3 &threads, size_t shared_bytes, cudaStream_
         cooperative ? run_together() : run_apart(backwards);
         block = nullptr;
     }
+    if (!memory_intact())
+        fail("a kernel wrote beyond an allocation");
 }
 
 void sync_block() {

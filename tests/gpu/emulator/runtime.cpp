@@ -10,6 +10,7 @@
 #include <set>
 
 #include "cuda_runtime.h"
+#include "device_memory.hpp"
 
 struct CUstream_st {
     int device;
@@ -21,6 +22,8 @@ struct CUevent_st {
 };
 
 namespace {
+
+using relprop::emulator::Access, relprop::emulator::DeviceMemory;
 
 constexpr int devices = 2; // so that the second is tested
 constexpr size_t shared_limit = 48 * 1024, shared_limit_asked = 163 * 1024;
@@ -36,32 +39,40 @@ cudaError_t result(cudaError_t status) {
     return status;
 }
 
-struct Allocation {
-    size_t size;
-    cudaMemoryType type;
-    int device;
-};
+cudaError_t require(bool good, cudaError_t otherwise) {
+    return result(good ? cudaSuccess : otherwise);
+}
+
+size_t memory_of_a_device() {
+    const char *wanted = std::getenv("RELPROP_EMULATED_MEMORY");
+    return wanted ? static_cast<size_t>(std::strtoull(wanted, nullptr, 10)) : size_t{4} << 30;
+}
 
 // Who owns which memory, and which streams and events there are.
 struct Registry {
     std::mutex mutex;
-    std::map<uintptr_t, Allocation> allocations;
+    DeviceMemory memory[devices] = {DeviceMemory(memory_of_a_device()),
+                                    DeviceMemory(memory_of_a_device())};
+    std::map<uintptr_t, size_t> pinned; // sizes by beginnings
     std::set<cudaStream_t> streams;
     std::set<cudaEvent_t> events;
-    size_t used[devices] = {};
-    const size_t memory = [] {
-        const char *wanted = std::getenv("RELPROP_EMULATED_MEMORY");
-        return wanted ? static_cast<size_t>(std::strtoull(wanted, nullptr, 10)) : size_t{4} << 30;
-    }();
 
-    // The allocation that a pointer points into, or the end.
-    std::map<uintptr_t, Allocation>::iterator find(const void *pointer) {
+    // The device that a pointer belongs to, -1 for none.
+    int owner(const void *pointer) const {
+        for (int i = 0; i < devices; ++i)
+            if (memory[i].room(pointer) > 0)
+                return i;
+        return -1;
+    }
+
+    // The bytes from a pointer to the end of its pinned memory, 0 where it points into none.
+    size_t pinned_room(const void *pointer) const {
         const auto at = reinterpret_cast<uintptr_t>(pointer);
-        const auto next = allocations.upper_bound(at);
-        if (next == allocations.begin())
-            return allocations.end();
-        const auto it = std::prev(next);
-        return at - it->first < it->second.size ? it : allocations.end();
+        const auto next = pinned.upper_bound(at);
+        if (next == pinned.begin())
+            return 0;
+        const auto &[begin, size] = *std::prev(next);
+        return at - begin < size ? size - (at - begin) : 0;
     }
 };
 
@@ -70,56 +81,16 @@ Registry &registry() {
     return only;
 }
 
-cudaError_t allocate(void **memory, size_t bytes, cudaMemoryType type) {
-    if (!memory)
-        return result(cudaErrorInvalidValue);
-    *memory = nullptr;
-    if (bytes == 0)
-        return cudaSuccess;
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    size_t &used = all.used[current_device];
-    if (type == cudaMemoryTypeDevice && bytes > all.memory - used)
-        return result(cudaErrorMemoryAllocation);
-    *memory = ::operator new(bytes, alignment, std::nothrow);
-    if (!*memory)
-        return result(cudaErrorMemoryAllocation);
-    std::memset(*memory, 0xFF, bytes);
-    all.allocations[reinterpret_cast<uintptr_t>(*memory)] = {bytes, type, current_device};
-    if (type == cudaMemoryTypeDevice)
-        used += bytes;
-    return cudaSuccess;
-}
-
-cudaError_t release(void *memory, cudaMemoryType type) {
-    if (!memory)
-        return cudaSuccess;
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    const auto it = all.allocations.find(reinterpret_cast<uintptr_t>(memory));
-    if (it == all.allocations.end() || it->second.type != type)
-        return result(cudaErrorInvalidValue);
-    if (type == cudaMemoryTypeDevice)
-        all.used[it->second.device] -= it->second.size;
-    std::memset(memory, 0xFF, it->second.size); // for those who still read it
-    all.allocations.erase(it);
-    ::operator delete(memory, alignment);
-    return cudaSuccess;
-}
-
 enum class Side { host, device, either };
 
 // Whether `bytes` from here lie in one allocation, or in memory of the host that is none of ours.
 bool reaches(const void *pointer, size_t bytes, Side side) {
-    if (!pointer)
+    const Registry &all = registry();
+    const int owner = all.owner(pointer);
+    if (!pointer || (side != Side::either && (owner >= 0) != (side == Side::device)))
         return false;
-    Registry &all = registry();
-    const auto it = all.find(pointer);
-    const bool ours = it != all.allocations.end();
-    const bool on_device = ours && it->second.type == cudaMemoryTypeDevice;
-    if (side != Side::either && on_device != (side == Side::device))
-        return false;
-    return !ours || bytes <= it->first + it->second.size - reinterpret_cast<uintptr_t>(pointer);
+    const size_t room = owner >= 0 ? all.memory[owner].room(pointer) : all.pinned_room(pointer);
+    return bytes <= room || (owner < 0 && room == 0);
 }
 
 bool known(cudaStream_t stream) {
@@ -132,10 +103,6 @@ bool known(cudaEvent_t event) {
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     return all.events.count(event);
-}
-
-cudaError_t require(bool good, cudaError_t otherwise) {
-    return result(good ? cudaSuccess : otherwise);
 }
 
 bool is_device(int device) { return device >= 0 && device < devices; }
@@ -223,7 +190,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     if (!is_device(device))
         return result(cudaErrorInvalidDevice);
     *properties = {.name = "emulator",
-                   .totalGlobalMem = registry().memory,
+                   .totalGlobalMem = memory_of_a_device(),
                    .sharedMemPerBlock = shared_limit,
                    .sharedMemPerBlockOptin = shared_limit_asked,
                    .major = 8,
@@ -273,22 +240,49 @@ cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 // ---- memory
 
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
-    return allocate(memory, bytes, cudaMemoryTypeDevice);
+    if (!memory)
+        return result(cudaErrorInvalidValue);
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    *memory = bytes > 0 ? all.memory[current_device].allocate(bytes) : nullptr;
+    return require(*memory || bytes == 0, cudaErrorMemoryAllocation);
 }
 
-cudaError_t cudaFree(void *memory) { return release(memory, cudaMemoryTypeDevice); }
+cudaError_t cudaFree(void *memory) {
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    const int owner = all.owner(memory);
+    return require(!memory || (owner >= 0 && all.memory[owner].release(memory)),
+                   cudaErrorInvalidValue);
+}
 
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
-    return allocate(memory, bytes, cudaMemoryTypeHost);
+    if (!memory)
+        return result(cudaErrorInvalidValue);
+    *memory = bytes > 0 ? ::operator new(bytes, alignment, std::nothrow) : nullptr;
+    if (!*memory)
+        return require(bytes == 0, cudaErrorMemoryAllocation);
+    std::memset(*memory, 0xFF, bytes);
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    all.pinned[reinterpret_cast<uintptr_t>(*memory)] = bytes;
+    return cudaSuccess;
 }
 
-cudaError_t cudaFreeHost(void *memory) { return release(memory, cudaMemoryTypeHost); }
+cudaError_t cudaFreeHost(void *memory) {
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    if (memory && all.pinned.erase(reinterpret_cast<uintptr_t>(memory)) == 0)
+        return result(cudaErrorInvalidValue);
+    ::operator delete(memory, alignment);
+    return cudaSuccess;
+}
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
-    *free = all.memory - all.used[current_device];
-    *total = all.memory;
+    *total = all.memory[current_device].size();
+    *free = *total - all.memory[current_device].used();
     return cudaSuccess;
 }
 
@@ -296,13 +290,12 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     void *at = const_cast<void *>(pointer);
-    const auto it = all.find(pointer);
-    if (it == all.allocations.end())
-        *attributes = {cudaMemoryTypeUnregistered, -2, nullptr, at};
-    else if (it->second.type == cudaMemoryTypeHost)
-        *attributes = {cudaMemoryTypeHost, it->second.device, at, at};
+    if (const int owner = all.owner(pointer); owner >= 0)
+        *attributes = {cudaMemoryTypeDevice, owner, at, nullptr};
+    else if (all.pinned_room(pointer) > 0)
+        *attributes = {cudaMemoryTypeHost, 0, at, at};
     else
-        *attributes = {cudaMemoryTypeDevice, it->second.device, at, nullptr};
+        *attributes = {cudaMemoryTypeUnregistered, -2, nullptr, at};
     return cudaSuccess;
 }
 
@@ -328,6 +321,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
                  : down ? Side::device
                         : Side::host))
         return result(cudaErrorInvalidValue);
+    const Access access;
     std::memmove(to, from, bytes);
     return cudaSuccess;
 }
@@ -345,6 +339,7 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     const std::lock_guard lock(all.mutex);
     if (!reaches(to, bytes, Side::device))
         return result(cudaErrorInvalidValue);
+    const Access access;
     std::memset(to, value, bytes);
     return cudaSuccess;
 }
@@ -447,6 +442,15 @@ bool may_launch(const dim3 &grid, const dim3 &block, size_t shared_bytes, cudaSt
     else
         return true;
     return false;
+}
+
+bool memory_intact() {
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    for (const DeviceMemory &memory : all.memory)
+        if (!memory.intact())
+            return false;
+    return true;
 }
 
 } // namespace relprop::emulator

@@ -1,17 +1,16 @@
 // What becomes of weights in the versions that rules ask for (see Version): of one weight, or of a
-// vector of them. Included by pack.cpp, once for all runs, and by dense.cpp, as they are read.
+// vector of them. Included where they are packed, once for all runs, and where they are read as
+// they are.
 #pragma once
 
 #include "kernels.hpp"
-#include "simd.hpp"
 
-namespace relprop::RELPROP_ISA {
+namespace relprop {
 
 // What gamma's version makes of negative weights.
-static inline float shrink_of(float gamma) { return 1.0f / (1.0f + gamma); }
+RELPROP_HD float shrink_of(float gamma) { return 1.0f / (1.0f + gamma); }
 
-template <Version version, class T>
-[[gnu::always_inline]] static inline T in_version(T w, float shrink) {
+template <Version version, class T> RELPROP_HD T in_version(T w, float shrink) {
     if constexpr (version == Version::positive) // comparisons that let NaN through
         return w < T{} ? T{} : w;
     else if constexpr (version == Version::negative)
@@ -24,4 +23,4 @@ template <Version version, class T>
         return w;
 }
 
-} // namespace relprop::RELPROP_ISA
+} // namespace relprop

@@ -3,9 +3,8 @@
 #pragma once
 
 #include "kernels.hpp"
-#include "simd.hpp"
 
-namespace relprop::RELPROP_ISA {
+namespace relprop {
 
 template <class Run> static inline void run_parts(const Product &p, const Run &run) {
     if (!p.by_sign)
@@ -20,4 +19,4 @@ template <class Run> static inline void run_parts(const Product &p, const Run &r
     run(part);
 }
 
-} // namespace relprop::RELPROP_ISA
+} // namespace relprop

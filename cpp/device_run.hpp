@@ -1,0 +1,48 @@
+// A Plan's run on a device: samples go through lanes, each with a stream and memory of its own, so
+// that one copies while another computes.
+#pragma once
+
+#include <memory>
+
+#include "plan.hpp"
+
+namespace relprop {
+
+// Memory of the host that a device copies from and to beside computing.
+class Pinned {
+  public:
+    Pinned(const Device &device, int64_t bytes);
+    ~Pinned();
+    Pinned(const Pinned &) = delete;
+    Pinned &operator=(const Pinned &) = delete;
+    char *data() const { return data_; }
+
+  private:
+    const Device &device_;
+    char *data_;
+};
+
+// What a run of up to so many samples needs, kept by the Plan for the next one.
+class Lane {
+  public:
+    explicit Lane(const Kernels &kernels);
+    ~Lane(); // once all work is done
+    Lane(const Lane &) = delete;
+    Lane &operator=(const Lane &) = delete;
+    // Makes room; throws DeviceOutOfMemory.
+    void reserve(int64_t arena_floats, int64_t bytes);
+
+    const Kernels &kernels;
+    Stream stream;
+    std::unique_ptr<Memory> arena;
+    std::unique_ptr<Memory> arrays; // of the request, as far as the device has to have them
+    std::unique_ptr<Pinned> pinned; // and the same on the host
+
+  private:
+    int64_t bytes_ = 0;
+};
+
+// Throws what Plan::run throws.
+void run_on_device(const Plan &plan, const Request &request);
+
+} // namespace relprop

@@ -1,0 +1,175 @@
+// The instructions that the products are made of: matrix products of a warp, with the rounding of
+// their factors, and copies to shared memory beside computing. Each with what it means where the
+// kernels run on the host (tests/gpu/emulator).
+//
+// Of a 16 x 8 result, lane 4 g + t holds row g, columns 2 t and 2 t + 1, and the same of row g + 8.
+// Of the factors it holds rows g and g + 8 and column g, of these the summed index t and t + 4
+// (pairs of them in bfloat16).
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#ifdef RELPROP_EMULATED
+#include <cmath>
+#include <cstring>
+
+#include "emulator.hpp"
+#endif
+
+namespace relprop::cuda {
+
+#ifdef RELPROP_EMULATED
+
+namespace emulated {
+
+inline float as_float(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline uint32_t as_bits(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// Tensor cores cut off what a float has no bits for; no less is shown here.
+inline float towards_zero(double value) {
+    const float nearest = static_cast<float>(value);
+    return std::abs(static_cast<double>(nearest)) > std::abs(value) ? std::nextafter(nearest, 0.0f)
+                                                                    : nearest;
+}
+
+// sum += a b, where value(register, i) is one of `held` factors that a register holds.
+template <int held, class Value>
+void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Value &value) {
+    constexpr int registers = 6, lanes = 4; // that share a row
+    uint32_t *shared = reinterpret_cast<uint32_t *>(emulator::warp_scratch());
+    const int lane = emulator::lane();
+    uint32_t *own = shared + lane * registers;
+    std::memcpy(own, a, sizeof a);
+    std::memcpy(own + 4, b, sizeof b);
+    emulator::sync_warp();
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / lanes + i / 2 * 8, column = lane % lanes * 2 + i % 2;
+        double total = sum[i];
+        for (int k = 0; k < 2 * lanes; ++k) {
+            const uint32_t *of_row = shared + (row % 8 * lanes + k % lanes) * registers;
+            const uint32_t *of_column = shared + (column * lanes + k % lanes) * registers;
+            for (int j = 0; j < held; ++j)
+                total += static_cast<double>(value(of_row[row / 8 + k / lanes * 2], j)) *
+                         value(of_column[4 + k / lanes], j);
+        }
+        sum[i] = towards_zero(total);
+    }
+    emulator::sync_warp();
+}
+
+} // namespace emulated
+
+#endif
+
+// The nearest of the floats with 10 bits of mantissa, as a register of a factor.
+__device__ __forceinline__ uint32_t to_tf32(float value) {
+#ifdef RELPROP_EMULATED
+    constexpr uint32_t cut = 13;
+    return (emulated::as_bits(value) + (1u << (cut - 1))) >> cut << cut;
+#else
+    uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+#endif
+}
+
+__device__ __forceinline__ float from_tf32(uint32_t bits) {
+#ifdef RELPROP_EMULATED
+    return emulated::as_float(bits);
+#else
+    return __uint_as_float(bits);
+#endif
+}
+
+// Two bfloat16, the first in the lower half.
+__device__ __forceinline__ uint32_t to_bf16(float first, float second) {
+#ifdef RELPROP_EMULATED
+    const auto nearest = [](float value) { // ties to even
+        const uint32_t bits = emulated::as_bits(value);
+        return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    };
+    return nearest(first) | nearest(second) << 16;
+#else
+    uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(second), "f"(first));
+    return both;
+#endif
+}
+
+// sum[16 x 8] += a[16 x 8] b[8 x 8] of TF32.
+__device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
+                                              const uint32_t (&b)[2]) {
+#ifdef RELPROP_EMULATED
+    emulated::multiply<1>(sum, a, b,
+                          [](uint32_t bits, int) { return emulated::as_float(bits & ~0x1fffu); });
+#else
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// sum[16 x 8] += a[16 x 16] b[16 x 8] of bfloat16.
+__device__ __forceinline__ void multiply_bf16(float (&sum)[4], const uint32_t (&a)[4],
+                                              const uint32_t (&b)[2]) {
+#ifdef RELPROP_EMULATED
+    emulated::multiply<2>(sum, a, b, [](uint32_t bits, int i) {
+        return emulated::as_float(i == 0 ? bits << 16 : bits & 0xffff0000u);
+    });
+#else
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+// Begins to copy 4 or 16 bytes to shared memory; zeros where they are not `held`, and then `from`
+// is not read.
+template <int bytes>
+__device__ __forceinline__ void copy_async(void *to, const void *from, bool held) {
+    static_assert(bytes == 4 || bytes == 16);
+#ifdef RELPROP_EMULATED
+    if (held)
+        std::memcpy(to, from, bytes);
+    else
+        std::memset(to, 0, bytes);
+#else
+    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+    const int read = held ? bytes : 0;
+    if constexpr (bytes == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(read)
+                     : "memory");
+#endif
+}
+
+// Closes the group of the copies that this thread has begun since the last.
+__device__ __forceinline__ void close_copies() {
+#ifndef RELPROP_EMULATED
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// Waits until all but the `open` last groups of this thread have arrived.
+template <int open> __device__ __forceinline__ void await_copies() {
+#ifndef RELPROP_EMULATED
+    asm volatile("cp.async.wait_group %0;" ::"n"(open) : "memory");
+#endif
+}
+
+} // namespace relprop::cuda

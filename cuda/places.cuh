@@ -1,0 +1,44 @@
+// Where the pixels lie that a block computes.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "kernels.hpp"
+
+namespace relprop::cuda {
+
+// Where the pixels of a tile's rows lie.
+template <int rows> struct TilePlaces {
+    int64_t from[rows]; // offset in the source of what a tap at 0, 0, 0 reads
+    int64_t to[rows];   // row of the destination, -1 beyond the last
+    Pixel at[rows];     // pixel of the source under a tap at 0, 0, 0
+};
+
+// What finding them takes, of a grid and a batch.
+struct Pixels {
+    Places grid; // divisors of its size
+    int64_t count;
+};
+
+inline Pixels pixels_of(const TapGrid &grid, int64_t n) {
+    return {places_of({grid.size.z, grid.size.y, grid.size.x, 1}),
+            n * grid.size.z * grid.size.y * grid.size.x};
+}
+
+// Finds the places of a tile's pixels, of which the first is number `first` of all.
+template <int rows>
+__device__ void find_places(const TapGrid &grid, const Pixels &pixels, int64_t first,
+                            TilePlaces<rows> &places) {
+    constexpr int nowhere = INT32_MIN / 2; // no tap leads into the image from here
+    for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+        const bool real = first + row < pixels.count;
+        const Place place = place_by(real ? first + row : 0, pixels.grid);
+        const Pixel at = moved(place.at, grid.step, {});
+        places.from[row] = row_of(grid.from, place.n, at) * grid.from.channels;
+        places.at[row] = real ? at : Pixel{nowhere, nowhere, nowhere};
+        places.to[row] =
+            real ? row_of(grid.to, place.n, moved(place.at, grid.out_step, grid.out)) : -1;
+    }
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,10 @@
+// Products in the precision of float32: three products of TF32.
+#include "product.cuh"
+
+namespace relprop::cuda {
+
+void product_float32(const Product &p, Stream stream) {
+    launch_product<Precision::float32>(p, stream);
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,52 @@
+// A tile of a product, which one block computes: its shape, and how it lies in shared memory.
+#pragma once
+
+#include "depth.hpp"
+#include "places.cuh"
+
+namespace relprop::cuda {
+
+// rows: pixels; channels: of the destination, a multiple of chunk_channels. Slices are copied while
+// those before them are multiplied: `stages` lie in shared memory at once. `blocks` are to fit a
+// multiprocessor.
+template <int rows_, int channels_, int warps_down_, int warps_across_, int stages_, int blocks_>
+struct Tile {
+    static constexpr int rows = rows_, channels = channels_;
+    static constexpr int warps_across = warps_across_, warps = warps_down_ * warps_across_;
+    static constexpr int threads = warps * 32;
+    static constexpr int stages = stages_, blocks = blocks_;
+    static constexpr int warp_rows = rows / warps_down_, warp_channels = channels / warps_across;
+    static_assert(warp_rows % 16 == 0 && warp_channels % 8 == 0);
+};
+
+// Packed weights in halves of a float for bfloat16.
+template <Precision precision> struct WeightOf {
+    using Type = float;
+};
+template <> struct WeightOf<Precision::bf16> {
+    using Type = uint16_t;
+};
+template <Precision precision> using Weight = typename WeightOf<precision>::Type;
+
+// The float `k` of a slice of a row, a slice being one line of shared memory's banks. Four floats
+// in a row stay together and change places with others by the row's number, so that the eight rows
+// that a warp reads at once lie in other banks.
+__device__ __forceinline__ int place_in_slice(int row, int k) {
+    return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
+}
+
+template <Precision precision, class T> struct Memory {
+    static constexpr int sums_apart = T::channels + 8; // so that eight rows lie in other banks
+
+    struct Stage {
+        float pixels[T::rows * slice];                  // by place_in_slice
+        Weight<precision> weights[T::channels * slice]; // floats by place_in_slice
+    };
+    union {
+        Stage stage[T::stages];
+        float sums[T::rows * sums_apart];
+    };
+    TilePlaces<T::rows> places;
+};
+
+} // namespace relprop::cuda
