@@ -52,6 +52,7 @@ def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) ->
     assert message in done.stderr
 
 
-def test_pooling_is_the_cpus_bit_for_bit() -> None:
-    done = run("pool_check")
+@pytest.mark.parametrize("check", ["kernels_check", "pool_check"])
+def test_kernels_do_what_the_cpus_do(check: str) -> None:
+    done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr

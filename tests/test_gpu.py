@@ -11,11 +11,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.gpu
-def test_pooling_is_the_cpus_bit_for_bit() -> None:
+@pytest.mark.parametrize("check", ["kernels_check", "pool_check"])
+def test_kernels_do_what_the_cpus_do(check: str) -> None:
     if not Path("/dev/nvidia0").exists():
         pytest.skip("this machine has no NVIDIA GPU")
-    programs = [path for path in ROOT.glob("build/*/pool_check") if path.parent.name != "emulated"]
-    assert programs, "build/*/pool_check is missing: build with nvcc and RELPROP_GPU_CHECKS=ON."
+    programs = [path for path in ROOT.glob(f"build/*/{check}") if path.parent.name != "emulated"]
+    assert programs, f"build/*/{check} is missing: build with nvcc and RELPROP_GPU_CHECKS=ON."
     newest = max(programs, key=lambda path: path.stat().st_mtime)
     done = subprocess.run([newest], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
