@@ -71,7 +71,7 @@ void launch(void (*kernel)(Arguments...), const Arguments &...arguments, const G
                       static_cast<unsigned>(grid.z));
     const auto on = static_cast<cudaStream_t>(stream);
 #ifdef RELPROP_EMULATED
-    emulator::run(blocks, threads, shared_bytes, on, [&] { kernel(arguments...); }, cooperative);
+    emulator::run(blocks, threads, shared_bytes, on, [=] { kernel(arguments...); }, cooperative);
 #else
     kernel<<<blocks, threads, shared_bytes, on>>>(arguments...);
 #endif

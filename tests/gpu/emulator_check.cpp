@@ -345,6 +345,37 @@ bool events_tell_the_time() {
            refuses(cudaEventDestroy(to), cudaErrorInvalidResourceHandle);
 }
 
+bool work_waits() {
+    constexpr int tries = 64;
+    const Floats one(std::vector<float>{1.0f}), between(1);
+    float *pinned;
+    cudaStream_t first, second;
+    cudaEvent_t done;
+    RELPROP_CHECK(cudaHostAlloc(&pinned, sizeof(float), cudaHostAllocDefault));
+    RELPROP_CHECK(cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking));
+    RELPROP_CHECK(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking));
+    RELPROP_CHECK(cudaEventCreate(&done));
+    int early = 0, right = 0;
+    for (int i = 0; i < tries; ++i) {
+        *pinned = 0.0f;
+        RELPROP_CHECK(cudaMemsetAsync(between.data(), 0, sizeof(float), first));
+        RELPROP_CHECK(
+            cudaMemcpyAsync(between.data(), one.data(), sizeof(float), cudaMemcpyDefault, first));
+        RELPROP_CHECK(cudaEventRecord(done, first));
+        RELPROP_CHECK(cudaStreamWaitEvent(second, done));
+        RELPROP_CHECK(
+            cudaMemcpyAsync(pinned, between.data(), sizeof(float), cudaMemcpyDefault, second));
+        early += *pinned == 1.0f;
+        RELPROP_CHECK(cudaStreamSynchronize(second));
+        right += *pinned == 1.0f;
+    }
+    RELPROP_CHECK(cudaEventDestroy(done));
+    RELPROP_CHECK(cudaStreamDestroy(first));
+    RELPROP_CHECK(cudaStreamDestroy(second));
+    RELPROP_CHECK(cudaFreeHost(pinned));
+    return right == tries && early > 0 && early < tries;
+}
+
 struct Check {
     const char *name;
     bool (*holds)();
@@ -363,6 +394,7 @@ const Check checks[] = {
     {"memory runs out", memory_runs_out},
     {"wrong launches throw", wrong_launches_throw},
     {"events tell the time", events_tell_the_time},
+    {"work waits", work_waits},
 };
 
 // ---- what ends the program
@@ -381,12 +413,14 @@ int die(const std::string &name) {
     const Floats memory(threads);
     if (name == "lonely")
         RELPROP_LAUNCH(lonely_kernel, none, 1, nullptr);
+    RELPROP_CHECK(cudaDeviceSynchronize());
     if (name == "host_reads")
         return static_cast<int>(*memory.data());
     for (const Death &death : deaths)
         if (name == death.name)
             RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads, 0,
                                   nullptr);
+    RELPROP_CHECK(cudaDeviceSynchronize());
     std::printf("%s did not end the program\n", name.c_str());
     return 1;
 }

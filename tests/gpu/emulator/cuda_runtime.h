@@ -1,7 +1,7 @@
 // CUDA's runtime for the host, with two devices of the emulator's. Stands in for NVIDIA's header of
-// this name; it has what relprop calls. Everything given to a stream is done before the call
-// returns. Device memory begins as NaN; RELPROP_EMULATED_MEMORY says how many bytes of it a device
-// has. What CUDA might overlook (a copy beyond an allocation, memory released twice) is an error.
+// this name; it has what relprop calls. Device memory begins as NaN; RELPROP_EMULATED_MEMORY says
+// how many bytes of it a device has. What CUDA might overlook (a copy beyond an allocation, memory
+// released twice) is an error.
 #pragma once
 
 #include <cstddef>

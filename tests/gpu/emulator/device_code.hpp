@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <type_traits>
 
 #include "emulator.hpp"
@@ -22,8 +23,8 @@
 #define __constant__
 #define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
+#define __noinline__ __attribute__((noinline)) // after <memory>, which has the word in an attribute
 #define __launch_bounds__(...)
 // All threads of a block are one thread of the host. Unlike dynamic shared memory it begins with
 // what the last block left.

@@ -7,12 +7,14 @@
 #include <memory>
 #include <new>
 #include <optional>
-#include <random>
+#include <utility>
 #include <vector>
 
 #include "cuda_runtime.h"
 #include "device_memory.hpp"
+#include "dice.hpp"
 #include "fiber.hpp"
+#include "stream.hpp"
 
 constinit thread_local uint3 threadIdx{}, blockIdx{};
 constinit thread_local dim3 blockDim, gridDim;
@@ -65,14 +67,6 @@ struct Block {
 
 thread_local Block *block = nullptr;
 thread_local std::vector<std::unique_ptr<Fiber>> fibers; // kept from launch to launch
-
-std::minstd_rand &dice() {
-    thread_local std::minstd_rand generator([] {
-        const char *seed = std::getenv("RELPROP_EMULATED_SEED");
-        return seed ? static_cast<unsigned>(std::strtoul(seed, nullptr, 10)) : 0u;
-    }());
-    return generator;
-}
 
 uint3 place(uint64_t index, const dim3 &among) {
     return {static_cast<unsigned>(index % among.x),
@@ -139,6 +133,26 @@ void run_apart(bool backwards) {
     }
 }
 
+void run_all(const dim3 &grid, const dim3 &threads, size_t shared_bytes,
+             const std::function<void()> &thread, bool cooperative) {
+    const Access access;
+    gridDim = grid;
+    blockDim = threads;
+    // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
+    const bool backwards = dice()() >> 8 & 1;
+    const uint64_t blocks = count(grid);
+    for (uint64_t i = 0; i < blocks; ++i) {
+        blockIdx = place(backwards ? blocks - 1 - i : i, grid);
+        Block own{thread, static_cast<unsigned>(count(threads)), Scratch(shared_bytes),
+                  cooperative};
+        block = &own;
+        cooperative ? run_together() : run_apart(backwards);
+        block = nullptr;
+    }
+    if (!memory_intact())
+        fail("a kernel wrote beyond an allocation");
+}
+
 Block &cooperative_block() {
     if (!block || !block->cooperative)
         fail("a thread waits for others in a launch whose threads run one after another; start it "
@@ -178,6 +192,14 @@ bool all_wait(const Warp &w, unsigned mask) {
 
 } // namespace
 
+std::minstd_rand &dice() {
+    thread_local std::minstd_rand generator([] {
+        const char *seed = std::getenv("RELPROP_EMULATED_SEED");
+        return seed ? static_cast<unsigned>(std::strtoul(seed, nullptr, 10)) : 0u;
+    }());
+    return generator;
+}
+
 void fail(const char *what) {
     std::fprintf(stderr,
                  "relprop emulator: %s (thread %u, %u, %u of block %u, %u, %u; blocks of %u x %u x "
@@ -188,25 +210,11 @@ void fail(const char *what) {
 }
 
 void run(const dim3 &grid, const dim3 &threads, size_t shared_bytes, cudaStream_t stream,
-         const std::function<void()> &thread, bool cooperative) {
-    if (!may_launch(grid, threads, shared_bytes, stream))
-        return;
-    const Access access;
-    gridDim = grid;
-    blockDim = threads;
-    // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
-    const bool backwards = dice()() >> 8 & 1;
-    const uint64_t blocks = count(grid);
-    for (uint64_t i = 0; i < blocks; ++i) {
-        blockIdx = place(backwards ? blocks - 1 - i : i, grid);
-        Block own{thread, static_cast<unsigned>(count(threads)), Scratch(shared_bytes),
-                  cooperative};
-        block = &own;
-        cooperative ? run_together() : run_apart(backwards);
-        block = nullptr;
-    }
-    if (!memory_intact())
-        fail("a kernel wrote beyond an allocation");
+         std::function<void()> thread, bool cooperative) {
+    if (may_launch(grid, threads, shared_bytes, stream))
+        give(stream, [=, thread = std::move(thread)] {
+            run_all(grid, threads, shared_bytes, thread, cooperative);
+        });
 }
 
 void sync_block() {

@@ -16,10 +16,11 @@ namespace relprop::emulator {
 
 constexpr int warp_lanes = 32;
 
-// Calls `thread` for each thread of each block; CUDA's last error says what it refused. Unless
-// cooperative, threads run one after another, which is faster and forbids that they wait.
+// Has the stream call `thread` for each thread of each block, later; CUDA's last error says what it
+// refused. Unless cooperative, threads run one after another, which is faster and forbids that they
+// wait.
 void run(const dim3 &grid, const dim3 &block, size_t shared_bytes, CUstream_st *stream,
-         const std::function<void()> &thread, bool cooperative);
+         std::function<void()> thread, bool cooperative);
 
 // ---- for the running thread
 

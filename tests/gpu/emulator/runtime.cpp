@@ -1,5 +1,4 @@
 // The runtime's calls; see cuda_runtime.h.
-#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -7,55 +6,34 @@
 #include <map>
 #include <mutex>
 #include <new>
-#include <set>
 
 #include "cuda_runtime.h"
 #include "device_memory.hpp"
+#include "runtime.hpp"
+#include "stream.hpp"
 
-struct CUstream_st {
-    int device;
-};
-
-struct CUevent_st {
-    std::chrono::steady_clock::time_point at{};
-    bool recorded = false;
-};
+using namespace relprop::emulator;
 
 namespace {
 
-using relprop::emulator::Access, relprop::emulator::DeviceMemory;
-
-constexpr int devices = 2; // so that the second is tested
 constexpr size_t shared_limit = 48 * 1024, shared_limit_asked = 163 * 1024;
 constexpr unsigned block_limit = 1024, block_limit_z = 64;
 constexpr std::align_val_t alignment{256};
 
 thread_local cudaError_t last_error = cudaSuccess;
-thread_local int current_device = 0;
-
-cudaError_t result(cudaError_t status) {
-    if (status != cudaSuccess)
-        last_error = status;
-    return status;
-}
-
-cudaError_t require(bool good, cudaError_t otherwise) {
-    return result(good ? cudaSuccess : otherwise);
-}
+thread_local int device_of_thread = 0;
 
 size_t memory_of_a_device() {
     const char *wanted = std::getenv("RELPROP_EMULATED_MEMORY");
     return wanted ? static_cast<size_t>(std::strtoull(wanted, nullptr, 10)) : size_t{4} << 30;
 }
 
-// Who owns which memory, and which streams and events there are.
+// Who owns which memory.
 struct Registry {
     std::mutex mutex;
     DeviceMemory memory[devices] = {DeviceMemory(memory_of_a_device()),
                                     DeviceMemory(memory_of_a_device())};
     std::map<uintptr_t, size_t> pinned; // sizes by beginnings
-    std::set<cudaStream_t> streams;
-    std::set<cudaEvent_t> events;
 
     // The device that a pointer belongs to, -1 for none.
     int owner(const void *pointer) const {
@@ -85,7 +63,8 @@ enum class Side { host, device, either };
 
 // Whether `bytes` from here lie in one allocation, or in memory of the host that is none of ours.
 bool reaches(const void *pointer, size_t bytes, Side side) {
-    const Registry &all = registry();
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
     const int owner = all.owner(pointer);
     if (!pointer || (side != Side::either && (owner >= 0) != (side == Side::device)))
         return false;
@@ -93,23 +72,21 @@ bool reaches(const void *pointer, size_t bytes, Side side) {
     return bytes <= room || (owner < 0 && room == 0);
 }
 
-bool known(cudaStream_t stream) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    return !stream || all.streams.count(stream);
-}
-
-bool known(cudaEvent_t event) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    return all.events.count(event);
-}
-
 bool is_device(int device) { return device >= 0 && device < devices; }
 
 } // namespace
 
 // ---- errors
+
+cudaError_t relprop::emulator::result(cudaError_t status) {
+    if (status != cudaSuccess)
+        last_error = status;
+    return status;
+}
+
+cudaError_t relprop::emulator::require(bool good, cudaError_t otherwise) {
+    return result(good ? cudaSuccess : otherwise);
+}
 
 const char *cudaGetErrorName(cudaError_t status) {
     switch (status) {
@@ -169,20 +146,22 @@ cudaError_t cudaPeekAtLastError() { return last_error; }
 
 // ---- devices
 
+int relprop::emulator::current_device() { return device_of_thread; }
+
 cudaError_t cudaGetDeviceCount(int *count) {
     *count = devices;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device) {
-    *device = current_device;
+    *device = device_of_thread;
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
     if (!is_device(device))
         return result(cudaErrorInvalidDevice);
-    current_device = device;
+    device_of_thread = device;
     return cudaSuccess;
 }
 
@@ -235,7 +214,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     return result(cudaErrorInvalidValue);
 }
 
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() {
+    finish_all();
+    return cudaSuccess;
+}
 
 // ---- memory
 
@@ -244,11 +226,13 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
         return result(cudaErrorInvalidValue);
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
-    *memory = bytes > 0 ? all.memory[current_device].allocate(bytes) : nullptr;
+    *memory = bytes > 0 ? all.memory[current_device()].allocate(bytes) : nullptr;
     return require(*memory || bytes == 0, cudaErrorMemoryAllocation);
 }
 
+// Whoever still uses what is released is done with it first, as in CUDA.
 cudaError_t cudaFree(void *memory) {
+    finish_all();
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     const int owner = all.owner(memory);
@@ -270,6 +254,7 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
 }
 
 cudaError_t cudaFreeHost(void *memory) {
+    finish_all();
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     if (memory && all.pinned.erase(reinterpret_cast<uintptr_t>(memory)) == 0)
@@ -281,8 +266,8 @@ cudaError_t cudaFreeHost(void *memory) {
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
-    *total = all.memory[current_device].size();
-    *free = *total - all.memory[current_device].used();
+    *total = all.memory[current_device()].size();
+    *free = *total - all.memory[current_device()].used();
     return cudaSuccess;
 }
 
@@ -301,119 +286,58 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const vo
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
-    if (!known(stream))
+    if (!is_stream(stream))
         return result(cudaErrorInvalidResourceHandle);
     if (bytes == 0)
         return cudaSuccess;
-    if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault)
+    Side of_to = Side::either, of_from = Side::either;
+    switch (kind) {
+    case cudaMemcpyHostToHost:
+        of_to = of_from = Side::host;
+        break;
+    case cudaMemcpyHostToDevice:
+        of_to = Side::device, of_from = Side::host;
+        break;
+    case cudaMemcpyDeviceToHost:
+        of_to = Side::host, of_from = Side::device;
+        break;
+    case cudaMemcpyDeviceToDevice:
+        of_to = of_from = Side::device;
+        break;
+    case cudaMemcpyDefault:
+        break;
+    default:
         return result(cudaErrorInvalidMemcpyDirection);
-    const bool any = kind == cudaMemcpyDefault;
-    const bool up = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    const bool down = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    if (!reaches(to, bytes,
-                 any  ? Side::either
-                 : up ? Side::device
-                      : Side::host) ||
-        !reaches(from, bytes,
-                 any    ? Side::either
-                 : down ? Side::device
-                        : Side::host))
+    }
+    if (!reaches(to, bytes, of_to) || !reaches(from, bytes, of_from))
         return result(cudaErrorInvalidValue);
-    const Access access;
-    std::memmove(to, from, bytes);
+    give(stream, [=] {
+        const Access access;
+        std::memmove(to, from, bytes);
+    });
     return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
-    return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+    const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+    finish(nullptr);
+    return status;
 }
 
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
-    if (!known(stream))
+    if (!is_stream(stream))
         return result(cudaErrorInvalidResourceHandle);
-    if (bytes == 0)
-        return cudaSuccess;
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    if (!reaches(to, bytes, Side::device))
+    if (bytes > 0 && !reaches(to, bytes, Side::device))
         return result(cudaErrorInvalidValue);
-    const Access access;
-    std::memset(to, value, bytes);
+    give(stream, [=] {
+        const Access access;
+        std::memset(to, value, bytes);
+    });
     return cudaSuccess;
 }
 
 cudaError_t cudaMemset(void *to, int value, size_t bytes) {
     return cudaMemsetAsync(to, value, bytes, nullptr);
-}
-
-// ---- streams and events
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    *stream = new CUstream_st{current_device};
-    all.streams.insert(*stream);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    if (all.streams.erase(stream) == 0)
-        return result(cudaErrorInvalidResourceHandle);
-    delete stream;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    return require(known(stream), cudaErrorInvalidResourceHandle);
-}
-
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-    return require(known(stream) && known(event), cudaErrorInvalidResourceHandle);
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    *event = new CUevent_st;
-    all.events.insert(*event);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
-
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    Registry &all = registry();
-    const std::lock_guard lock(all.mutex);
-    if (all.events.erase(event) == 0)
-        return result(cudaErrorInvalidResourceHandle);
-    delete event;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    if (!known(event) || !known(stream))
-        return result(cudaErrorInvalidResourceHandle);
-    *event = {std::chrono::steady_clock::now(), true};
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    return require(known(event), cudaErrorInvalidResourceHandle);
-}
-
-cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t from, cudaEvent_t to) {
-    if (!known(from) || !known(to) || !from->recorded || !to->recorded)
-        return result(cudaErrorInvalidResourceHandle);
-    *milliseconds = std::chrono::duration<float, std::milli>(to->at - from->at).count();
-    return cudaSuccess;
 }
 
 // ---- kernels
@@ -427,7 +351,7 @@ cudaError_t set_attribute(cudaFuncAttribute attribute, int value) {
 }
 
 bool may_launch(const dim3 &grid, const dim3 &block, size_t shared_bytes, cudaStream_t stream) {
-    if (!known(stream) || (stream && stream->device != current_device)) {
+    if (!is_here(stream)) {
         last_error = cudaErrorInvalidResourceHandle;
         return false;
     }
