@@ -58,8 +58,8 @@ struct Absorbed {
     float by_bias = 0.0f, by_stabilizer = 0.0f;
 };
 
-// The sum of a neuron's negative contributions. Seldom called, and kept out of its callers'
-// registers.
+// The sum of a neuron's negative contributions, by a warp together. Seldom called, and kept out of
+// its callers' registers.
 inline __device__ __noinline__ float negative_sum(const Contributions &of, int64_t row,
                                                   int channel) {
     const TapGrid &grid = of.grid;
@@ -71,19 +71,19 @@ inline __device__ __noinline__ float negative_sum(const Contributions &of, int64
             continue;
         const float *a = source_of(of, row_of(grid.from, to.n, from), channel);
         const float *w = weights_of(of, channel, t);
-        for (int k = 0; k < of.run; ++k) {
+        for (int k = lane_index(); k < of.run; k += warp_lanes) {
             const float product = a[k] * w[k];
             sum += product < 0.0f ? product : 0.0f;
         }
     }
-    return sum;
+    return warp_sum(sum);
 }
 
 // A neuron and what its message makes of it.
 struct Neuron {
     float sum;    // Z+ for alpha_beta and gamma, the plain sum for the rules that do not split
     float r;      // in: relevance, out: s+
-    float s_neg;  // in: Z-, out: s-
+    float s_neg;  // in: Z- for alpha_beta, out: s-
     float z;      // with its bias
     float bias;   // 0: none
     float fan_in; // real inputs, where that matters
@@ -104,36 +104,47 @@ template <RuleKind kind> __device__ bool reads_negative(const MessageArguments &
     return kind == RuleKind::alpha_beta && a.message.s_neg && !a.differs;
 }
 
-// The message of the neuron in channel c of a row. Adds to `absorbed` and returns whether the
-// neuron is scarce.
+// How much of the bias is in the sums.
+__device__ inline float keep_of(const Rule &rule) {
+    return rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
+}
+
+// Sets a neuron's Z- to what z leaves of Z+, or to the sum of its contributions where that is
+// little. Returns whether it is scarce. All lanes of a warp call it; not all need be `real`.
+inline __device__ bool find_negative(const MessageArguments &a, int64_t row, int c, bool real,
+                                     Neuron &of_neuron) {
+    const float z = of_neuron.z, b = of_neuron.bias, kept = keep_of(a.message.rule) * b;
+    const float most = least(z, b), pos = of_neuron.sum > most ? of_neuron.sum : most;
+    of_neuron.s_neg = z - b - pos;
+    const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+    const bool little =
+        real && of_neuron.r != 0.0f && -(of_neuron.s_neg + (kept < 0.0f ? kept : 0.0f)) < scale;
+    for (unsigned left = __ballot_sync(all_lanes, little); left != 0; left &= left - 1) {
+        const int lane = __ffs(static_cast<int>(left)) - 1;
+        const float sum = negative_sum(a.contributions, __shfl_sync(all_lanes, row, lane),
+                                       __shfl_sync(all_lanes, c, lane));
+        if (lane == lane_index())
+            of_neuron.s_neg = sum;
+    }
+    // a bias alone makes an s- too, which must not reach a product that errs
+    return little && (of_neuron.s_neg < 0.0f || b < 0.0f);
+}
+
+// The message of a neuron. Adds to `absorbed`.
 template <RuleKind kind>
-__device__ bool send(const MessageArguments &a, int64_t row, int c, Neuron &of_neuron,
-                     Absorbed &absorbed) {
-    const Message &m = a.message;
+__device__ void send(const Message &m, Neuron &of_neuron, Absorbed &absorbed) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
-    const float keep = rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
+    const float keep = keep_of(rule);
     const float sum = of_neuron.sum, r = of_neuron.r, z = of_neuron.z, b = of_neuron.bias;
     const float kept = keep * b;
     const float kept_pos = kept > 0.0f ? kept : 0.0f, kept_neg = kept < 0.0f ? kept : 0.0f;
     // a bound that holds where the product erred
     const float floor = m.z && (keep > 0.0f || !m.bias) ? least(z, b) : 0.0f;
-    bool scarce = false;
     Sums<float> of{};
     if constexpr (kind == RuleKind::alpha_beta) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
-        of.neg = of_neuron.s_neg;
-        if (a.differs) {
-            const float most = least(z, b), pos = sum > most ? sum : most;
-            of.neg = z - b - pos;
-            const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
-            if (r != 0.0f && -(of.neg + kept_neg) < scale) {
-                of.neg = negative_sum(a.contributions, row, c);
-                // a bias alone makes an s- too, which must not reach a product that errs
-                scarce = of.neg < 0.0f || b < 0.0f;
-            }
-        }
-        of.neg = (of.neg < 0.0f ? of.neg : 0.0f) + kept_neg;
+        of.neg = (of_neuron.s_neg < 0.0f ? of_neuron.s_neg : 0.0f) + kept_neg;
     } else if constexpr (kind == RuleKind::gamma) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
         of.z = z;
@@ -154,26 +165,33 @@ __device__ bool send(const MessageArguments &a, int64_t row, int c, Neuron &of_n
     of_neuron.r = s.pos;
     of_neuron.s_neg = s.neg;
     of_neuron.share = handed_down ? by_bias / of_neuron.fan_in : 0.0f;
-    return scarce;
 }
 
 // Channel c of a row with its sum, from memory to memory: s+ over r, s- to s_neg, and the share.
+// Returns whether it is scarce. All lanes of a warp call it; those that are not `real` have none.
 template <RuleKind kind>
 __device__ bool message_value(const MessageArguments &a, int64_t row, int channels, int c,
-                              float sum, Absorbed &absorbed) {
+                              float sum, bool real, Absorbed &absorbed) {
     const Message &m = a.message;
     const int64_t at = row * channels + c;
     Neuron neuron{};
-    neuron.sum = sum;
-    neuron.r = m.r[at];
-    neuron.fan_in = fan_in_of<kind>(m, row);
-    if (reads_negative<kind>(a))
-        neuron.s_neg = m.s_neg[at];
-    if (m.z)
-        neuron.z = m.z[z_row_of(m, row) * channels + c];
-    if (m.bias)
-        neuron.bias = m.bias[c];
-    const bool scarce = send<kind>(a, row, c, neuron, absorbed);
+    if (real) {
+        neuron.sum = sum;
+        neuron.r = m.r[at];
+        neuron.fan_in = fan_in_of<kind>(m, row);
+        if (reads_negative<kind>(a))
+            neuron.s_neg = m.s_neg[at];
+        if (m.z)
+            neuron.z = m.z[z_row_of(m, row) * channels + c];
+        if (m.bias)
+            neuron.bias = m.bias[c];
+    }
+    bool scarce = false;
+    if (kind == RuleKind::alpha_beta && a.differs)
+        scarce = find_negative(a, row, c, real, neuron);
+    if (!real)
+        return false;
+    send<kind>(m, neuron, absorbed);
     m.r[at] = neuron.r;
     if (m.s_neg)
         m.s_neg[at] = neuron.s_neg;
