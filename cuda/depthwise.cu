@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(DepthwiseTile::threads)
     const int first = static_cast<int>(blockIdx.x % a.channel_tiles) * DepthwiseTile::channels;
     const int held = smaller(DepthwiseTile::channels, channels - first);
     const int64_t tile = blockIdx.x / a.channel_tiles;
-    find_places(p.grid, a.pixels, tile * DepthwiseTile::rows, memory.places);
+    find_places(p.grid, a.pixels, tile * DepthwiseTile::rows, 0, memory.places);
     __syncthreads();
 
     float *sums = memory.sums[0].at;

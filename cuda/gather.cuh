@@ -12,12 +12,12 @@ namespace relprop::cuda {
 // the same place of each slice, of several rows.
 template <class T, int width> class PixelCopy {
   public:
-    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places, int group)
-        : p_(p), places_(places), group_(group), k_(threadIdx.x % across * width) {}
+    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places)
+        : p_(p), places_(places), k_(threadIdx.x % across * width) {}
 
     // Begins with the first slice of a source.
     __device__ void start(int source) {
-        data_ = p_.source[source].data + static_cast<int64_t>(group_) * p_.run;
+        data_ = p_.source[source].data;
         tap_ = 0;
         channel_ = k_;
         find_tap();
@@ -25,12 +25,11 @@ template <class T, int width> class PixelCopy {
 
     // Copies a slice, and goes on to the next.
     __device__ void copy(float *to) {
-#pragma unroll
+#pragma unroll 4
         for (int i = 0; i < T::rows / down; ++i) {
             const int row = i * down + threadIdx.x / across;
             const Pixel &at = places_.at[row];
             const bool held =
-                tap_ < p_.grid.tap_count &&
                 inside(p_.grid.from, {at.z + step_.z, at.y + step_.y, at.x + step_.x});
             copy_async<width * 4>(to + place_in_slice(row, k_),
                                   held ? data_ + (places_.from[row] + offset_) : data_, held);
@@ -50,15 +49,12 @@ template <class T, int width> class PixelCopy {
     __device__ void find_tap() {
         tap_ += channel_ / p_.run;
         channel_ %= p_.run;
-        if (tap_ < p_.grid.tap_count) {
-            step_ = p_.grid.taps[tap_];
-            offset_ = row_of(p_.grid.from, 0, step_) * p_.grid.from.channels + channel_;
-        }
+        step_ = tap_ < p_.grid.tap_count ? p_.grid.taps[tap_] : Pixel{nowhere, nowhere, nowhere};
+        offset_ = row_of(p_.grid.from, 0, step_) * p_.grid.from.channels + channel_;
     }
 
     const Product &p_;
     const TilePlaces<T::rows> &places_;
-    int group_;
     int k_; // the thread's place in a slice
     const float *data_ = nullptr;
     int tap_ = 0, channel_ = 0;

@@ -9,10 +9,13 @@ namespace relprop::cuda {
 
 // Where the pixels of a tile's rows lie.
 template <int rows> struct TilePlaces {
-    int64_t from[rows]; // offset in the source of what a tap at 0, 0, 0 reads
+    int64_t from[rows]; // offset in the source of what a tap at 0, 0, 0 reads first
     int64_t to[rows];   // row of the destination, -1 beyond the last
     Pixel at[rows];     // pixel of the source under a tap at 0, 0, 0
 };
+
+// No tap leads into the image from here, nor does this as a tap lead into it.
+constexpr int nowhere = INT32_MIN / 2;
 
 // What finding them takes, of a grid and a batch.
 struct Pixels {
@@ -25,16 +28,16 @@ inline Pixels pixels_of(const TapGrid &grid, int64_t n) {
             n * grid.size.z * grid.size.y * grid.size.x};
 }
 
-// Finds the places of a tile's pixels, of which the first is number `first` of all.
+// Finds the places of a tile's pixels, of which the first is number `first` of all; they are read
+// from channel `channel` on.
 template <int rows>
-__device__ void find_places(const TapGrid &grid, const Pixels &pixels, int64_t first,
+__device__ void find_places(const TapGrid &grid, const Pixels &pixels, int64_t first, int channel,
                             TilePlaces<rows> &places) {
-    constexpr int nowhere = INT32_MIN / 2; // no tap leads into the image from here
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
         const bool real = first + row < pixels.count;
         const Place place = place_by(real ? first + row : 0, pixels.grid);
         const Pixel at = moved(place.at, grid.step, {});
-        places.from[row] = row_of(grid.from, place.n, at) * grid.from.channels;
+        places.from[row] = row_of(grid.from, place.n, at) * grid.from.channels + channel;
         places.at[row] = real ? at : Pixel{nowhere, nowhere, nowhere};
         places.to[row] =
             real ? row_of(grid.to, place.n, moved(place.at, grid.out_step, grid.out)) : -1;

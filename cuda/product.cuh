@@ -27,27 +27,26 @@ struct ProductArguments {
 template <Precision precision, class T, int width> class SliceCopy {
   public:
     __device__ SliceCopy(const Product &p, Memory<precision, T> &memory, int group, int first)
-        : memory_(memory), pixels_(p, memory.places, group), weights_(p, group, first),
+        : memory_(memory), pixels_(p, memory.places), weights_(p, group, first),
           per_source_(static_cast<int>(depth_of(p.grid.tap_count, p.run) / slice)),
           slices_(p.sources * per_source_) {}
 
     __device__ int slices() const { return slices_; }
 
-    // Begins to copy the next slice; past the last, nothing.
-    __device__ void copy() {
-        if (slice_ < slices_) {
+    // Begins to copy slice i, one after the other; past the last, nothing.
+    __device__ void copy(int i) {
+        if (i < slices_) {
             if (left_ == 0) {
                 pixels_.start(source_);
                 weights_.start(source_++);
                 left_ = per_source_;
             }
-            auto &stage = memory_.stage[slice_ % T::stages];
+            auto &stage = memory_.stage[i % T::stages];
             pixels_.copy(stage.pixels);
             weights_.copy(stage.weights);
             --left_;
         }
         close_copies();
-        ++slice_;
     }
 
   private:
@@ -55,8 +54,8 @@ template <Precision precision, class T, int width> class SliceCopy {
     PixelCopy<T, width> pixels_;
     WeightCopy<precision, T> weights_;
     int per_source_, slices_;
-    int slice_ = 0, source_ = 0;
-    int left_ = 0; // slices of the source
+    int source_ = 0; // the next
+    int left_ = 0;   // slices of the one before
 };
 
 template <Precision precision, class T, int width>
@@ -68,20 +67,24 @@ __global__ void __launch_bounds__(T::threads, T::blocks)
     const int64_t column = blockIdx.x / a.channel_tiles;
     const int first = static_cast<int>(blockIdx.x % a.channel_tiles) * T::channels;
     const int group = static_cast<int>(column % p.grid.groups);
-    find_places(p.grid, a.pixels, column / p.grid.groups * T::rows, memory.places);
+    find_places(p.grid, a.pixels, column / p.grid.groups * T::rows, group * p.run, memory.places);
     __syncthreads();
 
     WarpSums<precision, T> sums;
     SliceCopy<precision, T, width> slices(p, memory, group, first);
-    for (int i = 1; i < T::stages; ++i)
-        slices.copy();
+    for (int i = 0; i < T::stages - 1; ++i)
+        slices.copy(i);
     for (int i = 0; i < slices.slices(); ++i) {
         await_copies<T::stages - 2>(); // the slice is there for this thread,
         __syncthreads();               // for all of them, and the one before is done with
-        slices.copy();
+        slices.copy(i + T::stages - 1);
         const auto &stage = memory.stage[i % T::stages];
         sums.add(stage.pixels, stage.weights);
+        if (sums_in_runs<precision> && (i + 1) % slices_of_run == 0)
+            sums.set_aside(memory.aside, i >= slices_of_run);
     }
+    if (sums_in_runs<precision> && slices.slices() >= slices_of_run)
+        sums.take_back(memory.aside);
     await_copies<0>();
     __syncthreads(); // sums take the place of slices
     constexpr int apart = Memory<precision, T>::sums_apart;
@@ -124,10 +127,19 @@ template <Precision precision, class T> void launch_tiles(const Product &p, Stre
                           stream);
 }
 
-// Whether tiles of this shape keep a GPU busy and are not half empty.
-template <class T> bool serves(const Product &p) {
+// What a block may have of shared memory.
+inline int most_shared() {
+    int current = 0, bytes = 0;
+    RELPROP_CHECK(cudaGetDevice(&current));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, current));
+    return bytes;
+}
+
+// Whether tiles of this shape fit a GPU, keep it busy and are not half empty.
+template <Precision precision, class T> bool serves(const Product &p) {
     constexpr int64_t enough = 200; // more than a GPU has multiprocessors
-    return p.grid.to.channels / p.grid.groups > T::channels / 2 && tiles<T>(p) >= enough;
+    return p.grid.to.channels / p.grid.groups > T::channels / 2 && tiles<T>(p) >= enough &&
+           sizeof(Memory<precision, T>) <= static_cast<size_t>(most_shared());
 }
 
 template <Precision precision> void launch_product(const Product &p, Stream stream) {
@@ -138,11 +150,11 @@ template <Precision precision> void launch_product(const Product &p, Stream stre
     if (pixels_of(p.grid, p.n).count == 0)
         return;
     run_parts(p, [&](const Product &part) {
-        if (serves<Huge>(part))
+        if (serves<precision, Huge>(part))
             launch_tiles<precision, Huge>(part, stream);
-        else if (serves<Large>(part))
+        else if (serves<precision, Large>(part))
             launch_tiles<precision, Large>(part, stream);
-        else if (serves<Medium>(part))
+        else if (serves<precision, Medium>(part))
             launch_tiles<precision, Medium>(part, stream);
         else
             launch_tiles<precision, Small>(part, stream);

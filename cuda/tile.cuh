@@ -35,6 +35,11 @@ __device__ __forceinline__ int place_in_slice(int row, int k) {
     return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
 }
 
+// Slices after which the sums of a float32 product are set aside and begin anew: rounding then
+// grows with the number of such runs, not of products.
+constexpr int slices_of_run = 8;
+template <Precision precision> constexpr bool sums_in_runs = precision == Precision::float32;
+
 template <Precision precision, class T> struct Memory {
     static constexpr int sums_apart = T::channels + 8; // so that eight rows lie in other banks
 
@@ -46,6 +51,7 @@ template <Precision precision, class T> struct Memory {
         Stage stage[T::stages];
         float sums[T::rows * sums_apart];
     };
+    float aside[sums_in_runs<precision> ? T::rows * T::channels : 1]; // by WarpSums
     TilePlaces<T::rows> places;
 };
 

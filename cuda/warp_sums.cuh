@@ -31,7 +31,7 @@ template <Precision precision, class T> class WarpSums {
 
     // Adds the products of one slice.
     __device__ __forceinline__ void add(const float *pixels, const Weight<precision> *weights) {
-#pragma unroll
+#pragma unroll halves
         for (int half = 0; half < 8; half += 4) {
             const int k = lane_ % 4 * 8 + half;
             Four<precision> upper[down], lower[down];
@@ -51,6 +51,19 @@ template <Precision precision, class T> class WarpSums {
         }
     }
 
+    // Adds the sums to what was set aside, if there is any, and begins anew.
+    __device__ __forceinline__ void set_aside(float *aside, bool any) {
+        each([&](float &sum, int i) {
+            float &total = aside[i * T::threads + threadIdx.x];
+            total = any ? total + sum : sum;
+            sum = 0.0f;
+        });
+    }
+
+    __device__ __forceinline__ void take_back(const float *aside) {
+        each([&](float &sum, int i) { sum = aside[i * T::threads + threadIdx.x] + sum; });
+    }
+
     // Writes them to shared memory: [rows][apart].
     __device__ __forceinline__ void store(float *to, int apart) const {
 #pragma unroll
@@ -64,11 +77,24 @@ template <Precision precision, class T> class WarpSums {
     }
 
   private:
+    // what two halves of a slice take at once, where each is in two parts, no registers hold
+    static constexpr int halves = precision == Precision::float32 ? 1 : 2;
     static constexpr int down = T::warp_rows / 16, across = T::warp_channels / 8;
 
     __device__ static __forceinline__ Four<precision> pixels_at(const float *pixels, int row,
                                                                 int k) {
         return Four<precision>(*reinterpret_cast<const float4 *>(pixels + place_in_slice(row, k)));
+    }
+
+    // Calls body(sum, its number).
+    template <class Body> __device__ __forceinline__ void each(const Body &body) {
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+#pragma unroll
+            for (int j = 0; j < across; ++j)
+#pragma unroll
+                for (int k = 0; k < 4; ++k)
+                    body(sums_[i][j][k], (i * across + j) * 4 + k);
     }
 
     int row_, channel_; // the lane's first row, the warp's first channel
