@@ -17,7 +17,7 @@ struct DeviceOutOfMemory : std::runtime_error {
 // Functions of one device, each for the thread that calls it. Streams and memory are those of the
 // device that `use` named last.
 struct Device {
-    void (*use)(int index); // throws std::runtime_error where there is no such device
+    void (*use)(int index);           // throws std::runtime_error where there is no such device
     void *(*allocate)(int64_t bytes); // throws DeviceOutOfMemory
     void (*release)(void *memory);
     void *(*allocate_pinned)(int64_t bytes); // the host's, for copies beside computing

@@ -2,9 +2,9 @@
 // is one value of Kernels (cpp/kernels/backend.cpp per instruction set, cuda/backend.cu).
 //
 // Every pointer is to memory of the backend's device, but for packing, whose weights the host reads
-// and writes, and for structs and lists of Branch, which are the caller's. Images are channels last; a "row" is one
-// pixel's channels (or one sample's features), numbered over the whole batch. `add` means: add to
-// the destination instead of overwriting it.
+// and writes, and for structs and lists of Branch, which are the caller's. Images are channels
+// last; a "row" is one pixel's channels (or one sample's features), numbered over the whole batch.
+// `add` means: add to the destination instead of overwriting it.
 #pragma once
 
 #include <cstdint>
@@ -183,12 +183,12 @@ struct Resample {
     const int32_t *index; // [to_rows, taps]  rows of the input
     const float *weight;  // [to_rows, taps]
     // the same from the input's side: row r goes to readers [offsets[r], offsets[r + 1])
-    const int32_t *offsets;       // [from_rows + 1]
-    const int32_t *reader;        // [to_rows * taps]  rows of the output, ascending
-    const float *reader_weight;   // [to_rows * taps]
-    const float *in;      // [n, from_rows, channels]; null: the gradient
-    const float *s;       // relevance: [n, to_rows, channels]
-    float *result;        // forward: like s; relevance: like in
+    const int32_t *offsets;     // [from_rows + 1]
+    const int32_t *reader;      // [to_rows * taps]  rows of the output, ascending
+    const float *reader_weight; // [to_rows * taps]
+    const float *in;            // [n, from_rows, channels]; null: the gradient
+    const float *s;             // relevance: [n, to_rows, channels]
+    float *result;              // forward: like s; relevance: like in
     bool add;
 };
 
@@ -284,14 +284,14 @@ struct Gather {
 // every place of a mask; 0 elsewhere.
 struct Beginning {
     int64_t n;
-    Image image;          // of the scores
-    bool channels_first;  // their order, and the mask's
-    const float *scores;  // [n, size]
-    bool one;             // 1 instead of the score
-    bool argmax;          // the target is the first of the largest scores
-    int64_t *targets;     // [n]  in, in [0, size), or out where argmax; not read with a mask
-    const uint8_t *mask;  // [n, size]; null: targets
-    float *relevance;     // [n, size]  channels last
+    Image image;         // of the scores
+    bool channels_first; // their order, and the mask's
+    const float *scores; // [n, size]
+    bool one;            // 1 instead of the score
+    bool argmax;         // the target is the first of the largest scores
+    int64_t *targets;    // [n]  in, in [0, size), or out where argmax; not read with a mask
+    const uint8_t *mask; // [n, size]; null: targets
+    float *relevance;    // [n, size]  channels last
 };
 
 struct Kernels {
@@ -299,8 +299,8 @@ struct Kernels {
     const Device *device; // null: the host
     int device_index;
 
-    // linear layers; packing, a matter of the host, returns the floats needed, and writes them unless
-    // packed is null
+    // linear layers; packing, a matter of the host, returns the floats needed, and writes them
+    // unless packed is null
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]

@@ -23,8 +23,7 @@ void begin(const Beginning &p, Stream) {
             p.targets[sample] = first_of_largest(scores, size);
         for (int64_t i = 0; i < size; ++i) {
             const bool chosen = p.mask ? p.mask[sample * size + i] != 0 : i == p.targets[sample];
-            const int64_t place =
-                p.channels_first ? i % pixels * p.image.channels + i / pixels : i;
+            const int64_t place = p.channels_first ? i % pixels * p.image.channels + i / pixels : i;
             relevance[place] = !chosen ? 0.0f : p.one ? 1.0f : scores[i];
         }
     });
