@@ -58,8 +58,8 @@ struct Absorbed {
     float by_bias = 0.0f, by_stabilizer = 0.0f;
 };
 
-// The sum of a neuron's negative contributions. Seldom called, and kept out of its callers'
-// registers.
+// The sum of a neuron's negative contributions, by a warp together. Seldom called, and kept out of
+// its callers' registers.
 inline __device__ __noinline__ float negative_sum(const Contributions &of, int64_t row,
                                                   int channel) {
     const TapGrid &grid = of.grid;
@@ -71,50 +71,80 @@ inline __device__ __noinline__ float negative_sum(const Contributions &of, int64
             continue;
         const float *a = source_of(of, row_of(grid.from, to.n, from), channel);
         const float *w = weights_of(of, channel, t);
-        for (int k = 0; k < of.run; ++k) {
+        for (int k = lane_index(); k < of.run; k += warp_lanes) {
             const float product = a[k] * w[k];
             sum += product < 0.0f ? product : 0.0f;
         }
     }
-    return sum;
+    return warp_sum(sum);
 }
 
-// Channel c of a row: s+ over r, s- to s_neg, and the bias's share. `sum` is Z+ for alpha_beta and
-// gamma, the plain sum for the rules that do not split; flat reads none. Adds to `absorbed` and
-// returns whether the neuron is scarce.
+// A neuron and what its message makes of it.
+struct Neuron {
+    float sum;    // Z+ for alpha_beta and gamma, the plain sum for the rules that do not split
+    float r;      // in: relevance, out: s+
+    float s_neg;  // in: Z- for alpha_beta, out: s-
+    float z;      // with its bias
+    float bias;   // 0: none
+    float fan_in; // real inputs, where that matters
+    float share;  // out: of the bias, per real input
+};
+
+template <RuleKind kind> __device__ float fan_in_of(const Message &m, int64_t row) {
+    return m.share || kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f;
+}
+
+// The row of z that belongs to a row.
+inline __device__ int64_t z_row_of(const Message &m, int64_t row) {
+    return m.period ? row % m.period : row;
+}
+
+// Whether s_neg holds Z-.
+template <RuleKind kind> __device__ bool reads_negative(const MessageArguments &a) {
+    return kind == RuleKind::alpha_beta && a.message.s_neg && !a.differs;
+}
+
+// How much of the bias is in the sums.
+__device__ inline float keep_of(const Rule &rule) {
+    return rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
+}
+
+// Sets a neuron's Z- to what z leaves of Z+, or to the sum of its contributions where that is
+// little. Returns whether it is scarce. All lanes of a warp call it; not all need be `real`.
+inline __device__ bool find_negative(const MessageArguments &a, int64_t row, int c, bool real,
+                                     Neuron &of_neuron) {
+    const float z = of_neuron.z, b = of_neuron.bias, kept = keep_of(a.message.rule) * b;
+    const float most = least(z, b), pos = of_neuron.sum > most ? of_neuron.sum : most;
+    of_neuron.s_neg = z - b - pos;
+    const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+    const bool little =
+        real && of_neuron.r != 0.0f && -(of_neuron.s_neg + (kept < 0.0f ? kept : 0.0f)) < scale;
+    for (unsigned left = __ballot_sync(all_lanes, little); left != 0; left &= left - 1) {
+        const int lane = __ffs(static_cast<int>(left)) - 1;
+        const float sum = negative_sum(a.contributions, __shfl_sync(all_lanes, row, lane),
+                                       __shfl_sync(all_lanes, c, lane));
+        if (lane == lane_index())
+            of_neuron.s_neg = sum;
+    }
+    // a bias alone makes an s- too, which must not reach a product that errs
+    return little && (of_neuron.s_neg < 0.0f || b < 0.0f);
+}
+
+// The message of a neuron. Adds to `absorbed`.
 template <RuleKind kind>
-__device__ bool message_value(const MessageArguments &a, int64_t row, int channels, int c,
-                              float sum, Absorbed &absorbed) {
-    const Message &m = a.message;
+__device__ void send(const Message &m, Neuron &of_neuron, Absorbed &absorbed) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
-    const int64_t at = row * channels + c;
-    const float keep = rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
-    const float fan_in = m.share || kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f;
-    const float b = m.bias ? m.bias[c] : 0.0f;
-    const float z = m.z ? m.z[(m.period ? row % m.period : row) * channels + c] : 0.0f;
-    const float r = m.r[at];
+    const float keep = keep_of(rule);
+    const float sum = of_neuron.sum, r = of_neuron.r, z = of_neuron.z, b = of_neuron.bias;
     const float kept = keep * b;
     const float kept_pos = kept > 0.0f ? kept : 0.0f, kept_neg = kept < 0.0f ? kept : 0.0f;
     // a bound that holds where the product erred
     const float floor = m.z && (keep > 0.0f || !m.bias) ? least(z, b) : 0.0f;
-    bool scarce = false;
     Sums<float> of{};
     if constexpr (kind == RuleKind::alpha_beta) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
-        if (a.differs) {
-            const float most = least(z, b), pos = sum > most ? sum : most;
-            of.neg = z - b - pos;
-            const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
-            if (r != 0.0f && -(of.neg + kept_neg) < scale) {
-                of.neg = negative_sum(a.contributions, row, c);
-                // a bias alone makes an s- too, which must not reach a product that errs
-                scarce = of.neg < 0.0f || b < 0.0f;
-            }
-        } else if (m.s_neg) {
-            of.neg = m.s_neg[at];
-        }
-        of.neg = (of.neg < 0.0f ? of.neg : 0.0f) + kept_neg;
+        of.neg = (of_neuron.s_neg < 0.0f ? of_neuron.s_neg : 0.0f) + kept_neg;
     } else if constexpr (kind == RuleKind::gamma) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
         of.z = z;
@@ -122,32 +152,65 @@ __device__ bool message_value(const MessageArguments &a, int64_t row, int channe
     } else if constexpr (kind == RuleKind::epsilon) {
         of.sum = sum - (b - kept);
     } else if constexpr (kind == RuleKind::flat) {
-        of.sum = fan_in;
+        of.sum = of_neuron.fan_in;
     } else { // z_box, w_square: what is kept of the bias is in the sums already
         of.sum = sum;
     }
     const Parts<float> s = message(rule, of, r);
     const float by_bias = kept_pos * s.pos + kept_neg * s.neg;
-    const bool handed_down = m.share && fan_in > 0.0f; // to every input alike
+    const bool handed_down = m.share && of_neuron.fan_in > 0.0f; // to every input alike
     absorbed.by_stabilizer += r - handed(rule, of, s);
     if (m.bias && !handed_down)
         absorbed.by_bias += by_bias;
-    m.r[at] = s.pos;
+    of_neuron.r = s.pos;
+    of_neuron.s_neg = s.neg;
+    of_neuron.share = handed_down ? by_bias / of_neuron.fan_in : 0.0f;
+}
+
+// Channel c of a row with its sum, from memory to memory: s+ over r, s- to s_neg, and the share.
+// Returns whether it is scarce. All lanes of a warp call it; those that are not `real` have none.
+template <RuleKind kind>
+__device__ bool message_value(const MessageArguments &a, int64_t row, int channels, int c,
+                              float sum, bool real, Absorbed &absorbed) {
+    const Message &m = a.message;
+    const int64_t at = row * channels + c;
+    Neuron neuron{};
+    if (real) {
+        neuron.sum = sum;
+        neuron.r = m.r[at];
+        neuron.fan_in = fan_in_of<kind>(m, row);
+        if (reads_negative<kind>(a))
+            neuron.s_neg = m.s_neg[at];
+        if (m.z)
+            neuron.z = m.z[z_row_of(m, row) * channels + c];
+        if (m.bias)
+            neuron.bias = m.bias[c];
+    }
+    bool scarce = false;
+    if (kind == RuleKind::alpha_beta && a.differs)
+        scarce = find_negative(a, row, c, real, neuron);
+    if (!real)
+        return false;
+    send<kind>(m, neuron, absorbed);
+    m.r[at] = neuron.r;
     if (m.s_neg)
-        m.s_neg[at] = s.neg;
+        m.s_neg[at] = neuron.s_neg;
     if (m.share)
-        m.share[at] = handed_down ? by_bias / fan_in : 0.0f;
+        m.share[at] = neuron.share;
     return scarce;
 }
 
-// What the lanes of a warp absorbed in their chunk of a row, and which of them are scarce; all
-// lanes call it, those beyond the last channel with nothing.
-inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Absorbed absorbed,
-                                   bool scarce) {
-    const unsigned marked = __ballot_sync(all_lanes, scarce);
+// What `lanes` neighbours of a warp absorbed in their chunk of a row, and the bits of those that
+// are scarce; all of the warp call it, those beyond the last channel with nothing, and those beyond
+// the last row are not `real`.
+template <int lanes>
+__device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Absorbed absorbed,
+                            uint32_t marked, bool real) {
     if (m.absorbed)
-        absorbed = {warp_sum(absorbed.by_bias), warp_sum(absorbed.by_stabilizer)};
-    if (lane_index() != 0)
+        absorbed = {warp_sum<lanes>(absorbed.by_bias), warp_sum<lanes>(absorbed.by_stabilizer)};
+    if (m.scarce)
+        marked = warp_sum<lanes>(marked); // no two have the same bit
+    if (!real || lane_index() % lanes != 0)
         return;
     if (m.scarce)
         m.scarce[row * m.chunks + chunk] = marked;
@@ -155,6 +218,12 @@ inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
         m.absorbed[(row * m.chunks + chunk) * 2] = absorbed.by_bias;
         m.absorbed[(row * m.chunks + chunk) * 2 + 1] = absorbed.by_stabilizer;
     }
+}
+
+// The same where a whole warp holds a chunk.
+inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
+                                   const Absorbed &absorbed, bool scarce) {
+    store_chunk<warp_lanes>(m, row, chunk, absorbed, uint32_t{scarce} << lane_index(), true);
 }
 
 // x, or 0 where it is not of this part.

@@ -42,10 +42,10 @@ __device__ void message_tile(const MessageArguments &a, const Channels &channels
         for (int first = 0; first < channels.held; first += chunk_channels) {
             const int c = first + lane;
             Absorbed absorbed;
-            bool scarce = false;
-            if (c < channels.held)
-                scarce = message_value<kind>(a, to, channels.all, channels.first + c,
-                                             sums[row * apart + c], absorbed);
+            const bool real = c < channels.held;
+            const bool scarce =
+                message_value<kind>(a, to, channels.all, channels.first + c,
+                                    real ? sums[row * apart + c] : 0.0f, real, absorbed);
             store_chunk(a.message, to, channels.chunk + first / chunk_channels, absorbed, scarce);
         }
     }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <type_traits>
+#include <vector>
 
 #include <cuda_runtime.h>
 
@@ -26,8 +27,8 @@ template <int width> using Width = std::integral_constant<int, width>;
 // Calls body(Width<4>) where the pointers are aligned and the counts are multiples of four, and
 // body(Width<1>) elsewhere. A null pointer is aligned.
 template <class Body>
-void with_width(std::initializer_list<const float *> pointers,
-                std::initializer_list<int64_t> counts, const Body &body) {
+void with_width(const std::vector<const float *> &pointers, std::initializer_list<int64_t> counts,
+                const Body &body) {
     bool fours = true;
     for (const float *pointer : pointers)
         fours = fours && reinterpret_cast<uintptr_t>(pointer) % sizeof(Lanes<4>) == 0;

@@ -1,7 +1,7 @@
 // A rule's message over a whole tensor, where the sums are known without a product: epsilon (the
 // forward pass kept z), w_square (its sums depend on the position only), flat (counts), and the
-// layers that are linear with constant weights (pooling, sums of branches, batch norm). A warp owns
-// one chunk of a row, a lane one channel.
+// layers that are linear with constant weights (pooling, sums of branches, batch norm). A lane
+// owns one channel of a row or four, as many lanes as that takes a chunk.
 #include "backend.cuh"
 #include "epilogue.cuh"
 #include "launch.cuh"
@@ -23,29 +23,69 @@ struct Whole {
     Divisor chunks; // of a row, as many as its channels need
 };
 
-// `s` is what the lane itself has just written.
-__device__ void take(const Branch &branch, int64_t at, float s) {
-    const float handed = branch.x[at] * s;
-    branch.out[at] = branch.add ? branch.out[at] + handed : handed;
+// A branch takes what is still in registers.
+template <int width> __device__ void take(const Branch &branch, int64_t at, const Lanes<width> &s) {
+    const Lanes<width> x = load<width>(branch.x + at);
+    Lanes<width> handed{};
+    if (branch.add)
+        handed = load<width>(branch.out + at);
+    for (int i = 0; i < width; ++i) {
+        const float product = x.at[i] * s.at[i];
+        handed.at[i] = branch.add ? handed.at[i] + product : product;
+    }
+    store(branch.out + at, handed);
 }
 
-template <RuleKind kind> __global__ void message_kernel(const __grid_constant__ Whole p) {
+// Channels [c, c + width) of a row. Returns the scarce ones, as bits. All lanes of a warp call it;
+// those that are not `real` have none.
+template <RuleKind kind, int width>
+__device__ uint32_t send_lanes(const Whole &p, int64_t row, int c, bool real, Absorbed &absorbed) {
     const Message &m = p.message.message;
-    const int64_t row = divided(warp_index(), p.chunks);
-    const int64_t chunk = warp_index() - row * p.chunks.by;
-    if (row >= p.rows)
-        return;
-    const int c = static_cast<int>(chunk) * chunk_channels + lane_index();
-    Absorbed absorbed;
-    bool scarce = false;
-    if (c < p.channels) {
-        const int64_t z_row = m.period ? row % m.period : row, at = row * p.channels + c;
-        const float sum = m.z ? m.z[z_row * p.channels + c] : 0.0f;
-        scarce = message_value<kind>(p.message, row, p.channels, c, sum, absorbed);
-        for (int i = 0; i < p.branch_count; ++i)
-            take(p.branches[i], at, m.r[at]);
+    const int64_t at = row * p.channels + c;
+    const float fan_in = real ? fan_in_of<kind>(m, row) : 0.0f;
+    Lanes<width> r{}, z{}, bias{}, s_neg{}, share{};
+    if (real)
+        r = load<width>(m.r + at);
+    if (real && m.z)
+        z = load<width>(m.z + z_row_of(m, row) * p.channels + c);
+    if (real && m.bias)
+        bias = load<width>(m.bias + c);
+    if (real && reads_negative<kind>(p.message))
+        s_neg = load<width>(m.s_neg + at);
+    uint32_t marked = 0;
+    for (int i = 0; i < width; ++i) {
+        Neuron neuron{z.at[i], r.at[i], s_neg.at[i], z.at[i], bias.at[i], fan_in, 0.0f};
+        if (kind == RuleKind::alpha_beta && p.message.differs)
+            marked |= uint32_t{find_negative(p.message, row, c + i, real, neuron)} << i;
+        if (real)
+            send<kind>(m, neuron, absorbed);
+        r.at[i] = neuron.r;
+        s_neg.at[i] = neuron.s_neg;
+        share.at[i] = neuron.share;
     }
-    store_chunk(m, row, chunk, absorbed, scarce);
+    if (!real)
+        return 0;
+    store(m.r + at, r);
+    if (m.s_neg)
+        store(m.s_neg + at, s_neg);
+    if (m.share)
+        store(m.share + at, share);
+    for (int i = 0; i < p.branch_count; ++i)
+        take(p.branches[i], at, r);
+    return marked;
+}
+
+template <RuleKind kind, int width>
+__global__ void message_kernel(const __grid_constant__ Whole p) {
+    constexpr int lanes = chunk_channels / width;
+    const int first = lane_index() % lanes * width; // channel of the chunk
+    const int64_t number = thread_index() / lanes, row = divided(number, p.chunks);
+    const int64_t chunk = number - row * p.chunks.by;
+    const int c = static_cast<int>(chunk) * chunk_channels + first;
+    Absorbed absorbed;
+    const bool real = row < p.rows && c < p.channels;
+    const uint32_t marked = send_lanes<kind, width>(p, row, c, real, absorbed) << first;
+    store_chunk<lanes>(p.message.message, row, chunk, absorbed, marked, row < p.rows);
 }
 
 } // namespace
@@ -63,9 +103,16 @@ void message(const Message &m, int64_t rows, int channels, Stream stream) {
     p.chunks = divisor_of(chunks(1, channels));
     for (int i = 0; i < p.branch_count; ++i)
         p.branches[i] = m.branches[i];
-    with_rule(m.rule.kind, [&](auto kind) {
-        RELPROP_LAUNCH_BLOCKS(message_kernel<kind()>, p, blocks_of_warps(rows * p.chunks.by),
-                              block_threads, 0, stream);
+    std::vector<const float *> pointers = {m.r, m.s_neg, m.z, m.bias, m.share};
+    for (int i = 0; i < p.branch_count; ++i)
+        pointers.insert(pointers.end(), {p.branches[i].x, p.branches[i].out});
+    with_width(pointers, {channels}, [&](auto width) {
+        const int64_t warps =
+            (rows * p.chunks.by + width() - 1) / width(); // each holds so many chunks
+        with_rule(m.rule.kind, [&](auto kind) {
+            RELPROP_LAUNCH_BLOCKS((message_kernel<kind(), width()>), p, blocks_of_warps(warps),
+                                  block_threads, 0, stream);
+        });
     });
     for (int i = p.branch_count; i < m.branch_count; ++i)
         multiply(m.branches[i].x, m.r, m.branches[i].out, rows * channels, m.branches[i].add,

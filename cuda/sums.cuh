@@ -19,9 +19,9 @@ inline int64_t blocks_of_warps(int64_t warps) {
     return (warps + each - 1) / each;
 }
 
-// The sum over a warp, in each of its lanes; all of them must call it.
-template <class Number> __device__ Number warp_sum(Number value) {
-    for (int by = warp_lanes / 2; by > 0; by /= 2)
+// The sum over each `lanes` neighbours of a warp, in all of them; the whole warp must call it.
+template <int lanes = warp_lanes, class Number> __device__ Number warp_sum(Number value) {
+    for (int by = lanes / 2; by > 0; by /= 2)
         value += __shfl_xor_sync(all_lanes, value, by);
     return value;
 }

@@ -52,7 +52,7 @@ __device__ Pair block_sums(const Pair &own) {
     return {block_sum(own.first, apart[0]), block_sum(own.second, apart[1])};
 }
 
-template <int width> __global__ void totals_kernel(Totals p) {
+template <int width> __global__ void __launch_bounds__(totals_threads) totals_kernel(Totals p) {
     const int64_t sample = blockIdx.x;
     Pair own;
     each_share<width>(p.values + sample * p.size, p.size, [&](int, float value) {
@@ -66,7 +66,8 @@ template <int width> __global__ void totals_kernel(Totals p) {
     p.out[sample * p.out_stride + 1] = sums.second;
 }
 
-template <int width> __global__ void sum_absorbed_kernel(Totals p) {
+template <int width>
+__global__ void __launch_bounds__(totals_threads) sum_absorbed_kernel(Totals p) {
     const int64_t sample = blockIdx.x;
     Pair own;
     each_share<width>(p.values + sample * p.size, p.size, [&](int i, float value) {
@@ -79,7 +80,7 @@ template <int width> __global__ void sum_absorbed_kernel(Totals p) {
     p.out[sample * p.out_stride + 1] += sums.second;
 }
 
-template <int width> __global__ void book_kernel(Totals p) {
+template <int width> __global__ void __launch_bounds__(totals_threads) book_kernel(Totals p) {
     const int64_t sample = blockIdx.x;
     Pair own;
     each_share<width>(p.values + sample * p.size, p.size,
@@ -95,7 +96,7 @@ struct BookPlaces {
     int64_t count;
 };
 
-__global__ void book_places_kernel(BookPlaces p) {
+__global__ void __launch_bounds__(totals_threads) book_places_kernel(BookPlaces p) {
     const int64_t sample = blockIdx.x;
     const float *values = p.totals.values + sample * p.totals.size;
     Pair own;

@@ -485,7 +485,7 @@ void check_spread() {
 void check_message() {
     for (int kind = 0; kind < static_cast<int>(RuleKind::gradient); ++kind)
         for (int bias_mode = 0; bias_mode < 4; ++bias_mode) // 3: no bias
-            for (const int channels : {1, 10, 32, 75}) {
+            for (const int channels : {1, 10, 32, 40, 75}) {
                 const int64_t n = 3, pixels = 7, rows = n * pixels, size = rows * channels;
                 Rule rule{static_cast<RuleKind>(kind),
                           static_cast<BiasMode>(bias_mode % 3),
@@ -547,7 +547,7 @@ TapGrid layer(int groups, int in, int out) {
 // What z says of Z+ in place of a product makes every Z- little: each is summed one by one.
 void check_negative_sums() {
     for (const int in : {5, 33})
-        for (const int out : {10, 70}) {
+        for (const int out : {10, 70, 72}) {
             TapGrid grid = layer(1, in, out);
             const int64_t n = 2, rows = n * grid.to.pixels();
             Case of;
