@@ -43,30 +43,59 @@ inline float towards_zero(double value) {
                                                                     : nearest;
 }
 
-// sum += a b, where value(register, i) is one of `held` factors that a register holds.
-template <int held, class Value>
-void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Value &value) {
-    constexpr int registers = 6, lanes = 4; // that share a row
-    uint32_t *shared = reinterpret_cast<uint32_t *>(emulator::warp_scratch());
-    const int lane = emulator::lane();
-    uint32_t *own = shared + lane * registers;
-    std::memcpy(own, a, sizeof a);
-    std::memcpy(own + 4, b, sizeof b);
-    emulator::sync_warp();
-    for (int i = 0; i < 4; ++i) {
-        const int row = lane / lanes + i / 2 * 8, column = lane % lanes * 2 + i % 2;
-        double total = sum[i];
-        for (int k = 0; k < 2 * lanes; ++k) {
-            const uint32_t *of_row = shared + (row % 8 * lanes + k % lanes) * registers;
-            const uint32_t *of_column = shared + (column * lanes + k % lanes) * registers;
-            for (int j = 0; j < held; ++j)
-                total += static_cast<double>(value(of_row[row / 8 + k / lanes * 2], j)) *
-                         value(of_column[4 + k / lanes], j);
-        }
-        sum[i] = towards_zero(total);
+// The registers of a lane.
+struct Fragment {
+    float *sum;
+    const uint32_t *a, *b;
+};
+
+// sum += a b of a whole warp, where value(register, i) is one of `held` factors in a register.
+template <int held, class Value> void multiply_all(void *const (&lanes)[emulator::warp_lanes]) {
+    constexpr int rows = 16, columns = 8, depth = 8 * held;
+    double a[rows][depth], b[depth][columns];
+    const auto of = [&](int lane) { return *static_cast<const Fragment *>(lanes[lane]); };
+    for (int lane = 0; lane < emulator::warp_lanes; ++lane) {
+        const int group = lane / 4, first = lane % 4 * held;
+        for (int half = 0; half < 2; ++half)
+            for (int j = 0; j < held; ++j) {
+                const int k = half * 4 * held + first + j;
+                a[group][k] = Value()(of(lane).a[2 * half], j);
+                a[group + 8][k] = Value()(of(lane).a[2 * half + 1], j);
+                b[k][group] = Value()(of(lane).b[half], j);
+            }
     }
-    emulator::sync_warp();
+    for (int row = 0; row < rows; ++row) {
+        double total[columns];
+        const auto sum_at = [&](int column) -> float & {
+            return of(row % 8 * 4 + column / 2).sum[row / 8 * 2 + column % 2];
+        };
+        for (int column = 0; column < columns; ++column)
+            total[column] = static_cast<double>(sum_at(column));
+        for (int k = 0; k < depth; ++k)
+            for (int column = 0; column < columns; ++column)
+                total[column] += a[row][k] * b[k][column];
+        for (int column = 0; column < columns; ++column)
+            sum_at(column) = towards_zero(total[column]);
+    }
 }
+
+template <int held, class Value>
+void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    Fragment own{sum, a, b};
+    emulator::together(&own, multiply_all<held, Value>);
+}
+
+struct OfTf32 {
+    double operator()(uint32_t bits, int) const {
+        return static_cast<double>(as_float(bits & ~0x1fffu));
+    }
+};
+
+struct OfBf16 {
+    double operator()(uint32_t bits, int i) const {
+        return static_cast<double>(as_float(i == 0 ? bits << 16 : bits & 0xffff0000u));
+    }
+};
 
 } // namespace emulated
 
@@ -111,8 +140,7 @@ __device__ __forceinline__ uint32_t to_bf16(float first, float second) {
 __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
                                               const uint32_t (&b)[2]) {
 #ifdef RELPROP_EMULATED
-    emulated::multiply<1>(sum, a, b,
-                          [](uint32_t bits, int) { return emulated::as_float(bits & ~0x1fffu); });
+    emulated::multiply<1, emulated::OfTf32>(sum, a, b);
 #else
     asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -125,9 +153,7 @@ __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&
 __device__ __forceinline__ void multiply_bf16(float (&sum)[4], const uint32_t (&a)[4],
                                               const uint32_t (&b)[2]) {
 #ifdef RELPROP_EMULATED
-    emulated::multiply<2>(sum, a, b, [](uint32_t bits, int i) {
-        return emulated::as_float(i == 0 ? bits << 16 : bits & 0xffff0000u);
-    });
+    emulated::multiply<2, emulated::OfBf16>(sum, a, b);
 #else
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

@@ -6,7 +6,6 @@
 #include <cstring>
 #include <memory>
 #include <new>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -22,7 +21,7 @@ constinit thread_local dim3 blockDim, gridDim;
 namespace relprop::emulator {
 namespace {
 
-constexpr size_t alignment = 1024, scratch_bytes = 16 * 1024;
+constexpr size_t alignment = 1024;
 
 // Memory that begins as NaN. Exactly as large as asked for, so that sanitizers see its end.
 class Scratch {
@@ -47,7 +46,7 @@ struct Warp {
     // To each of them, once the last has come. A copy for each: some may go on, and bring new
     // values, before others have read the old.
     uint64_t shown[warp_lanes][warp_lanes];
-    std::optional<Scratch> scratch; // once somebody asks for it
+    void *together[warp_lanes] = {}; // brought to an instruction of them all
 };
 
 enum class State { ready, at_block_barrier, at_warp_barrier, ended };
@@ -168,16 +167,20 @@ unsigned existing(unsigned mask, unsigned thread) {
 
 Warp &warp() { return *cooperative_block().warps[rank() / warp_lanes]; }
 
-// Shows what the lanes in the mask have brought, and lets go those that wait.
-void complete(Warp &w, unsigned mask) {
+// Lets go the lanes in the mask, which wait.
+void let_go(Warp &w, unsigned mask) {
     const unsigned first = block->running / warp_lanes * warp_lanes;
     for (unsigned i = 0; i < warp_lanes; ++i)
-        if (mask >> i & 1) {
-            std::memcpy(w.shown[i], w.brought, sizeof w.brought);
-            if (first + i != block->running)
-                make_ready(first + i);
-        }
+        if (mask >> i & 1 && first + i != block->running)
+            make_ready(first + i);
     w.waiting &= ~mask;
+}
+
+// Shows what the lanes in the mask have brought.
+void show(Warp &w, unsigned mask) {
+    for (unsigned i = 0; i < warp_lanes; ++i)
+        if (mask >> i & 1)
+            std::memcpy(w.shown[i], w.brought, sizeof w.brought);
 }
 
 // Whether all lanes in the mask wait for each other; some may be waiting for fewer, to come later.
@@ -236,10 +239,12 @@ const uint64_t *exchange(unsigned mask, uint64_t value) {
     w.brought[lane()] = value;
     w.mask[lane()] = mask;
     w.waiting |= self;
-    if (all_wait(w, mask))
-        complete(w, mask);
-    else
+    if (all_wait(w, mask)) {
+        show(w, mask);
+        let_go(w, mask);
+    } else {
         wait(State::at_warp_barrier);
+    }
     return w.shown[lane()];
 }
 
@@ -249,11 +254,15 @@ int lane() { return static_cast<int>(rank() % warp_lanes); }
 
 void *dynamic_shared() { return block->shared.data(); }
 
-void *warp_scratch() {
+void together(void *brought, void (*all)(void *const (&brought)[warp_lanes])) {
     Warp &w = warp();
-    if (!w.scratch)
-        w.scratch.emplace(scratch_bytes);
-    return w.scratch->data();
+    w.together[lane()] = brought;
+    w.mask[lane()] = ~0u;
+    w.waiting |= 1u << lane();
+    if (!all_wait(w, ~0u))
+        return wait(State::at_warp_barrier);
+    all(w.together);
+    let_go(w, ~0u);
 }
 
 } // namespace relprop::emulator

@@ -37,8 +37,9 @@ int lane();
 // The block's dynamic shared memory, aligned to 1024 bytes. What nobody wrote is NaN.
 void *dynamic_shared();
 
-// 16 KiB that the lanes of a warp share: where instructions of whole warps are played with.
-void *warp_scratch();
+// An instruction of a whole warp: the last of its lanes to come does all of it, given what each
+// lane has brought.
+void together(void *brought, void (*all)(void *const (&brought)[warp_lanes]));
 
 [[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
 
