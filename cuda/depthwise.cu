@@ -51,7 +51,9 @@ __device__ Lanes<width> sum_taps(const Product &p, const Pixel &at, int64_t from
     return sum;
 }
 
-template <int width>
+// Messages have a kernel of their own: their registers would keep others from hiding how long
+// memory takes.
+template <int width, bool messages>
 __global__ void __launch_bounds__(DepthwiseTile::threads)
     depthwise_kernel(const __grid_constant__ DepthwiseArguments a) {
     auto &memory = *shared_memory<DepthwiseMemory>();
@@ -72,8 +74,13 @@ __global__ void __launch_bounds__(DepthwiseTile::threads)
                   sum_taps<width>(p, memory.places.at[row], memory.places.from[row], first + c));
     }
     __syncthreads();
-    finish_tile<DepthwiseTile>(a.epilogue, {channels, first, held, first / chunk_channels},
-                               memory.places, sums, DepthwiseTile::channels);
+    const Channels of_tile{channels, first, held, first / chunk_channels};
+    if constexpr (messages)
+        message_tile<DepthwiseTile>(a.epilogue.message, of_tile, memory.places, sums,
+                                    DepthwiseTile::channels);
+    else
+        value_tile<DepthwiseTile>(a.epilogue, of_tile, memory.places, sums,
+                                  DepthwiseTile::channels);
 }
 
 // ---- launcher
@@ -89,7 +96,9 @@ void launch_depthwise(const Product &p, Stream stream) {
         (pixels.count + DepthwiseTile::rows - 1) / DepthwiseTile::rows * arguments.channel_tiles;
     with_width({p.source[0].data, p.source[0].weights, p.source[1].data, p.source[1].weights},
                {channels}, [&](auto width) {
-                   constexpr auto kernel = depthwise_kernel<width>;
+                   const bool messages = p.epilogue.kind == EpilogueKind::message;
+                   const auto kernel =
+                       messages ? depthwise_kernel<width, true> : depthwise_kernel<width, false>;
                    RELPROP_LAUNCH_BLOCKS(kernel, arguments, blocks, DepthwiseTile::threads,
                                          sizeof(DepthwiseMemory), stream);
                });

@@ -85,16 +85,23 @@ __device__ void value_tile(const Epilogue &e, const Channels &channels,
     }
 }
 
+template <class T>
+__device__ void value_tile(const EpilogueArguments &a, const Channels &channels,
+                           const TilePlaces<T::rows> &places, const float *sums, int apart) {
+    if (a.by_fours)
+        value_tile<T, 4>(a.epilogue, channels, places, sums, apart);
+    else
+        value_tile<T, 1>(a.epilogue, channels, places, sums, apart);
+}
+
 // sums: [rows][apart]
 template <class T>
 __device__ void finish_tile(const EpilogueArguments &a, const Channels &channels,
                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
     if (a.epilogue.kind == EpilogueKind::message)
         message_tile<T>(a.message, channels, places, sums, apart);
-    else if (a.by_fours)
-        value_tile<T, 4>(a.epilogue, channels, places, sums, apart);
     else
-        value_tile<T, 1>(a.epilogue, channels, places, sums, apart);
+        value_tile<T>(a, channels, places, sums, apart);
 }
 
 } // namespace relprop::cuda

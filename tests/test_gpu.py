@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("check", ["kernels_check", "pool_check"])
+@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
 def test_kernels_do_what_the_cpus_do(check: str) -> None:
     if not Path("/dev/nvidia0").exists():
         pytest.skip("this machine has no NVIDIA GPU")
