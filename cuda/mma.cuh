@@ -36,11 +36,12 @@ inline uint32_t as_bits(float value) {
     return bits;
 }
 
-// Tensor cores cut off what a float has no bits for; no less is shown here.
+// Tensor cores cut off what a float has no bits for; no less is shown here. What is too large for
+// one becomes infinite.
 inline float towards_zero(double value) {
     const float nearest = static_cast<float>(value);
-    return std::abs(static_cast<double>(nearest)) > std::abs(value) ? std::nextafter(nearest, 0.0f)
-                                                                    : nearest;
+    const bool beyond = std::abs(static_cast<double>(nearest)) > std::abs(value);
+    return beyond && !std::isinf(nearest) ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
 // The registers of a lane.
