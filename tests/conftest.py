@@ -1,4 +1,4 @@
-"""Fixtures that several test files use, how hypothesis draws, and tests that run on every device."""
+"""What several test files use, how hypothesis draws, and which tests run on every device."""
 
 from __future__ import annotations
 

@@ -36,12 +36,14 @@ def slots() -> list[str]:
 
 @pytest.mark.parametrize("backend", ["cpp/kernels/backend.cpp", "cuda/backend.cu"])
 def test_every_backend_names_every_slot(backend: str) -> None:
-    assert re.findall(r"^    \.(\w+) =", (ROOT / backend).read_text(), re.M) == ["name", *slots()]
+    named = re.findall(r"^ +\.(\w+) =", (ROOT / backend).read_text(), re.M)
+    assert named == ["name", "device", "device_index", *slots()]
 
 
 def test_cuda_mirrors_the_files_of_the_cpu() -> None:
-    stems = {path.stem for path in ROOT.glob("cpp/kernels/*.cpp")}
-    assert {path.stem for path in CUDA if path.suffix == ".cu"} <= stems
+    """A product has a file for each precision, and one for its slot of depthwise layers."""
+    stems = {path.stem for path in ROOT.glob("cpp/kernels/*.cpp")} | {"device", "depthwise"}
+    assert {path.stem.partition("_")[0] for path in CUDA if path.suffix == ".cu"} <= stems
 
 
 @pytest.mark.parametrize("path", [p for p in CPP if p.parts[-2] != "bindings"] + CUDA, ids=relative)

@@ -33,9 +33,13 @@ class Arrays(Protocol):
         """In C order; no copy where it is so already."""
         ...
 
-    def empty(self, shape: tuple[int, ...]) -> Any: ...
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """A new one that nobody has filled."""
+        ...
 
-    def zeros(self, shape: tuple[int, ...]) -> Any: ...
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """A new one."""
+        ...
 
     def finite(self, array: Any) -> NDArray[np.bool_]:
         """For each sample, whether all of its values are."""
@@ -64,15 +68,15 @@ def arrays_of(value: Any, gpu: int | None, name: str) -> Arrays:
     """
     if _is_of("torch", value):
         if value.device.type == "cpu":
-            return Host(torch=True)
+            return _Host(torch=True)
         if gpu is not None and value.device.type == "cuda" and value.device.index == gpu:
-            return TorchOnGpu(gpu)
+            return _TorchOnGpu(gpu)
         raise _elsewhere(name, str(value.device), gpu)
     if _is_of("cupy", value):
         if gpu is not None and value.device.id == gpu:
-            return CupyOnGpu(gpu)
+            return _CupyOnGpu(gpu)
         raise _elsewhere(name, f"cuda:{value.device.id}", gpu)
-    return Host(torch=False)
+    return _Host(torch=False)
 
 
 def _is_of(library: str, value: object) -> bool:
@@ -98,7 +102,7 @@ def to_numpy(value: Any, name: str) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Host:
+class _Host:
     """numpy's arrays; torch's on the CPU share their memory with these."""
 
     torch: bool = field(compare=False)
@@ -142,7 +146,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class TorchOnGpu:
+class _TorchOnGpu:
     """torch's tensors in the memory of a GPU."""
 
     gpu: int
@@ -194,7 +198,7 @@ class TorchOnGpu:
 
 
 @dataclass(frozen=True)
-class CupyOnGpu:
+class _CupyOnGpu:
     """cupy's arrays."""
 
     gpu: int
