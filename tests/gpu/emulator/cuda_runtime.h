@@ -8,6 +8,9 @@
 
 #include "device_code.hpp"
 
+// Of these there is one for the whole process, so that tests can make arrays in device memory.
+#define RELPROP_FOR_TESTS extern "C" __attribute__((visibility("default")))
+
 // ---- errors
 
 enum cudaError_t {
@@ -55,7 +58,7 @@ enum cudaDeviceAttr {
 
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaGetDevice(int *device);
-cudaError_t cudaSetDevice(int device);
+RELPROP_FOR_TESTS cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device);
 cudaError_t cudaDeviceSynchronize();
@@ -88,11 +91,11 @@ using cudaStream_t = CUstream_st *;
 
 constexpr unsigned cudaHostAllocDefault = 0, cudaHostAllocPortable = 1;
 
-cudaError_t cudaMalloc(void **memory, size_t bytes);
+RELPROP_FOR_TESTS cudaError_t cudaMalloc(void **memory, size_t bytes);
 template <class T> cudaError_t cudaMalloc(T **memory, size_t bytes) {
     return cudaMalloc(reinterpret_cast<void **>(memory), bytes);
 }
-cudaError_t cudaFree(void *);
+RELPROP_FOR_TESTS cudaError_t cudaFree(void *);
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags);
 template <class T> cudaError_t cudaHostAlloc(T **memory, size_t bytes, unsigned flags) {
     return cudaHostAlloc(reinterpret_cast<void **>(memory), bytes, flags);
@@ -100,7 +103,7 @@ template <class T> cudaError_t cudaHostAlloc(T **memory, size_t bytes, unsigned 
 cudaError_t cudaFreeHost(void *);
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *, const void *);
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind);
+RELPROP_FOR_TESTS cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t = nullptr);
 cudaError_t cudaMemset(void *, int value, size_t bytes);

@@ -1,0 +1,232 @@
+"""Devices: which there are, arrays in their memory, samples that come in parts, what goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import without_gpu
+from device_arrays import DeviceArray
+from relprop import Explainer, _core
+from relprop.compile import Compiled, compile_plan
+from relprop.composites import assign, preset
+from relprop.devices import gpu_of
+from test_threads import network
+
+IMAGES = np.random.default_rng(1).standard_normal((150, 3, 24, 24)).astype(np.float32)
+PRESETS = ("epsilon", "epsilon_plus_flat", "alpha2_beta1", "gradient")
+
+on_gpu = pytest.mark.gpu
+
+
+def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+@pytest.fixture
+def gpu() -> int:
+    if reason := without_gpu():
+        pytest.skip(f"no GPU: {reason}")
+    return 0
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CUDA", ""])
+def test_what_is_no_device_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="device must be"):
+        gpu_of(name)
+
+
+def test_the_cpu_is_no_gpu() -> None:
+    assert gpu_of("cpu") is None
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"built without CUDA|no NVIDIA driver|there is no GPU 77"
+    ):
+        Explainer(network(), "epsilon", device="cuda:77")
+
+
+def test_a_cpu_knows_one_precision() -> None:
+    with pytest.raises(ValueError, match='precision must be float32 on a CPU, not "tf32"'):
+        Explainer(network(), "epsilon", device="cpu", precision="tf32")
+    with pytest.raises(ValueError, match="precision must be float32, tf32 or bf16"):
+        Explainer(network(), "epsilon", precision="half")  # type: ignore[arg-type]
+
+
+# ---- numpy's arrays, copied --------------------------------------------------------------------
+
+
+@on_gpu
+@pytest.mark.parametrize("composite", PRESETS)
+def test_a_gpu_explains_as_the_cpu_does(gpu: int, composite: str) -> None:
+    expected = Explainer(network(), composite, device="cpu")(IMAGES[:5])
+    result = Explainer(network(), composite, device="cuda")(IMAGES[:5])
+    assert relative_error(result.scores, expected.scores) < 1e-5
+    assert relative_error(result.relevance, expected.relevance) < 1e-4
+    np.testing.assert_array_equal(result.target, expected.target)
+    if expected.ledger is not None:
+        assert result.ledger is not None
+        np.testing.assert_allclose(result.ledger.relevance, expected.ledger.relevance, atol=1e-4)
+        assert result.ledger.closure_error.max() < 1e-6
+
+
+@on_gpu
+def test_samples_that_come_in_parts_are_as_those_alone(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon_plus_flat", device="cuda")
+    every = explainer(IMAGES, intermediate=["pool"])
+    for first, count in ((0, 1), (63, 2), (64, 1), (100, 50)):
+        part = slice(first, first + count)
+        few = explainer(IMAGES[part], every.target[part].tolist(), intermediate=["pool"])
+        np.testing.assert_array_equal(few.relevance, every.relevance[part])
+        np.testing.assert_array_equal(few.scores, every.scores[part])
+        np.testing.assert_array_equal(few.intermediate["pool"], every.intermediate["pool"][part])
+        np.testing.assert_array_equal(few.activations["pool"], every.activations["pool"][part])
+        assert few.ledger is not None
+        assert every.ledger is not None
+        np.testing.assert_array_equal(few.ledger.stabilizer, every.ledger.stabilizer[part])
+
+
+@on_gpu
+def test_masks_and_given_relevance(gpu: int) -> None:
+    mask = np.zeros((3, 10), bool)
+    mask[:, 2:5] = True
+    given = np.random.default_rng(2).standard_normal((3, 10)).astype(np.float32)
+    for target in (mask, given):
+        expected = Explainer(network(), "epsilon", device="cpu")(IMAGES[:3], target)
+        result = Explainer(network(), "epsilon", device="cuda")(IMAGES[:3], target)
+        assert relative_error(result.relevance, expected.relevance) < 1e-4
+
+
+@on_gpu
+def test_the_first_bad_sample_is_named_whatever_part_it_is_in(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    images = IMAGES.copy()
+    images[[70, 120]] = 3e38
+    with pytest.raises(ValueError, match="the output is not finite for sample 70 "):
+        explainer(images)
+    assert np.isfinite(explainer(IMAGES[:1]).relevance).all()
+
+
+@on_gpu
+def test_several_callers_at_once(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    expected = explainer(IMAGES[:8]).relevance
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: explainer(IMAGES[:8]).relevance, range(8)):
+            np.testing.assert_array_equal(found, expected)
+
+
+@on_gpu
+@pytest.mark.parametrize(("precision", "bound"), [("tf32", 1e-2), ("bf16", 1e-1)])
+def test_less_precise_products_are_near(gpu: int, precision: str, bound: float) -> None:
+    expected = Explainer(network(), "epsilon_plus_flat", device="cuda")(IMAGES[:2])
+    less = Explainer(network(), "epsilon_plus_flat", device="cuda", precision=precision)  # type: ignore[arg-type]
+    error = relative_error(less(IMAGES[:2]).relevance, expected.relevance)
+    assert bound / 1e4 < error < bound
+
+
+@on_gpu
+def test_the_second_gpu(gpu: int) -> None:
+    try:
+        _core.Plan(1)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    first = Explainer(network(), "epsilon", device="cuda:0")(IMAGES[:2])
+    second = Explainer(network(), "epsilon", device="cuda:1")(IMAGES[:2])
+    np.testing.assert_array_equal(first.relevance, second.relevance)
+
+
+# ---- arrays in place ---------------------------------------------------------------------------
+
+
+def compiled(gpu: int) -> Compiled:
+    graph = network()
+    return compile_plan(graph, assign(preset("epsilon_plus_flat"), graph), gpu)
+
+
+@on_gpu
+def test_arrays_in_its_memory_are_read_and_filled_in_place(gpu: int) -> None:
+    plan, n = compiled(gpu).plan, 3
+    images = IMAGES[:n].reshape(n, -1)
+    scores, relevance = np.zeros((n, 10), np.float32), np.zeros_like(images)
+    targets = np.zeros(n, np.int64)
+    plan.run([images], scores, relevance=[relevance], targets=targets)
+    inputs, found = DeviceArray(images), DeviceArray(np.zeros_like(images))
+    found_scores, found_targets = DeviceArray(np.zeros_like(scores)), np.zeros(n, np.int64)
+    plan.run([inputs], found_scores, relevance=[found], targets=found_targets)
+    np.testing.assert_array_equal(found.numpy(), relevance)
+    np.testing.assert_array_equal(found_scores.numpy(), scores)
+    np.testing.assert_array_equal(found_targets, targets)
+    np.testing.assert_array_equal(inputs.numpy(), images)
+
+
+@on_gpu
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"typestr": "<f8"}, TypeError, "inputs must be float32, not <f8"),
+        ({"shape": (3, 1727)}, ValueError, r"inputs must have shape \(3, 1728\), not \(3, 1727\)"),
+        ({"strides": (4, 12)}, ValueError, "inputs must be C-contiguous"),
+        ({"data": (IMAGES.ctypes.data, False)}, ValueError, "inputs must be in the memory of"),
+        ({"data": (3, False)}, ValueError, "inputs must be aligned"),
+    ],
+)  # fmt: skip
+def test_other_arrays_are_refused(
+    gpu: int, changed: dict[str, object], error: type[Exception], message: str
+) -> None:
+    plan, images = compiled(gpu).plan, IMAGES[:3].reshape(3, -1)
+    scores = DeviceArray(np.zeros((3, 10), np.float32))
+    with pytest.raises(error, match=message):
+        plan.run([DeviceArray(images, **changed)], scores)
+    with pytest.raises(TypeError, match="inputs must be in the device's memory, as scores are"):
+        plan.run([images], scores)
+    read_only = DeviceArray(scores.host, data=(scores.pointer, True))
+    with pytest.raises(ValueError, match="scores must be writeable"):
+        plan.run([DeviceArray(images)], read_only)
+
+
+@on_gpu
+def test_another_gpus_array_is_refused(gpu: int) -> None:
+    plan, images = compiled(gpu).plan, IMAGES[:3].reshape(3, -1)
+    scores = DeviceArray(np.zeros((3, 10), np.float32))
+    with pytest.raises(ValueError, match="inputs must be in the memory of device 0"):
+        plan.run([DeviceArray(images, gpu=1)], scores)
+
+
+# ---- little memory -----------------------------------------------------------------------------
+
+IN_LITTLE_MEMORY = """
+import sys
+import numpy as np
+from relprop import Explainer
+from test_threads import IMAGES, network
+explainer = Explainer(network(), "epsilon", device="cuda")
+np.save(sys.argv[1], explainer(IMAGES).relevance)
+"""
+
+
+def explain_in(megabytes: float, path: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"RELPROP_EMULATED_MEMORY": str(int(megabytes * 1e6))}
+    command = [sys.executable, "-c", IN_LITTLE_MEMORY, path]
+    place = Path(__file__).parent
+    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
+
+
+@on_gpu
+def test_memory_decides_how_many_samples_run_at_once(gpu: int, tmp_path: Path) -> None:
+    DeviceArray(np.zeros(1, np.float32))  # it can be made small in the emulator alone
+    results = [tmp_path / "much.npy", tmp_path / "little.npy"]
+    for megabytes, path in zip((1000, 3), results):
+        done = explain_in(megabytes, path)
+        assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(results[0]), np.load(results[1]))
+    done = explain_in(0.3, tmp_path / "none.npy")
+    assert done.returncode == 1
+    assert "the GPU has no room for" in done.stderr
