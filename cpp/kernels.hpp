@@ -280,6 +280,21 @@ struct Gather {
     bool add;
 };
 
+// Sums over samples for the ledger: float64, in one order whatever the batch and who computes them.
+struct Totals {
+    int64_t n;
+    int64_t size;
+    const float *values; // [n, size]
+    double *out;         // [n], one sum or two next to each other, every out_stride
+    int64_t out_stride;
+    double *scratch; // [n * totals_scratch(size)], the first n of them 0, as they are afterwards;
+                     // a device's, the host needs none
+};
+
+constexpr int64_t totals_part = 16384; // values that a device's block sums
+constexpr int64_t totals_parts(int64_t size) { return (size + totals_part - 1) / totals_part; }
+constexpr int64_t totals_scratch(int64_t size) { return 1 + 2 * totals_parts(size); }
+
 // What the relevance of a run begins with: the score of each sample's target, or 1, or the same at
 // every place of a mask; 0 elsewhere.
 struct Beginning {
@@ -373,14 +388,12 @@ struct Kernels {
     void (*to_channels_last)(const float *in, float *out, int64_t n, Image, Stream);
     void (*to_channels_first)(const float *in, float *out, int64_t n, Image, Stream);
 
-    // ledger, per sample: sums of absorbed (see Message) and of values and absolute values
-    void (*sum_absorbed)(const float *absorbed, int64_t n, int64_t pairs, double *out,
-                         int64_t out_stride, Stream);
-    void (*totals)(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
-                   Stream);
-    // adds, per sample, the values at `count` places, or all `size` of them where places is null
-    void (*book)(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
-                 double *out, int64_t out_stride, Stream);
+    // ledger: writes each sample's sum and its sum of magnitudes
+    void (*totals)(const Totals &, Stream);
+    // adds the sum over the even places, and that over the odd ones: absorbed, see Message
+    void (*sum_absorbed)(const Totals &, Stream);
+    // adds the sum over `count` places, or over all where places is null
+    void (*book)(const Totals &, const int32_t *places, int64_t count, Stream);
 
     // both ends of the passes: what relevance begins with, and the least index of n values that is
     // not finite, or -1

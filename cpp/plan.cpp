@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t samples_at_once = 4; // of a stage for all, unless there are more threads
 constexpr int64_t slack = 256;         // floats: kernels may read a panel beyond the last value
+constexpr int64_t doubles = sizeof(double) / sizeof(float);
 
 } // namespace
 
@@ -44,16 +45,17 @@ bool Run::adds(int slot) const {
 
 void Run::book_absorbed() const {
     if (account)
-        kernels.sum_absorbed(absorbed(), n,
-                             plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(), account,
-                             account_stride, stream);
+        kernels.sum_absorbed({n, 2 * plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(),
+                              absorbed(), account, account_stride, scratch_of_totals},
+                             stream);
 }
 
 void Run::book(Account to, const float *values, int64_t size, const int32_t *places,
                int64_t count) const {
     if (account)
-        kernels.book(values, n, size, places, count, account + static_cast<int64_t>(to),
-                     account_stride, stream);
+        kernels.book({n, size, values, account + static_cast<int64_t>(to), account_stride,
+                      scratch_of_totals},
+                     places, count, stream);
 }
 
 void throw_not_finite(const char *what, int64_t sample, int64_t element) {
@@ -108,6 +110,13 @@ void Plan::finish(int output) {
         if (readers[t] == 0 && static_cast<int>(t) != output)
             throw std::invalid_argument("every tensor but the output must be read; " +
                                         std::to_string(t) + " is not.");
+    if (kernels_.device) {
+        for (const Tensor &tensor : tensors_)
+            scratch_of_totals_ = std::max(scratch_of_totals_, totals_scratch(tensor.image.size()));
+        for (const auto &step : steps_)
+            scratch_of_totals_ =
+                std::max(scratch_of_totals_, totals_scratch(2 * step->absorbed_pairs()));
+    }
     stages_ = stages_of(tensors_, steps_, producer_, output, kernels_.device == nullptr);
     output_ = output;
 }
@@ -147,7 +156,8 @@ void Plan::give_back(std::unique_ptr<Memory> arena) const {
 }
 
 int64_t Plan::arena_floats(int64_t n) const {
-    return n * (arena_per_sample() + static_cast<int64_t>(stages_.size()) * slack);
+    return n * (arena_per_sample() + static_cast<int64_t>(stages_.size()) * slack) +
+           n * scratch_of_totals_ * doubles;
 }
 
 namespace {
@@ -260,6 +270,7 @@ struct Plan::Chunk {
     int64_t threads;             // as many as there were when it began
     std::vector<float *> arenas; // [stages]
     int64_t *bad;                // [1 + inputs]  what a device finds not finite; null on the host
+    double *scratch_of_totals = nullptr;
 
     // A chunk that is less than two parts for each thread is cut evenly.
     int64_t most(const Stage &of) const {
@@ -278,7 +289,7 @@ Plan::Part Plan::part_of(const Chunk &chunk, size_t stage, int64_t at) const {
     const Stage &of = stages_[stage];
     const int64_t most = chunk.most(of), first = at / most * most;
     return {{*this, of, kernels_, chunk.request.stream, std::min(most, chunk.n - first),
-             chunk.arenas[stage] + first * (of.arena + slack)},
+             chunk.arenas[stage] + first * (of.arena + slack), chunk.scratch_of_totals},
             chunk.first + first};
 }
 
@@ -309,11 +320,15 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
 
 void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                      int64_t *bad) const {
-    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad};
+    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad, nullptr};
     float *at = memory.data();
     for (const Stage &stage : stages_) {
         chunk.arenas.push_back(at);
         at += n * (stage.arena + slack);
+    }
+    if (kernels_.device) {
+        chunk.scratch_of_totals = reinterpret_cast<double *>(at);
+        kernels_.fill(0.0f, at, n * doubles, request.stream); // see Totals
     }
     for (size_t s = 0; s < stages_.size(); ++s)
         each_part(chunk, s, [&](Part &part) { forward(chunk, s, part); });
@@ -388,8 +403,9 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
 
     const auto weigh = [&](int tensor_index) {
         if (request.totals)
-            kernels_.totals(run.relevance(tensor_index), n, tensor(tensor_index).image.size(),
-                            request.totals + (first * tensors() + tensor_index) * 2, tensors() * 2,
+            kernels_.totals({n, tensor(tensor_index).image.size(), run.relevance(tensor_index),
+                             request.totals + (first * tensors() + tensor_index) * 2, tensors() * 2,
+                             run.scratch_of_totals},
                             run.stream);
         copy_out(run, request, first, tensor_index, true);
     };

@@ -49,6 +49,7 @@ struct Run {
     Stream stream;
     int64_t n; // samples
     float *arena;
+    double *scratch_of_totals; // see Totals
     int step = 0;              // the step at work
     bool backward = false;     // in the relevance pass
     double *account = nullptr; // [n, account_stride]  of the step; null without a ledger
@@ -176,6 +177,7 @@ class Plan {
     int output_ = -1;
 
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
+    int64_t scratch_of_totals_ = 0;       // doubles per sample
     std::vector<Stage> stages_;           // each for at least as many samples as the one before
 
     mutable std::mutex mutex_;

@@ -61,11 +61,9 @@ void gather_relevance(const Gather &, Stream);
 void to_channels_last(const float *in, float *out, int64_t n, Image, Stream);
 void to_channels_first(const float *in, float *out, int64_t n, Image, Stream);
 
-void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
-                  Stream);
-void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream);
-void book(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
-          double *out, int64_t out_stride, Stream);
+void totals(const Totals &, Stream);
+void sum_absorbed(const Totals &, Stream);
+void book(const Totals &, const int32_t *places, int64_t count, Stream);
 
 void begin(const Beginning &, Stream);
 void check_finite(const float *values, int64_t n, int64_t *bad, Stream);

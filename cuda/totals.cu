@@ -1,5 +1,6 @@
-// The ledger's sums: float64 over a fixed order, whatever the batch. A block sums a sample; its
-// threads take stretches in turn, each stretch the next values of all of them.
+// The ledger's sums: float64 over a fixed order, whatever the batch. A block sums a part of a
+// sample; its threads take stretches in turn, each stretch the next values of all of them. The last
+// block of a sample to end adds up what all of them left.
 #include "backend.cuh"
 #include "lanes.cuh"
 #include "launch.cuh"
@@ -11,7 +12,7 @@ namespace relprop::cuda {
 
 namespace {
 
-constexpr int totals_threads = 1024;
+constexpr int totals_threads = 256;
 constexpr int loads = 4; // that a thread has under way at once
 
 // Two sums side by side: of values and magnitudes, or by bias and by stabilizer.
@@ -19,14 +20,10 @@ struct Pair {
     double first = 0.0, second = 0.0;
 };
 
-struct Totals {
-    const float *values; // [n, size]
-    int64_t size;
-    double *out; // [n]  every out_stride
-    int64_t out_stride;
-};
+// Which sums there are, and what becomes of them.
+enum class Sum { totals, absorbed, book };
 
-// Calls body(float) for a thread's share of `size` values, four neighbours in a row at a time,
+// Calls body(i, value) for a thread's share of `size` values, four neighbours in a row at a time,
 // which are loaded at once where width is 4: the order is the same.
 template <int width, class Body>
 __device__ void each_share(const float *values, int64_t size, const Body &body) {
@@ -52,42 +49,65 @@ __device__ Pair block_sums(const Pair &own) {
     return {block_sum(own.first, apart[0]), block_sum(own.second, apart[1])};
 }
 
-template <int width> __global__ void __launch_bounds__(totals_threads) totals_kernel(Totals p) {
-    const int64_t sample = blockIdx.x;
-    Pair own;
-    each_share<width>(p.values + sample * p.size, p.size, [&](int, float value) {
-        own.first += static_cast<double>(value);
-        own.second += static_cast<double>(value < 0.0f ? -value : value);
-    });
-    const Pair sums = block_sums(own);
-    if (threadIdx.x != 0)
+template <Sum what> __device__ void put(const Totals &p, int64_t sample, const Pair &sums) {
+    double *out = p.out + sample * p.out_stride;
+    if (what == Sum::totals) {
+        out[0] = sums.first;
+        out[1] = sums.second;
         return;
-    p.out[sample * p.out_stride] = sums.first;
-    p.out[sample * p.out_stride + 1] = sums.second;
+    }
+    out[0] += sums.first;
+    if (what == Sum::absorbed)
+        out[1] += sums.second;
 }
 
-template <int width>
-__global__ void __launch_bounds__(totals_threads) sum_absorbed_kernel(Totals p) {
-    const int64_t sample = blockIdx.x;
-    Pair own;
-    each_share<width>(p.values + sample * p.size, p.size, [&](int i, float value) {
-        (i % 2 == 0 ? own.first : own.second) += static_cast<double>(value);
-    });
-    const Pair sums = block_sums(own);
-    if (threadIdx.x != 0)
-        return;
-    p.out[sample * p.out_stride] += sums.first;
-    p.out[sample * p.out_stride + 1] += sums.second;
+// Leaves a block's sums and returns whether it is the last of its sample to do so.
+__device__ bool leave(Pair *left, double *scratch, int64_t sample, const Pair &sums) {
+    __shared__ bool last;
+    if (threadIdx.x == 0) {
+        left[blockIdx.x] = sums;
+        __threadfence();
+        auto *arrived = reinterpret_cast<unsigned *>(scratch + sample);
+        last = atomicAdd(arrived, 1u) + 1 == gridDim.x;
+        if (last)
+            *arrived = 0; // for the next sums
+    }
+    __syncthreads();
+    __threadfence();
+    return last;
 }
 
-template <int width> __global__ void __launch_bounds__(totals_threads) book_kernel(Totals p) {
-    const int64_t sample = blockIdx.x;
+template <Sum what, int width>
+__global__ void __launch_bounds__(totals_threads) totals_kernel(const __grid_constant__ Totals p) {
+    const int64_t sample = blockIdx.y, first = blockIdx.x * totals_part;
+    const int64_t size = p.size - first < totals_part ? p.size - first : totals_part;
     Pair own;
-    each_share<width>(p.values + sample * p.size, p.size,
-                      [&](int, float value) { own.first += static_cast<double>(value); });
+    each_share<width>(p.values + sample * p.size + first, size, [&](int i, float value) {
+        if (what == Sum::absorbed) {
+            (i % 2 == 0 ? own.first : own.second) += static_cast<double>(value);
+        } else {
+            own.first += static_cast<double>(value);
+            own.second += static_cast<double>(value < 0.0f ? -value : value);
+        }
+    });
     const Pair sums = block_sums(own);
+    if (gridDim.x == 1) {
+        if (threadIdx.x == 0)
+            put<what>(p, sample, sums);
+        return;
+    }
+    Pair *left = reinterpret_cast<Pair *>(p.scratch + p.n) + sample * gridDim.x;
+    if (!leave(left, p.scratch, sample, sums))
+        return;
+    Pair all;
+    const volatile Pair *of_others = left; // not from this multiprocessor's own cache
+    for (unsigned part = threadIdx.x; part < gridDim.x; part += totals_threads) {
+        all.first += of_others[part].first;
+        all.second += of_others[part].second;
+    }
+    const Pair total = block_sums(all);
     if (threadIdx.x == 0)
-        p.out[sample * p.out_stride] += sums.first;
+        put<what>(p, sample, total);
 }
 
 struct BookPlaces {
@@ -104,40 +124,30 @@ __global__ void __launch_bounds__(totals_threads) book_places_kernel(BookPlaces 
         own.first += static_cast<double>(values[p.places[i]]);
     const Pair sums = block_sums(own);
     if (threadIdx.x == 0)
-        p.totals.out[sample * p.totals.out_stride] += sums.first;
+        put<Sum::book>(p.totals, sample, sums);
+}
+
+// ---- launchers
+
+template <Sum what> void launch_sums(const Totals &p, Stream stream) {
+    with_width({p.values}, {p.size}, [&](auto width) {
+        constexpr auto kernel = totals_kernel<what, width()>;
+        RELPROP_LAUNCH_BLOCKS(kernel, p, Grid(totals_parts(p.size), p.n), totals_threads, 0,
+                              stream);
+    });
 }
 
 } // namespace
 
-// ---- launchers
+void totals(const Totals &p, Stream stream) { launch_sums<Sum::totals>(p, stream); }
 
-void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
-                  Stream stream) {
-    const Totals p{absorbed, 2 * pairs, out, out_stride};
-    with_width({absorbed}, {p.size}, [&](auto width) {
-        RELPROP_LAUNCH_BLOCKS(sum_absorbed_kernel<width()>, p, n, totals_threads, 0, stream);
-    });
-}
+void sum_absorbed(const Totals &p, Stream stream) { launch_sums<Sum::absorbed>(p, stream); }
 
-void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride,
-            Stream stream) {
-    const Totals p{values, size, out, out_stride};
-    with_width({values}, {size}, [&](auto width) {
-        RELPROP_LAUNCH_BLOCKS(totals_kernel<width()>, p, n, totals_threads, 0, stream);
-    });
-}
-
-void book(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
-          double *out, int64_t out_stride, Stream stream) {
-    const Totals p{values, size, out, out_stride};
-    if (places) {
-        const BookPlaces some{p, places, count};
-        RELPROP_LAUNCH_BLOCKS(book_places_kernel, some, n, totals_threads, 0, stream);
-        return;
-    }
-    with_width({values}, {size}, [&](auto width) {
-        RELPROP_LAUNCH_BLOCKS(book_kernel<width()>, p, n, totals_threads, 0, stream);
-    });
+void book(const Totals &p, const int32_t *places, int64_t count, Stream stream) {
+    if (!places)
+        return launch_sums<Sum::book>(p, stream);
+    const BookPlaces some{p, places, count};
+    RELPROP_LAUNCH_BLOCKS(book_places_kernel, some, p.n, totals_threads, 0, stream);
 }
 
 } // namespace relprop::cuda

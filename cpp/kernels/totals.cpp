@@ -28,10 +28,9 @@ constexpr int stretch = chains * half;
 
 } // namespace
 
-void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, int64_t out_stride,
-                  Stream) {
-    parallel_for(n, [&](int64_t sample) {
-        const float *pair = absorbed + sample * 2 * pairs, *last = pair + 2 * pairs;
+void sum_absorbed(const Totals &p, Stream) {
+    parallel_for(p.n, [&](int64_t sample) {
+        const float *pair = p.values + sample * p.size, *last = pair + p.size;
         Double sums[chains] = {};
         for (; last - pair >= stretch; pair += stretch)
             for (int k = 0; k < chains; ++k)
@@ -44,18 +43,18 @@ void sum_absorbed(const float *absorbed, int64_t n, int64_t pairs, double *out, 
         for (int k = 0; k < chains; ++k)
             for (int lane = 0; lane < half; ++lane)
                 of[lane % 2] += sums[k][lane];
-        out[sample * out_stride] += of[0];
-        out[sample * out_stride + 1] += of[1];
+        p.out[sample * p.out_stride] += of[0];
+        p.out[sample * p.out_stride + 1] += of[1];
     });
 }
 
-void totals(const float *values, int64_t n, int64_t size, double *out, int64_t out_stride, Stream) {
-    const int64_t parts = (size + slab - 1) / slab;
-    double *partial = new double[2 * n * parts]; // [n, parts, 2]
-    parallel_for(n * parts, [&](int64_t task) {
-        const float *v = values + task / parts * size;
+void totals(const Totals &p, Stream) {
+    const int64_t parts = (p.size + slab - 1) / slab;
+    double *partial = new double[2 * p.n * parts]; // [n, parts, 2]
+    parallel_for(p.n * parts, [&](int64_t task) {
+        const float *v = p.values + task / parts * p.size;
         int64_t i = task % parts * slab;
-        const int64_t last = i + slab < size ? i + slab : size;
+        const int64_t last = i + slab < p.size ? i + slab : p.size;
         Double sums[chains] = {}, magnitudes[chains] = {};
         for (; i + stretch <= last; i += stretch)
             for (int k = 0; k < chains; ++k) {
@@ -76,31 +75,34 @@ void totals(const float *values, int64_t n, int64_t size, double *out, int64_t o
         partial[2 * task] = sum;
         partial[2 * task + 1] = magnitude;
     });
-    for (int64_t sample = 0; sample < n; ++sample) {
+    for (int64_t sample = 0; sample < p.n; ++sample) {
         double sum = 0.0, magnitude = 0.0;
         for (int64_t part = sample * parts; part < (sample + 1) * parts; ++part) {
             sum += partial[2 * part];
             magnitude += partial[2 * part + 1];
         }
-        out[sample * out_stride] = sum;
-        out[sample * out_stride + 1] = magnitude;
+        p.out[sample * p.out_stride] = sum;
+        p.out[sample * p.out_stride + 1] = magnitude;
     }
     delete[] partial;
 }
 
-void book(const float *values, int64_t n, int64_t size, const int32_t *places, int64_t count,
-          double *out, int64_t out_stride, Stream stream) {
+void book(const Totals &p, const int32_t *places, int64_t count, Stream stream) {
     if (!places) {
-        double *sums = new double[2 * n];
-        totals(values, n, size, sums, 2, stream);
-        for (int64_t sample = 0; sample < n; ++sample)
-            out[sample * out_stride] += sums[2 * sample];
+        double *sums = new double[2 * p.n];
+        Totals of = p;
+        of.out = sums;
+        of.out_stride = 2;
+        totals(of, stream);
+        for (int64_t sample = 0; sample < p.n; ++sample)
+            p.out[sample * p.out_stride] += sums[2 * sample];
         delete[] sums;
         return;
     }
-    for (int64_t sample = 0; sample < n; ++sample)
+    for (int64_t sample = 0; sample < p.n; ++sample)
         for (int64_t i = 0; i < count; ++i)
-            out[sample * out_stride] += values[sample * size + places[i]];
+            p.out[sample * p.out_stride] +=
+                static_cast<double>(p.values[sample * p.size + places[i]]);
 }
 
 } // namespace relprop::RELPROP_ISA

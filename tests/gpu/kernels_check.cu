@@ -129,6 +129,10 @@ class Case {
     double *doubles(int64_t count) {
         return give(std::vector<double>(static_cast<size_t>(count), 0.5), Type::float64);
     }
+    // For sums over samples of up to `size` values.
+    double *scratch(int64_t n, int64_t size) {
+        return reinterpret_cast<double *>(unchecked(2 * n * totals_scratch(size)));
+    }
     float *unchecked(int64_t count) {
         return give(std::vector<float>(static_cast<size_t>(count), 0.0f), Type::unchecked);
     }
@@ -502,7 +506,7 @@ void check_message() {
                 const float *z = of.floats((period ? period : rows) * channels);
                 const float *bias = of.floats(channels), *fan_in = of.positive(pixels);
                 float *absorbed = of.unchecked(2 * size);
-                double *out = of.doubles(n * 3);
+                double *out = of.doubles(n * 3), *scratch = of.scratch(n, 2 * size);
                 std::vector<Branch> branches;
                 for (int i = 0; i < 10; ++i)
                     branches.push_back({of.floats(size), of.floats(size), i % 2 == 0});
@@ -527,8 +531,9 @@ void check_message() {
                            m.branches = there.data();
                            m.branch_count = static_cast<int>(there.size());
                            on.kernels.message(m, rows, channels, stream);
-                           on.kernels.sum_absorbed(on(absorbed), n, pixels * m.chunks, on(out), 3,
-                                                   stream);
+                           on.kernels.sum_absorbed(
+                               {n, 2 * pixels * m.chunks, on(absorbed), on(out), 3, on(scratch)},
+                               stream);
                        });
             }
 }
@@ -623,20 +628,24 @@ void check_scarce() {
 // ---- totals.cu, ends.cu
 
 void check_totals() {
-    for (const int64_t size : {1, 5, 4096, 50001, 200000}) {
-        const int64_t n = 3, pairs = size;
+    for (const int64_t size : {1, 5, 4096, 16384, 50001, 200000}) {
+        const int64_t n = 3;
         Case of;
-        const float *values = of.floats(n * size), *absorbed = of.floats(2 * n * pairs);
+        const float *values = of.floats(n * size), *absorbed = of.floats(2 * n * size);
         double *out = of.doubles(5 * n);
         std::vector<int32_t> some;
         for (int64_t i = 0; i < 2000; ++i)
             some.push_back(static_cast<int32_t>(draw(size)));
         const int32_t *places = of.give(some);
+        double *scratch = of.scratch(n, 2 * size);
         of.run(with("totals", std::to_string(size), false), 1e-12, [&](const Side &on) {
-            on.kernels.totals(on(values), n, size, on(out), 5, stream);
-            on.kernels.sum_absorbed(on(absorbed), n, pairs, on(out) + 1, 5, stream);
-            on.kernels.book(on(values), n, size, nullptr, 0, on(out) + 3, 5, stream);
-            on.kernels.book(on(values), n, size, on(places), 2000, on(out) + 4, 5, stream);
+            const auto sums = [&](const float *of_values, int64_t count, int at) {
+                return Totals{n, count, of_values, on(out) + at, 5, on(scratch)};
+            };
+            on.kernels.totals(sums(on(values), size, 0), stream);
+            on.kernels.sum_absorbed(sums(on(absorbed), 2 * size, 1), stream);
+            on.kernels.book(sums(on(values), size, 3), nullptr, 0, stream);
+            on.kernels.book(sums(on(values), size, 4), on(places), 2000, stream);
         });
     }
 }
