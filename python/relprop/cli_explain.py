@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
 from rich.progress import track
 
 from relprop import cli_summary
+from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import (
     ChannelOrder,
     Classes,
@@ -37,6 +38,7 @@ from relprop.cli_output import (
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
 from relprop.cli_summary import in_words, plain_console, show_error
+from relprop.devices import Precision
 from relprop.heatmaps import COLOR_MAPS
 from relprop.images import read_image
 from relprop.model import Model
@@ -73,9 +75,8 @@ def explain(
     ),
     force: Annotated[bool, typer.Option("--force", help="Overwrite earlier results.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-    device: Annotated[
-        str, typer.Option(metavar="cpu|cuda", callback=one_of("cpu", "cuda"), help="Where to run.")
-    ] = "cpu",
+    device: Device = "cpu",
+    precision: ProductPrecision = "float32",
     cmap: Annotated[
         str,
         typer.Option(
@@ -142,7 +143,13 @@ def explain(
 
     explainers = {
         preset: Explainer(
-            loaded, preset, output=output_name, rules=own_rules, device=device, **values[preset]
+            loaded,
+            preset,
+            output=output_name,
+            rules=own_rules,
+            device=device,
+            precision=cast("Precision", precision),
+            **values[preset],
         )
         for preset in presets
     }
