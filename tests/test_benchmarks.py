@@ -20,9 +20,10 @@ from command_line import Run
 from peers import peer
 from relprop import _core
 from relprop.benchmark import memory, networks, records
+from relprop.benchmark.ceilings import fma_ceiling
 from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
-from relprop.benchmark.layers import measure_layers
-from relprop.benchmark.timing import cosine, fma_ceiling, measure, spread, take_turns
+from relprop.benchmark.layers import measure_steps
+from relprop.benchmark.timing import cosine, measure, spread, take_turns
 from relprop.compile import compile_plan
 
 TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
@@ -201,7 +202,7 @@ def signal():
 """)
     sys.modules.pop("uneven", None)
     for name, shape in (("make", (3, 16, 16)), ("signal", (3, 16))):
-        (layer,) = measure_layers(f"uneven:{name}", shape, 1, 1, repeat=1)
+        (layer,) = measure_steps(f"uneven:{name}", shape, 1, 1, repeat=1).layers(repeat=1)
         assert layer["backward"]["torch_seconds"] > 0
 
 
@@ -239,7 +240,7 @@ def test_peers_that_are_right_take_part(name: str, monkeypatch: pytest.MonkeyPat
 def test_peers_that_are_missing_or_wrong_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lxt", None)
     noise = torch.randn(2, 3, 8, 8)
-    monkeypatch.setitem(PEERS, "captum", lambda module, images, preset: lambda: noise)
+    monkeypatch.setitem(PEERS, "captum", lambda *_: lambda: noise)
     monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
     (found,) = measure("tiny", None, 2, 1, ["epsilon"], ["lxt", "captum"], 1)
     assert set(found["contenders"]) == {*TORCH, "relprop"}

@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from relprop.benchmark import records
+from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import Shape, read_shape
 from relprop.cli_summary import plain_console
 from relprop.composites import PRESETS
+from relprop.devices import Precision, gpu_of
+
+if TYPE_CHECKING:
+    from relprop.benchmark.layers import Steps
+    from relprop.benchmark.memory import Task
+    from relprop.benchmark.place import Place
 
 NETWORKS = ("vgg16", "resnet50", "googlenet")
 MEASURED = ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box")
@@ -24,6 +32,7 @@ BATCHES = (1, 8)
 """What is measured where nothing is said; --full measures the rest as well."""
 
 FULL_BATCHES = (1, 8, 32)
+GPU_BATCHES = (1, 32, 128)
 LIBRARIES = ("zennit", "captum", "lxt", "autolrp")
 
 _WHAT = "What is measured"
@@ -60,8 +69,10 @@ def bench(
     ] = None,
     threads: Annotated[
         list[int] | None,
-        typer.Option("--threads", "-t", min=1, help="Threads.", rich_help_panel=_WHAT),
+        typer.Option("--threads", "-t", min=1, help="Threads of a CPU.", rich_help_panel=_WHAT),
     ] = None,
+    device: Device = "cpu",
+    precision: ProductPrecision = "float32",
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,7 +85,7 @@ def bench(
         bool,
         typer.Option(
             "--full",
-            help="All networks, all presets, batches of 1, 8 and 32. This takes hours.",
+            help="All networks and presets, batches of 1, 8 and 32. This takes hours.",
             rich_help_panel=_WHAT,
         ),
     ] = False,
@@ -82,7 +93,7 @@ def bench(
     memory: Annotated[
         bool,
         typer.Option(
-            help="Measure memory and page faults, each contender in a process of its own.",
+            help="Measure memory, on a CPU page faults too, each contender in its own process.",
             rich_help_panel=_WHAT,
         ),
     ] = True,
@@ -90,7 +101,8 @@ def bench(
         bool,
         typer.Option(
             "--layers",
-            help="Each convolution, the core beside torch, in place of whole networks.",
+            help="Each convolution, the core beside torch, in place of whole networks; on a GPU "
+            "each kind of step as well.",
             rich_help_panel=_ELSE,
         ),
     ] = False,
@@ -117,6 +129,9 @@ def bench(
     weights. The other libraries take part where they are installed and their relevance is like
     relprop's; why not is said.
 
+    On a GPU torch may round factors exactly as relprop does, and the unit may be a CUDA graph.
+    Times are those of CUDA's events; peak is what torch's product of large matrices reaches.
+
     [bold]Exit codes[/bold]  0: done. 2: wrong use. 3: nothing is measured.
 
     [bold]Examples[/bold]
@@ -126,6 +141,8 @@ def bench(
     relprop bench -n my_package.nets:make_net --shape 3,224,224 --peer zennit
 
     relprop bench --layers -n resnet50 -b 1 -t 1
+
+    relprop bench --device cuda --precision tf32 -b 128
 
     relprop bench --compare yesterday.json today.json
     """
@@ -137,6 +154,11 @@ def bench(
         _show_changes(console, list(records.compare(before, after)))
         return
     rivals = _known("--peer", peer or LIBRARIES, (*LIBRARIES, "none"))
+    on_gpu = gpu_of(device) is not None
+    if on_gpu and threads:
+        raise typer.BadParameter(f"means nothing on {device}.", param_hint="--threads")
+    if not on_gpu and precision != "float32":
+        raise typer.BadParameter(f"{precision!r} is for a GPU.", param_hint="--precision")
     presets = _known("--composite", composite or (PRESETS if full else MEASURED), tuple(PRESETS))
     if output is not None and output.exists() and not force:  # before the work
         raise FileExistsError(f"{output} exists already; --force overwrites.")
@@ -144,29 +166,37 @@ def bench(
         raise FileNotFoundError(f"{output} cannot be written: there is no folder {output.parent}.")
     try:
         from relprop.benchmark.networks import NETWORKS as ALL
+        from relprop.benchmark.place import place_of
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise ImportError(
             "relprop bench compares with torch: pip install 'relprop[torch]'"
         ) from error
+    place = place_of(device, cast(Precision, precision))
     names = network or (ALL if full else NETWORKS)
+    batches = GPU_BATCHES if on_gpu else FULL_BATCHES if full else BATCHES
+    counts = [1] if on_gpu else threads or sorted({1, min(2, os.cpu_count() or 1)})
     settings = [
         (name, read_shape(shape), images, count)
         for name in names
-        for images in batch or (FULL_BATCHES if full else BATCHES)
-        for count in threads or sorted({1, min(2, os.cpu_count() or 1)})
+        for images in batch or batches
+        for count in counts
     ]
+    if layers and not composite:
+        presets = ["epsilon"]
     report = records.new_report()
+    report["machine"].update(place.facts())
+    job = _Job(console, report, place, on_gpu, settings, presets, repeat)
     console.print(_machine(report), soft_wrap=True)
     try:
-        if layers:
-            _layers(console, report, settings, presets if composite else ["epsilon"], repeat)
-        else:
-            libraries = [name for name in rivals if name != "none"]
-            _networks(console, report, settings, presets, libraries, repeat)
-            if memory:
-                _memory(console, report, settings, presets)
+        with place.settings():
+            if layers:
+                _layers(job)
+            else:
+                _networks(job, [name for name in rivals if name != "none"])
+        if memory and not layers:
+            _memory(job)
     finally:  # hours of measuring are worth keeping
         if output is not None and (report["runs"] or report["layers"]):
             records.write(report, output)
@@ -183,158 +213,230 @@ def _known(option: str, given: Sequence[str] | Any, known: tuple[str, ...]) -> l
 
 
 Setting = tuple[str, tuple[int, ...] | None, int, int]
-"""Network, its shape where it is given, batch, threads."""
+"""Network, its shape where it is given, batch, threads (1 on a GPU, where they mean nothing)."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is measured and where it is told."""
+
+    console: Console
+    report: dict[str, Any]
+    place: Place
+    on_gpu: bool
+    settings: Sequence[Setting]
+    presets: Sequence[str]
+    repeat: int
+
+    def milliseconds(self, seconds: float) -> str:
+        return f"{1e3 * seconds:.{3 if self.on_gpu else 1}f}"
+
+    def title(self, measured: dict[str, Any]) -> str:
+        where = self.place.label(measured["threads"])
+        return f"{measured['network']}, {measured['preset']}, batch {measured['batch']}, {where}"
+
+    def ceiling(self, threads: int) -> float:
+        """GFLOP/s that the machine gives at best."""
+        key = "product_gflops" if self.on_gpu else str(threads)
+        return float(self.report["ceilings"][key])
+
+
+def _ceilings(job: _Job) -> None:
+    from relprop.benchmark.ceilings import copy_ceiling, fma_ceiling, product_ceiling
+
+    ceilings = job.report["ceilings"]
+    if job.on_gpu:
+        ceilings["product_gflops"] = product = product_ceiling(job.place)
+        ceilings["copy_gbytes_per_second"] = copied = copy_ceiling(job.place)
+        job.place.release()
+        job.console.print(f"product of large matrices: {product:.0f} GFLOP/s")
+        job.console.print(f"copy within memory: {copied:.0f} GB/s, read and written")
+        return
+    for count in sorted({setting[3] for setting in job.settings}):
+        ceilings[str(count)] = ceiling = fma_ceiling(count)
+        told = f"multiply-adds in registers, {job.place.label(count)}: {ceiling:.0f} GFLOP/s"
+        job.console.print(told)
 
 
 # --- Whole networks -------------------------------------------------------------------------------
 
 
-def _networks(
-    console: Console,
-    report: dict[str, Any],
-    settings: Sequence[Setting],
-    presets: Sequence[str],
-    rivals: Sequence[str],
-    repeat: int,
-) -> None:
-    from relprop.benchmark.timing import fma_ceiling, measure
+def _networks(job: _Job, rivals: Sequence[str]) -> None:
+    from relprop.benchmark.timing import measure
 
-    for count in sorted({setting[3] for setting in settings}):
-        report["ceilings"][str(count)] = ceiling = fma_ceiling(count)
-        console.print(f"multiply-adds in registers, {_threads(count)}: {ceiling:.0f} GFLOP/s")
-    for setting in settings:
-        for run in measure(*setting, presets, rivals, repeat):
-            report["runs"].append(run)
-            _show_run(console, run, report["ceilings"][str(run["threads"])])
-    if len(report["runs"]) > 1:
-        _show_ratios(console, report["runs"])
+    _ceilings(job)
+    for setting in job.settings:
+        for run in measure(*setting, job.presets, rivals, job.repeat, job.place):
+            job.report["runs"].append(run)
+            _show_run(job, run)
+    if len(job.report["runs"]) > 1:
+        _show_ratios(job)
 
 
-def _show_run(console: Console, run: dict[str, Any], ceiling: float) -> None:
-    title = f"{run['network']}, {run['preset']}, batch {run['batch']}, {_threads(run['threads'])}"
-    table = _table(
-        title, "ratio", "quartiles", "ms", "CPU ms", "images/s", "GFLOP/s", "of peak", "set up s"
-    )
+def _show_run(job: _Job, run: dict[str, Any]) -> None:
+    ceiling = job.ceiling(run["threads"])
+    headings = ("ratio", "quartiles", "ms", "CPU ms", "images/s", "GFLOP/s", "of peak", "set up s")
+    table = _table(job.title(run), *headings)
     for name, found in run["contenders"].items():
         ratio = found["ratio"]
         table.add_row(
             f"{name} (unit)" if name == run["reference"] else name,
             f"{ratio['median']:.2f}",
             f"{ratio['low']:.2f} - {ratio['high']:.2f}",
-            f"{1e3 * found['seconds']['median']:.1f}",
-            f"{1e3 * found['cpu_seconds']['median']:.1f}",
+            job.milliseconds(found["seconds"]["median"]),
+            job.milliseconds(found["cpu_seconds"]["median"]),
             f"{found['images_per_second']:.1f}",
             f"{found['gflops']:.0f}",
             f"{found['gflops'] / ceiling:.0%}",
             f"{found['setup_seconds']:.2f}",
         )
-    console.print()
-    console.print(table)
+    job.console.print()
+    job.console.print(table)
     for name, why in run["skipped"].items():
-        console.print(f"  not {name}: {why}", style="dim", soft_wrap=True)
+        job.console.print(f"  not {name}: {why}", style="dim", soft_wrap=True)
 
 
-def _show_ratios(console: Console, runs: Sequence[dict[str, Any]]) -> None:
+def _show_ratios(job: _Job) -> None:
     """Show all ratios at a glance: who under which preset, at which setting."""
     ratios: dict[tuple[str, str], dict[str, float]] = {}
-    for run in runs:
-        where = f"{run['network']} {run['batch']}/{run['threads']}"
+    for run in job.report["runs"]:
+        threads = "" if job.on_gpu else f"/{run['threads']}"
+        where = f"{run['network']} {run['batch']}{threads}"
         for name, found in run["contenders"].items():
             if not name.startswith("torch"):
                 row = ratios.setdefault((run["preset"], name), {})
                 row[where] = found["ratio"]["median"]
     columns = list(dict.fromkeys(where for row in ratios.values() for where in row))
-    table = _table("ratio to torch's gradient, batch/threads", "", *columns)
+    told = "batch" if job.on_gpu else "batch/threads"
+    table = _table(f"ratio to torch's gradient, {told}", "", *columns)
     for (preset, name), row in ratios.items():
         table.add_row(preset, name, *(f"{row[w]:.2f}" if w in row else "-" for w in columns))
-    console.print()
-    console.print(table)
+    job.console.print()
+    job.console.print(table)
 
 
-def _memory(
-    console: Console,
-    report: dict[str, Any],
-    settings: Sequence[Setting],
-    presets: Sequence[str],
-) -> None:
+def _memory(job: _Job) -> None:
     """Measure what everybody holds who was timed; torch's passes know no preset."""
-    from relprop.benchmark.memory import Task, available, measure
+    from relprop.benchmark.memory import available, measure
 
-    if not available():
-        console.print("\nmemory is not measured: /proc/self/clear_refs is Linux's.")
+    if not (job.on_gpu or available()):
+        job.console.print("\nmemory is not measured: /proc/self/clear_refs is Linux's.")
         return
-    table = _table("memory", "batch", "threads", "preset", "peak MiB", "of gradient", "faults/run")
-    for name, shape, images, count in settings:
-        timed = [
-            run
-            for run in report["runs"]
-            if (run["network"], run["batch"], run["threads"]) == (name, images, count)
-        ]
-        unit = timed[0]["reference"]
-        tasks = [Task(unit, name, shape, images, count, presets[0])]
-        for run in timed:
-            for one in run["contenders"]:
-                if not one.startswith("torch"):
-                    tasks.append(Task(one, name, shape, images, count, run["preset"]))
+    job.place.release()
+    of_cpu = () if job.on_gpu else ("threads", "faults/run")
+    headings = ("batch", *of_cpu[:1], "preset", "peak MiB", "of gradient", *of_cpu[1:])
+    table = _table("memory", *headings)
+    for setting in job.settings:
         of_gradient = math.nan
-        for task in tasks:
+        for i, task in enumerate(_tasks(job, setting)):
             held = measure(task)
-            report["memory"].append(held)
+            job.report["memory"].append(held)
             if "skipped" in held:
-                console.print(f"  not {task.contender}: {held['skipped']}", soft_wrap=True)
+                job.console.print(f"  not {task.contender}: {held['skipped']}", soft_wrap=True)
                 continue
-            if task.contender == unit:
+            if i == 0:
                 of_gradient = held["peak_bytes"]
-            table.add_row(
-                f"{name}, {task.contender}",
-                str(images),
-                str(count),
-                "" if task.contender == unit else task.preset,
-                f"{held['peak_bytes'] / 2**20:.0f}",
-                f"{held['peak_bytes'] / of_gradient:.2f}",
-                f"{held['faults_per_run']:.0f}",
-            )
-    console.print()
-    console.print(table)
+            cells = {
+                "batch": str(task.batch),
+                "threads": str(task.threads),
+                "preset": "" if i == 0 else task.preset,
+                "peak MiB": f"{held['peak_bytes'] / 2**20:.0f}",
+                "of gradient": f"{held['peak_bytes'] / of_gradient:.2f}",
+                "faults/run": f"{held.get('faults_per_run', 0):.0f}",
+            }
+            who = f"{task.network}, {task.contender}"
+            table.add_row(who, *(cells[heading] for heading in headings))
+    job.console.print()
+    job.console.print(table)
+
+
+def _tasks(job: _Job, setting: Setting) -> Iterator[Task]:
+    """Whose memory is measured: the faster of torch's gradients, then all that know presets.
+
+    A CUDA graph's memory is not among what torch counts in a run.
+    """
+    from relprop.benchmark.contenders import GRADIENT
+    from relprop.benchmark.memory import Task
+
+    name, shape, images, count = setting
+    tail = (job.place.device, job.place.precision)
+    timed = [
+        run
+        for run in job.report["runs"]
+        if (run["network"], run["batch"], run["threads"]) == (name, images, count)
+    ]
+    first = timed[0]["contenders"]
+    unit = min(GRADIENT, key=lambda one: first[one]["seconds"]["median"])
+    yield Task(unit, name, shape, images, count, job.presets[0], *tail)
+    for run in timed:
+        for one in run["contenders"]:
+            if not one.startswith("torch"):
+                yield Task(one, name, shape, images, count, run["preset"], *tail)
 
 
 # --- Single layers --------------------------------------------------------------------------------
 
 
-def _layers(
-    console: Console,
-    report: dict[str, Any],
-    settings: Sequence[Setting],
-    presets: Sequence[str],
-    repeat: int,
-) -> None:
-    from relprop.benchmark.layers import measure_layers
+def _layers(job: _Job) -> None:
+    from relprop.benchmark.layers import measure_steps
 
-    for (name, shape, images, count), preset in product(settings, presets):
-        title = f"{name}, {preset}, batch {images}, {_threads(count)}"
-        table = _table(title, "kernel", "input", "output", "MFLOP")
+    if job.on_gpu:
+        _ceilings(job)
+    for setting, preset in product(job.settings, job.presets):
+        steps = measure_steps(*setting, preset, job.repeat, job.place)
+        _show_layers(job, steps)
+        if job.on_gpu:
+            _show_kinds(job, steps)
+
+
+def _show_layers(job: _Job, steps: Steps) -> None:
+    table = _table(job.title(steps.where), "kernel", "input", "output", "MFLOP")
+    share = ("of peak",) if job.on_gpu else ()
+    for way in ("forward", "backward"):
+        for heading in (way, *share, "torch", *share, "share"):
+            table.add_column(heading, justify="right")
+    total = dict.fromkeys(("relprop_seconds", "torch_seconds"), 0.0)
+    for layer in steps.layers(job.repeat):
+        job.report["layers"].append(layer)
+        cells: list[str] = []
         for way in ("forward", "backward"):
-            for heading in (way, "torch", "share"):
-                table.add_column(heading, justify="right")
-        total = dict.fromkeys(("relprop_seconds", "torch_seconds"), 0.0)
-        for layer in measure_layers(name, shape, images, count, preset, repeat):
-            report["layers"].append(layer)
-            cells = []
-            for way in ("forward", "backward"):
-                found = layer[way]
-                share = found["relprop_gflops"] / found["torch_gflops"]
-                cells += [f"{found['relprop_gflops']:.0f}", f"{found['torch_gflops']:.0f}"]
-                cells.append(f"{share:.2f}")
-                for key in total:
-                    total[key] += found[key]
-            table.add_row(layer["layer"], *_geometry(layer), *cells)
-        console.print()
-        console.print(table)
-        console.print(
-            f"GFLOP/s; all convolutions {1e3 * total['relprop_seconds']:.1f} ms, "
-            f"torch's {1e3 * total['torch_seconds']:.1f} ms",
-            style="dim",
+            found = layer[way]
+            for rate in (found["relprop_gflops"], found["torch_gflops"]):
+                cells.append(f"{rate:.0f}")
+                if job.on_gpu:
+                    cells.append(f"{rate / job.ceiling(1):.0%}")
+            cells.append(f"{found['relprop_gflops'] / found['torch_gflops']:.2f}")
+            for key in total:
+                total[key] += found[key]
+        table.add_row(layer["layer"], *_geometry(layer), *cells)
+    job.console.print()
+    job.console.print(table)
+    job.console.print(
+        f"GFLOP/s; all convolutions {job.milliseconds(total['relprop_seconds'])} ms, "
+        f"torch's {job.milliseconds(total['torch_seconds'])} ms",
+        style="dim",
+    )
+
+
+def _show_kinds(job: _Job, steps: Steps) -> None:
+    """Show where a run's time goes."""
+    kinds = list(steps.kinds())
+    job.report.setdefault("kinds", []).extend(kinds)
+    every = sum(kind["forward_seconds"] + kind["backward_seconds"] for kind in kinds)
+    table = _table("", "steps", "forward ms", "backward ms", "share")
+    for kind in kinds:
+        forward, backward = kind["forward_seconds"], kind["backward_seconds"]
+        table.add_row(
+            kind["kind"],
+            str(kind["steps"]),
+            job.milliseconds(forward),
+            job.milliseconds(backward),
+            f"{(forward + backward) / every:.0%}",
         )
+    job.console.print()
+    job.console.print(table)
+    told = f"all steps {job.milliseconds(every)} ms, the GPU waited for before and after each"
+    job.console.print(told, style="dim")
 
 
 def _geometry(layer: dict[str, Any]) -> Iterator[str]:
@@ -380,14 +482,14 @@ def _table(first: str, *headings: str) -> Table:
     return table
 
 
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
 def _machine(report: dict[str, Any]) -> str:
     machine = report["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    gpu = machine.get("device")
+    where = (
+        f"{gpu['name']}, driver {gpu['driver'] or 'unknown'}, CUDA {gpu['cuda']}; " if gpu else ""
+    )
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}; "
+        f"{where}{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}; "
         f"{versions}; {report['date']}"
     )

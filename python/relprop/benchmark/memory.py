@@ -1,4 +1,4 @@
-"""Peak memory and page faults of one contender, in a process of its own.
+"""Peak memory of one contender, on a CPU its page faults too, in a process of its own.
 
 ``python -m relprop.benchmark.memory`` reads what to run as JSON from its one argument.
 """
@@ -12,12 +12,18 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-STEADY = 3
-"""Runs whose page faults are counted, after two that are not."""
+from relprop.devices import Precision
+
+if TYPE_CHECKING:
+    from relprop.benchmark.place import Gpu, Run
+
+WARM, STEADY = 2, 3
+"""Runs whose page faults are counted, on a GPU their memory, after those that are not."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +36,16 @@ class Task:
     batch: int
     threads: int
     preset: str
+    device: str = "cpu"
+    precision: Precision = "float32"
 
 
 def measure(task: Task) -> dict[str, Any]:
-    """Run a task in a process of its own; Linux alone tells what it held.
+    """Run a task in a process of its own; of a CPU's memory Linux alone tells what it held.
 
     ``peak_bytes`` is the most that it held at once while it ran, weights included, beyond what the
     process held once everything was imported. ``faults_per_run`` are minor page faults in a
-    steady loop. Where the contender fails, ``skipped`` says why.
+    steady loop, on a CPU. Where the contender fails, ``skipped`` says why.
     """
     command = [sys.executable, "-m", "relprop.benchmark.memory", json.dumps(asdict(task))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # imports what we do
@@ -70,29 +78,55 @@ def _hand_back() -> None:
 
 
 def _run(task: Task) -> dict[str, Any]:
-    import resource
-
-    from relprop.benchmark.contenders import CONTENDERS, draw_images
+    from relprop.benchmark.contenders import CONTENDERS, draw_batches
     from relprop.benchmark.networks import build, tiny
+    from relprop.benchmark.place import Gpu, place_of
     from relprop.benchmark.timing import use_threads
 
     use_threads(task.threads)
+    place = place_of(task.device, task.precision)
     make = CONTENDERS[task.contender]
-    make(tiny(), draw_images(1, (3, 8, 8)), task.preset)()  # whatever is imported late is so now
+
+    def prepare() -> Run:
+        module, shape = build(task.network, task.shape)
+        return make(module, draw_batches(task.batch, shape, place, 1), task.preset, place)
+
+    with place.settings():
+        # whatever is imported late is so now
+        make(tiny(), draw_batches(1, (3, 8, 8), place, 1), task.preset, place)()
+        if isinstance(place, Gpu):
+            return on_gpu(place, prepare, of_torch=task.contender != "relprop")
+        return _on_cpu(prepare)
+
+
+def _on_cpu(prepare: Callable[[], Run]) -> dict[str, Any]:
+    import resource
+
     _hand_back()
     imported = _held("VmRSS")
-    module, shape = build(task.network, task.shape)
-    run = make(module, draw_images(task.batch, shape), task.preset)
-    del module
+    run = prepare()
     _hand_back()  # what making it took, loading above all, is not what it holds
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    for _ in range(2):
+    for _ in range(WARM):
         run()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(STEADY):
         run()
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return {"peak_bytes": _held("VmHWM") - imported, "faults_per_run": faults / STEADY}
+
+
+def on_gpu(place: Gpu, prepare: Callable[[], Run], of_torch: bool) -> dict[str, Any]:
+    """Measure what a run holds: torch counts its tensors, relprop keeps all that it ever took."""
+    place.release()
+    tensors, used = place.tensors_held(), place.used()
+    run = prepare()
+    for _ in range(WARM):  # to choose an algorithm cuDNN takes more than any of them
+        run()
+    place.tensors_held()
+    for _ in range(STEADY):
+        run()
+    return {"peak_bytes": place.tensors_peak() - tensors if of_torch else place.used() - used}
 
 
 if __name__ == "__main__":

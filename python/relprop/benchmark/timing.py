@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,28 @@ import torch
 from numpy.typing import ArrayLike
 
 import relprop
-from relprop import _core, costs
+from relprop import costs
 from relprop.benchmark.contenders import (
     FORWARD,
     GRADIENT,
+    GRAPH,
     PEERS,
-    Run,
-    draw_images,
+    Contender,
+    draw_batches,
     relprop_run,
 )
 from relprop.benchmark.networks import build
+from relprop.benchmark.place import CPU, Gpu, Place, Run, Turn
 
-ALIKE = 0.9
-"""A peer whose relevance has a smaller cosine with relprop's, in the median, is not timed."""
+ALIKE = {"float32": 0.9, "tf32": 0.8, "bf16": 0.3}
+"""A peer whose relevance has a smaller cosine with relprop's, in the median, is not timed.
 
-SAME = 0.999
+Where factors are rounded, more gates flip: MobileNetV2's gradient with factors of 10 bits has 0.92
+with the exact one, with 7 bits 0.54, and two such gradients have 0.47 with each other.
+"""
+
+SAME = {**ALIKE, "float32": 0.999}
 """What relprop's own gradient has with torch's at least; gates that flip leave it above."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one run took."""
-
-    wall: float
-    cpu: float
-    """Seconds of all threads of the process together."""
 
 
 def spread(values: ArrayLike) -> dict[str, float]:
@@ -46,7 +42,7 @@ def spread(values: ArrayLike) -> dict[str, float]:
     return {"median": float(median), "low": float(low), "high": float(high)}
 
 
-def take_turns(runs: Mapping[str, Run], repeat: int) -> dict[str, list[Turn]]:
+def take_turns(runs: Mapping[str, Run], repeat: int, place: Place = CPU) -> dict[str, list[Turn]]:
     """Time everybody once per turn, each directly after an untimed run of its own.
 
     Turns, so that a noisy machine disturbs all of them alike. The untimed run, so that they do not
@@ -57,10 +53,8 @@ def take_turns(runs: Mapping[str, Run], repeat: int) -> dict[str, list[Turn]]:
     turns: dict[str, list[Turn]] = {name: [] for name in runs}
     for _ in range(repeat):
         for name, run in runs.items():
-            run()
-            cpu, wall = time.process_time(), time.perf_counter()
-            run()
-            turns[name].append(Turn(time.perf_counter() - wall, time.process_time() - cpu))
+            place.turn(run)
+            turns[name].append(place.turn(run))
     return turns
 
 
@@ -68,22 +62,6 @@ def use_threads(count: int) -> None:
     """Let torch and relprop use so many threads."""
     torch.set_num_threads(count)
     relprop.set_threads(count)
-
-
-def fma_ceiling(threads: int, rounds: int = 1_000_000, repeat: int = 15) -> float:
-    """Measure what the multipliers give at best: multiply-adds in registers, on all threads.
-
-    Each round is some hundred of them, whose number depends on the instruction set in use.
-
-    Returns
-    -------
-    float
-        GFLOP/s of all threads together, the best of ``repeat`` runs.
-    """
-    use_threads(threads)
-    done = _core.multiply_adds(rounds)
-    turns = take_turns({"core": lambda: _core.multiply_adds(rounds)}, repeat)["core"]
-    return 2e-9 * done / min(turn.wall for turn in turns)
 
 
 def measure(
@@ -94,11 +72,12 @@ def measure(
     presets: Sequence[str],
     rivals: Sequence[str] = tuple(PEERS),
     repeat: int = 5,
+    place: Place = CPU,
 ) -> Iterator[dict[str, Any]]:
     """Time one network at one batch size and number of threads, a record for each preset.
 
     What is set up once is not in the times: relprop's compilation, hooks, copies of the module.
-    Ratios are to torch's gradient in the memory format that is the faster here, turn by turn.
+    Ratios are to the fastest of torch's gradients here, turn by turn.
 
     Parameters
     ----------
@@ -112,23 +91,26 @@ def measure(
         Which of the other libraries take part.
     repeat
         Timed turns.
+    place
+        Where everybody runs; its settings must be torch's already.
     """
     use_threads(threads)
     module, shape = build(network, shape)
-    images = draw_images(batch, shape)
+    batches = draw_batches(batch, shape, place, place.rotation)
     begun = time.perf_counter()
-    model = relprop.load(module, images[:1])
+    model = relprop.load(module, batches[0][:1].cpu())
     load_seconds = time.perf_counter() - begun
     graph = model.graph
     products = 2 * batch * sum(costs.multiply_adds(graph, node) for node in graph)
+    gradients = {**GRADIENT, **(GRAPH if isinstance(place, Gpu) else {})}
+    makers: dict[str, Contender] = {
+        **FORWARD,
+        **gradients,
+        "relprop": lambda _, *arguments: relprop_run(model, *arguments),
+        **{name: PEERS[name] for name in rivals},
+    }
 
     for preset in presets:
-        makers = {
-            **FORWARD,
-            **GRADIENT,
-            "relprop": lambda _, images, preset: relprop_run(model, images, preset),
-            **{name: PEERS[name] for name in rivals},
-        }
         runs: dict[str, Run] = {}
         setup: dict[str, float] = {}
         skipped: dict[str, str] = {}
@@ -139,26 +121,30 @@ def measure(
             for name, make in makers.items():
                 try:
                     begun = time.perf_counter()
-                    run = make(module, images, preset)
+                    run = make(module, batches, preset, place)
                     setup[name] = time.perf_counter() - begun
                     found = run()
                 except Exception as error:
-                    if name not in PEERS:
+                    if name not in PEERS and name not in GRAPH:
                         raise
                     skipped[name] = reason(error)
                     continue
-                if name in GRADIENT:
+                finally:
+                    place.release()  # relprop explains as many images at once as memory has room
+                if name in gradients:
                     gradient = found
                 elif name == "relprop":
                     ours = found
-                    if preset == "gradient" and (alike := cosine(ours, gradient)) < SAME:
+                    alike = cosine(ours, gradient) if preset == "gradient" else 1.0
+                    if alike < SAME[place.precision]:
                         raise RuntimeError(f"the gradient is not torch's: cosine {alike:.4f}.")
-                elif name in PEERS and (alike := cosine(found, ours)) < ALIKE:
+                elif name in PEERS and (alike := cosine(found, ours)) < ALIKE[place.precision]:
                     skipped[name] = f"its relevance differs: cosine {alike:.2f} with relprop's"
                     continue
                 runs[name] = run
-            turns = take_turns(runs, repeat)
-        reference = min(GRADIENT, key=lambda name: np.median([t.wall for t in turns[name]]))
+            turns = take_turns(runs, repeat, place)
+        timed = [name for name in turns if name in gradients]
+        reference = min(timed, key=lambda name: np.median([t.wall for t in turns[name]]))
         yield {
             "network": network,
             "batch": batch,
@@ -189,7 +175,7 @@ def rates(turns: Sequence[Turn], batch: int, work: int) -> dict[str, float]:
 def cosine(found: Any, ours: Any) -> float:
     """How alike two arrays of relevance are: the cosine between them, in the median of samples."""
     a, b = (
-        np.asarray(torch.as_tensor(r).detach(), np.float64).reshape(len(r), -1)
+        torch.as_tensor(r).detach().double().cpu().numpy().reshape(len(r), -1)
         for r in (found, ours)
     )
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
