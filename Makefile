@@ -72,12 +72,16 @@ tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) tests/test_threads.py tests/test_stages.py
 
+# Whole networks would take hours there.
+EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py composites.py \
+  devices.py einsum.py explain.py gradient.py inputs.py rules.py toy_matrix.py)
+
 # torch, which computes what is expected, would spin between its few small products.
 emulated: export OMP_NUM_THREADS := 1
 emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
-	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -m gpu
+	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu $(EMULATED_TESTS)
 
 peers: $(MADE)/peers
 
@@ -112,7 +116,7 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers hypothesis onnxscript opencv-python-headless pytest
+	$(INSTALL) flatbuffers hypothesis onnxscript opencv-python-headless pytest pytest-xdist
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
 

@@ -13,7 +13,9 @@ constexpr const char *cuda_interface = "__cuda_array_interface__";
 
 inline bool is_on_device(const py::object &array) { return py::hasattr(array, cuda_interface); }
 
-inline int64_t samples_of(const py::object &array) {
+inline int64_t samples_of(const py::object &array, const char *name) {
+    if (!is_on_device(array) && !py::isinstance<py::array>(array))
+        throw py::type_error(std::string(name) + " must be an array.");
     const auto shape = py::tuple(array.attr("shape"));
     return shape.empty() ? 0 : shape[0].cast<int64_t>();
 }

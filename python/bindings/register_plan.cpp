@@ -395,7 +395,7 @@ void run(const Plan &plan, const std::vector<py::object> &inputs, const py::obje
     Request request;
     request.on_device = floats.on_device();
     request.stream = reinterpret_cast<Stream>(stream);
-    const int64_t n = samples_of(scores), outputs = plan.tensor(plan.output()).image.size();
+    const int64_t n = samples_of(scores, "scores"), outputs = plan.tensor(plan.output()).image.size();
     request.n = n;
     request.inputs = floats.each_input(inputs, "inputs", n, &Floats::read);
     request.scores = floats.write(scores, "scores", {n, outputs});
