@@ -6,7 +6,9 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,19 @@ import relprop
 from command_line import Run
 from peers import peer
 from relprop import _core
-from relprop.benchmark import memory, networks, records
+from relprop.benchmark import ceilings, memory, networks, records
 from relprop.benchmark.ceilings import fma_ceiling
-from relprop.benchmark.contenders import CONTENDERS, PEERS, draw_images
+from relprop.benchmark.contenders import (
+    CONTENDERS,
+    GRADIENT,
+    GRAPH,
+    PEERS,
+    draw_batches,
+    draw_images,
+    in_turn,
+)
 from relprop.benchmark.layers import measure_steps
+from relprop.benchmark.place import CPU, Gpu, Turn, place_of
 from relprop.benchmark.timing import cosine, measure, spread, take_turns
 from relprop.compile import compile_plan
 
@@ -301,3 +312,216 @@ def test_toys() -> None:
     rows = dict(line.strip("| ").split(" | ") for line in printed.splitlines()[2:])
     assert rows["residual in place"] == "1.000"
     assert rows["lstm"] == "UnsupportedOperatorError"
+
+
+# ---- a GPU, as far as it can be played -----------------------------------------------------------
+
+
+class PlayedGpu(Gpu):
+    """What a GPU is for the benchmarks, on the host."""
+
+    device = "cpu"
+
+    def label(self, threads: int) -> str:
+        return f"a GPU, {self.precision}"
+
+    def facts(self) -> dict[str, Any]:
+        return {"device": {"name": "a GPU", "driver": None, "cuda": "13.0"}}
+
+    def settings(self) -> Any:
+        return nullcontext()
+
+    def autocast(self) -> Any:
+        on = self.precision == "bf16"
+        return torch.autocast("cpu", torch.bfloat16, enabled=on, cache_enabled=False)
+
+    def given(self, images: torch.Tensor) -> Any:
+        return images.numpy()
+
+    def captured(self, run: Any) -> Any:
+        return run
+
+    def turn(self, run: Any) -> Turn:
+        return CPU.turn(run)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make ``--device cuda`` the host."""
+    monkeypatch.setattr(_core, "with_cuda", True)
+    monkeypatch.setattr("relprop.benchmark.place.place_of", lambda *_: PlayedGpu(0))
+    for name, least in (("product_ceiling", 8), ("copy_ceiling", 64)):
+        measured = partial(getattr(ceilings, name), size=least, repeat=1)
+        monkeypatch.setattr(ceilings, name, measured)
+
+
+def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
+    arguments = (*TINY[:6], "--repeat", "2", "--device", "cuda", "-c", "epsilon", "-c", "gradient")
+    code, out, err = run("bench", *arguments, "--peer", "none", "-o", "report.json")
+    assert (code, err) == (0, "")
+    report = records.read(Path("report.json"))
+    assert report["machine"]["device"]["name"] == "a GPU"
+    assert min(report["ceilings"].values()) > 0
+    assert set(report["ceilings"]) == {"product_gflops", "copy_gbytes_per_second"}
+    for measured in report["runs"]:
+        assert measured["threads"] == 1
+        assert set(measured["contenders"]) == {*TORCH, *GRAPH, "relprop"}
+    assert out.startswith("a GPU, driver unknown, CUDA 13.0; ")
+    assert "tiny_network:make, epsilon, batch 2, a GPU, float32" in out
+    assert "ratio to torch's gradient, batch  " in out
+    assert "thread" not in out
+    assert "faults" not in out
+    assert {change.figure for change in records.compare(report, report)} >= {"ratio"}
+
+
+def test_batches_of_a_gpu(run: Run, played: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[Any, ...]] = []
+
+    def nothing(*arguments: Any) -> Iterator[Any]:
+        measured.append(arguments)
+        return iter(())
+
+    monkeypatch.setattr("relprop.benchmark.timing.measure", nothing)
+    code, _, err = run("bench", *TINY[:4], "--device", "cuda:1", "--no-memory")
+    assert (code, err) == (0, "")
+    assert [(images, threads) for _, _, images, threads, *_ in measured] == [
+        (1, 1), (32, 1), (128, 1)
+    ]  # fmt: skip
+
+
+def test_layers_of_a_gpu(run: Run, played: None) -> None:
+    arguments = (*TINY[:6], "--repeat", "1", "--device", "cuda", "--layers", "-o", "layers.json")
+    code, out, err = run("bench", *arguments)
+    assert (code, err) == (0, "")
+    report = json.loads(Path("layers.json").read_text())
+    assert len(report["layers"]) == 1
+    kinds = {kind["kind"]: kind for kind in report["kinds"]}
+    assert set(kinds) == {"Conv", "MaxPool", "Reshape", "Dense"}
+    assert kinds["Conv"]["steps"] == 1
+    (layer,) = report["layers"]
+    for way in ("forward", "backward"):
+        assert kinds["Conv"][f"{way}_seconds"] == layer[way]["relprop_seconds"]
+    assert "of peak" in out
+    assert "MaxPool" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--device", "tpu"), "device must be"),
+        (("--device", "cuda:x"), "device must be"),
+        (("--precision", "half"), "float32, tf32, bf16"),
+        (("--precision", "tf32"), "is for a GPU"),
+    ],
+)
+def test_other_devices_are_refused(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    code, _, err = run("bench", *TINY, *arguments)
+    assert code == 2
+    assert told in err
+
+
+def test_threads_mean_nothing_on_a_gpu(run: Run, played: None) -> None:
+    code, _, err = run("bench", *TINY, "--device", "cuda")
+    assert code == 2
+    assert "--threads" in err
+
+
+def test_a_gpu_needs_both_builds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("bench", *TINY[:6], "--device", "cuda")
+    monkeypatch.setattr(_core, "with_cuda", False)
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "built without CUDA" in err
+    monkeypatch.setattr(_core, "with_cuda", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, _, err = run(*arguments)
+    assert code == 3
+    assert "it sees 0 GPUs" in err
+    assert err.count("\n") == 1
+    with pytest.raises(ValueError, match="precision must be float32 on a CPU"):
+        place_of("cpu", "bf16")
+
+
+def test_batches_take_turns() -> None:
+    seen: list[int] = []
+    run = in_turn(seen.append, [1, 2, 3])
+    for _ in range(4):
+        run()
+    assert seen == [1, 2, 3, 1]
+    one, other = draw_batches(1, (3, 4, 4), PlayedGpu(0), 2)
+    assert not torch.equal(one, other)
+    assert torch.equal(one, draw_images(1, (3, 4, 4)))
+
+
+@pytest.mark.parametrize("name", [*GRADIENT, *GRAPH, "zennit", "captum"])
+def test_contenders_in_bfloat16(name: str) -> None:
+    if name in PEERS:
+        peer(name)
+    place, module = PlayedGpu(0, "bf16"), networks.tiny()
+    batches = draw_batches(2, (3, 8, 8), place, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exact = {**CONTENDERS, **GRAPH}[name](module, batches, "epsilon", PlayedGpu(0))
+        less = {**CONTENDERS, **GRAPH}[name](module, batches, "epsilon", place)
+        for _ in range(3):
+            truth, found = exact(), less()
+            assert found.dtype == torch.float32
+            assert 0.9 < cosine(found, truth) < 1
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_what_torch_is_set_to(precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+
+    def settings() -> tuple[bool, bool, bool]:
+        backends = torch.backends
+        return backends.cudnn.benchmark, backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
+
+    before = settings()
+    with Gpu(0, precision).settings():
+        assert settings() == (True, precision == "tf32", precision == "tf32")
+    assert settings() == before
+
+
+def test_a_gpus_time_is_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            did.append("record")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 5.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: did.append("synchronize"))
+    assert Gpu(0).turn(lambda: did.append("run")).wall == 0.005
+    assert did == ["record", "run", "record", "synchronize"]
+
+
+def test_memory_of_a_gpu() -> None:
+    class Counting(PlayedGpu):
+        """Torch's tensors and all that is used, in bytes."""
+
+        def used(self) -> int:
+            return 1000 + 10 * len(ran)
+
+        def tensors_held(self) -> int:
+            return 100
+
+        def tensors_peak(self) -> int:
+            return 170
+
+    ran: list[None] = []
+    prepare = partial(partial, ran.append, None)
+    assert memory.on_gpu(Counting(0), prepare, of_torch=True) == {"peak_bytes": 70}
+    ran.clear()
+    expected = 10 * (memory.WARM + memory.STEADY)
+    assert memory.on_gpu(Counting(0), prepare, of_torch=False) == {"peak_bytes": expected}
