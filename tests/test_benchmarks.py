@@ -19,6 +19,7 @@ import torch
 
 import relprop
 from command_line import Run
+from conftest import without_gpu
 from peers import peer
 from relprop import _core
 from relprop.benchmark import ceilings, memory, networks, records
@@ -525,3 +526,23 @@ def test_memory_of_a_gpu() -> None:
     ran.clear()
     expected = 10 * (memory.WARM + memory.STEADY)
     assert memory.on_gpu(Counting(0), prepare, of_torch=False) == {"peak_bytes": expected}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_a_gpu_that_is_there(run: Run, precision: str) -> None:
+    if reason := without_gpu():
+        pytest.skip(f"no GPU: {reason}")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no GPU")
+    arguments = (*TINY[:6], "--repeat", "2", "--device", "cuda", "--precision", precision)
+    code, out, err = run("bench", *arguments, "-c", "epsilon", "-o", "report.json")
+    assert (code, err) == (0, "")
+    report = records.read(Path("report.json"))
+    (measured,) = report["runs"]
+    assert {*TORCH, *GRAPH, "relprop"} <= set(measured["contenders"]), measured["skipped"]
+    assert all(held["peak_bytes"] > 0 for held in report["memory"])
+    assert f"{report['machine']['device']['name']}, {precision}" in out
+    code, out, err = run("bench", *arguments, "--layers")
+    assert (code, err) == (0, "")
+    assert "MaxPool" in out
