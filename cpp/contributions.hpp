@@ -24,8 +24,9 @@ RELPROP_HD const float *source_of(const Contributions &of, int64_t row, int chan
            static_cast<int64_t>(channel / outputs_of(of.grid)) * of.run;
 }
 
+// The weights of a channel and a tap, each `step` floats from the one before.
 RELPROP_HD const float *weights_of(const Contributions &of, int channel, int tap) {
-    return of.weights + (static_cast<int64_t>(channel) * of.grid.tap_count + tap) * of.run;
+    return of.weights + channel * of.channel_step + of.tap_at[tap];
 }
 
 } // namespace relprop

@@ -35,9 +35,11 @@ struct TapGrid {
 struct Contributions {
     TapGrid grid; // the layer's forward product, which writes every pixel in its place
     int64_t n = 0;
-    int run = 0;                    // channels read per tap and group
-    const float *x = nullptr;       // [n, from]
-    const float *weights = nullptr; // [channels of to, tap_count, run]
+    int run = 0;                     // channels read per tap and group
+    const float *x = nullptr;        // [n, from]
+    const float *weights = nullptr;  // of channel c, tap t and channel read k:
+    const int64_t *tap_at = nullptr; // weights[c * channel_step + tap_at[t] + k * step]
+    int64_t channel_step = 0, step = 0;
 };
 
 // An input whose contributions are its values, as those of a sum: it takes x s.

@@ -14,7 +14,7 @@
 namespace relprop {
 namespace {
 
-constexpr int64_t samples_at_once = 4; // of a stage for all, unless there are more threads
+constexpr int64_t samples_at_once = 2; // of a stage for all, unless there are more threads
 constexpr int64_t slack = 256;         // floats: kernels may read a panel beyond the last value
 constexpr int64_t doubles = sizeof(double) / sizeof(float);
 

@@ -72,7 +72,7 @@ inline __device__ __noinline__ float negative_sum(const Contributions &of, int64
         const float *a = source_of(of, row_of(grid.from, to.n, from), channel);
         const float *w = weights_of(of, channel, t);
         for (int k = lane_index(); k < of.run; k += warp_lanes) {
-            const float product = a[k] * w[k];
+            const float product = a[k] * w[k * of.step];
             sum += product < 0.0f ? product : 0.0f;
         }
     }

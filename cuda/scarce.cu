@@ -60,7 +60,7 @@ __global__ void scarce_kernel(ScarceArguments of) {
         each_marked(of, row, group, [&](int channel) {
             if (!real)
                 return;
-            const float product = x * weights_of(c, channel, t)[k];
+            const float product = x * weights_of(c, channel, t)[k * c.step];
             const float s = of.job.s_neg[row * grid.to.channels + channel];
             sum += s * (product < 0.0f ? product : 0.0f);
         });

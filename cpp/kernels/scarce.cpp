@@ -11,6 +11,16 @@ namespace {
 [[gnu::always_inline]] inline Vec negative(Vec v) { return v < 0.0f ? v : Vec{}; }
 [[gnu::always_inline]] inline float negative(float v) { return v < 0.0f ? v : 0.0f; }
 
+// Floats that lie `step` apart.
+[[gnu::always_inline]] inline Vec load_apart(const float *from, int64_t step) {
+    if (step == 1)
+        return load(from);
+    float some[lanes];
+    for (int lane = 0; lane < lanes; ++lane)
+        some[lane] = from[lane * step];
+    return load(some);
+}
+
 // Calls body(channel) for every channel of an output row that is marked.
 template <class Body>
 void each_marked(const TapGrid &grid, const uint32_t *words, const Body &body) {
@@ -43,9 +53,11 @@ void take(const Scarce &job, int64_t chunks, int64_t n, int z, int y) {
                 float *out = job.relevance + (a - of.x);
                 int k = 0;
                 for (; k + lanes <= of.run; k += lanes)
-                    store(out + k, load(out + k) + s * negative(load(a + k) * load(w + k)));
+                    store(out + k,
+                          load(out + k) +
+                              s * negative(load(a + k) * load_apart(w + k * of.step, of.step)));
                 for (; k < of.run; ++k)
-                    out[k] += s * negative(a[k] * w[k]);
+                    out[k] += s * negative(a[k] * w[k * of.step]);
             });
         }
     }
@@ -66,9 +78,9 @@ float negative_sum(const Contributions &of, int64_t row, int channel) {
         const float *w = weights_of(of, channel, t);
         int k = 0;
         for (; k + lanes <= of.run; k += lanes)
-            sums += negative(load(a + k) * load(w + k));
+            sums += negative(load(a + k) * load_apart(w + k * of.step, of.step));
         for (; k < of.run; ++k)
-            rest += negative(a[k] * w[k]);
+            rest += negative(a[k] * w[k * of.step]);
     }
     return horizontal(sums) + rest;
 }

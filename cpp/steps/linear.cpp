@@ -77,9 +77,11 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     selects_ = selects(kernels, back);
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     Fingerprint content{};
-    if (dense_) { // nothing is packed
+    if (!kernels.device && (dense_ || takes_difference())) {
         weights_ = weights;
         owner_ = std::move(owner);
+    }
+    if (dense_) { // nothing is packed
         needed.clear();
         back_needed.clear();
     } else {
@@ -90,7 +92,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     for (const Phase &phase : back)
         backward_.push_back(pack(kernels, weights, content, phase, !transposed, back_needed));
     if (takes_difference())
-        lay_contributions(kernels, weights, there.front());
+        place_contributions(kernels, weights, there.front());
     plan_scratch();
     if (rule.kind == RuleKind::w_square)
         square_sums_ = square_sums(kernels);
@@ -255,7 +257,7 @@ bool Linear::needs_output() const {
 }
 
 int64_t Linear::weights() const {
-    int64_t floats = static_cast<int64_t>(weights_.size());
+    int64_t floats = dense_ ? static_cast<int64_t>(weights_.size()) : 0;
     for (const auto *direction : {&forward_, &backward_})
         for (const Packed &packed : *direction)
             for (const PackedWeights &version : packed.weights)
@@ -295,7 +297,10 @@ Contributions Linear::contributions_of(const Run &run) const {
     c.n = run.n;
     c.run = conv_.from.channels / conv_.groups;
     c.x = run.value(inputs[0]);
-    c.weights = dense_ ? weights_.data() : contribution_weights_.data();
+    c.weights = run.kernels.device ? contribution_weights_.data() : weights_.data();
+    c.tap_at = contribution_taps_.data();
+    c.step = Image{conv_.kernel.z, conv_.kernel.y, conv_.kernel.x}.pixels();
+    c.channel_step = c.run * c.step;
     return c;
 }
 

@@ -26,8 +26,8 @@ class Linear final : public Step {
     // weights [conv.to.channels][conv.from.channels / groups][kernel]; bias: one for each output
     // channel, or empty; low, high: one for each input channel under z_box. A
     // transposed layer is the adjoint of conv: its input is conv.to. Throws std::invalid_argument
-    // where sizes disagree. A dense layer reads the weights where they lie as long as it lives, so
-    // that `owner` must keep them, unchanged; others are done with both at once.
+    // where sizes disagree. On the host some layers read the weights where they lie as long as they
+    // live, so that `owner` must keep them, unchanged; others are done with both at once.
     Linear(const Kernels &kernels, const Conv &conv, bool transposed,
            std::span<const float> weights, std::shared_ptr<const void> owner,
            std::vector<float> bias, const Rule &rule, const Surroundings &around,
@@ -41,7 +41,7 @@ class Linear final : public Step {
     int64_t relevance_scratch() const override { return scratch_; }
     int64_t absorbed_pairs() const override;
     int64_t weights() const override;
-    bool reads_in_place() const { return dense_; } // the weights that it was given
+    bool reads_in_place() const { return owner_ != nullptr; } // the weights that it was given
 
   private:
     static constexpr int versions = 5;
@@ -70,8 +70,8 @@ class Linear final : public Step {
                 const Phase &phase, bool of_adjoint, const std::vector<Version> &needed) const;
     int winograd_outputs(const Kernels &kernels, const Phase &phase, int run,
                          Version version) const;
-    void lay_contributions(const Kernels &kernels, std::span<const float> weights,
-                           const Phase &phase);
+    void place_contributions(const Kernels &kernels, std::span<const float> weights,
+                             const Phase &phase);
     Phase merged(const Phase &phase) const;
     std::vector<Version> forward_versions() const;
     std::vector<Version> backward_versions() const;
@@ -117,10 +117,11 @@ class Linear final : public Step {
     Resident<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
-    std::span<const float> weights_; // where a dense layer, which packs none, reads them
+    std::span<const float> weights_; // where dense layers and contributions read them
     std::shared_ptr<const void> owner_;
     Taps contributions_;                   // the forward product's, none of them merged
-    Resident<float> contribution_weights_; // [channels of out][tap][channel of the group]
+    Resident<float> contribution_weights_; // a device's; the host reads weights_
+    Resident<int64_t> contribution_taps_;  // where each tap lies among the kernel's
     Resident<float> fan_in_;               // [pixels of out]  real inputs of each neuron
     std::unique_ptr<Memory> square_sums_;  // [out] w_square's denominators
     Resident<float> message_bias_;         // the bias, or its square for w_square

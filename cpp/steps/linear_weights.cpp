@@ -140,21 +140,16 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
     return packed;
 }
 
-void Linear::lay_contributions(const Kernels &kernels, std::span<const float> weights,
-                               const Phase &phase) {
+// They are read from where the weights lie, [channels of to][channels of the group][kernel].
+void Linear::place_contributions(const Kernels &kernels, std::span<const float> weights,
+                                 const Phase &phase) {
     contributions_ = laid(kernels, phase);
-    if (dense_) // they lie so already
-        return;
-    const int run = conv_.from.channels / conv_.groups;
-    const Image kernel = {conv_.kernel.z, conv_.kernel.y, conv_.kernel.x};
-    std::vector<float> laid_out;
-    laid_out.reserve(weights.size());
-    for (int64_t channel = 0; channel < conv_.to.channels; ++channel)
-        for (const Pixel &tap : phase.kernel)
-            for (int64_t k = 0; k < run; ++k)
-                laid_out.push_back(
-                    weights[static_cast<size_t>(row_of(kernel, channel * run + k, tap))]);
-    contribution_weights_ = {kernels, std::move(laid_out)};
+    std::vector<int64_t> taps;
+    for (const Pixel &tap : phase.kernel)
+        taps.push_back(row_of({conv_.kernel.z, conv_.kernel.y, conv_.kernel.x}, 0, tap));
+    contribution_taps_ = {kernels, std::move(taps)};
+    if (kernels.device)
+        contribution_weights_ = {kernels, {weights.begin(), weights.end()}};
 }
 
 // ---- taps --------------------------------------------------------------------------------------

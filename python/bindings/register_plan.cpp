@@ -124,7 +124,7 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
                                          copy(high, "high", {in.channels}));
     if (step->reads_in_place() && weight.writeable())
         throw std::invalid_argument(
-            "weight must not be writeable: layers of single pixels read it where it is.");
+            "weight must not be writeable: some layers read it where it is.");
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
@@ -395,7 +395,8 @@ void run(const Plan &plan, const std::vector<py::object> &inputs, const py::obje
     Request request;
     request.on_device = floats.on_device();
     request.stream = reinterpret_cast<Stream>(stream);
-    const int64_t n = samples_of(scores, "scores"), outputs = plan.tensor(plan.output()).image.size();
+    const int64_t n = samples_of(scores, "scores"),
+                  outputs = plan.tensor(plan.output()).image.size();
     request.n = n;
     request.inputs = floats.each_input(inputs, "inputs", n, &Floats::read);
     request.scores = floats.write(scores, "scores", {n, outputs});

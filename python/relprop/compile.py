@@ -84,7 +84,7 @@ def compile_plan(
 ) -> Compiled:
     """Compile the part of ``graph`` that its one output depends on, for a GPU or the CPU.
 
-    Layers of single pixels read their weights where they are: the Graph's arrays become read-only.
+    Some layers read their weights where they are: the Graph's arrays become read-only.
 
     Raises
     ------
@@ -292,13 +292,11 @@ class _Lowering:
             source = self.inputs(node)[0]
             clamp = self.clamp(node, needs_value=isinstance(rule, r.Epsilon | r.Gamma))
         before, after = layouts or (self.layouts[node.inputs[0]], self.layouts[node.name])
-        # The core reads the weights of such layers where they are.
-        single = all(math.prod(layout.extent[:3]) == 1 for layout in (before, after))
         low = high = None
         if isinstance(rule, r.ZBox):
             low, high = (_bound(b, before.extent[3], node.name) for b in (rule.low, rule.high))
         kernel = _deep(weight.shape[2:], 1)
-        weight = _kept(weight) if single else np.ascontiguousarray(weight, np.float32)
+        weight = _kept(weight)  # some layers read it where it is
         return self.plan.linear(
             source,
             after.extent if transposed else before.extent,

@@ -228,7 +228,7 @@ class ConvTranspose:
 class Dense:
     """Fully connected layer on the last axis; ``weight`` is (out, in).
 
-    Compiled, a layer of vectors reads its weight where it is, so that the array becomes read-only.
+    Compiled, a layer may read its weight where it is, so that the array becomes read-only.
     """
 
     weight: Array

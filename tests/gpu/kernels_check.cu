@@ -559,6 +559,7 @@ void check_negative_sums() {
             const Pixel *taps = of.give(square_of_taps(-1, 2));
             const float *x = of.floats(n * grid.from.size());
             const float *weights = of.floats(static_cast<int64_t>(out) * 9 * in);
+            const int64_t *tap_at = of.give(std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8});
             const float *z = of.floats(rows * out, 1.0f), *bias = of.floats(out);
             float *r = of.floats(rows * out), *s_neg = of.floats(rows * out);
             float *words = of.unchecked(rows * out), *relevance = of.floats(n * grid.from.size());
@@ -566,7 +567,8 @@ void check_negative_sums() {
                        std::to_string(out),
                    rounding, [&](const Side &on) {
                        grid.taps = on(taps);
-                       const Contributions contributions{grid, n, in, on(x), on(weights)};
+                       const Contributions contributions{
+                           grid, n, in, on(x), on(weights), on(tap_at), int64_t{in} * 9, 9};
                        Message m;
                        m.rule.kind = RuleKind::alpha_beta;
                        m.rule.alpha = 2.0f;
@@ -602,6 +604,7 @@ void check_scarce() {
                 const Pixel *taps = of.give(square_of_taps(-1, 2));
                 const float *x = of.floats(n * grid.from.size());
                 const float *weights = of.floats(static_cast<int64_t>(groups) * out * 9 * 40);
+                const int64_t *tap_at = of.give(std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8});
                 float *s_neg = of.floats(rows * groups * out);
                 auto *words = reinterpret_cast<uint32_t *>(of.unchecked(rows * groups * out));
                 float *relevance = of.floats(n * grid.from.size());
@@ -619,7 +622,8 @@ void check_scarce() {
                            }
                            on.put(words, bits);
                            grid.taps = on(taps);
-                           const Contributions c{grid, n, 40, on(x), on(weights)};
+                           const Contributions c{grid,        n,          40,     on(x),
+                                                 on(weights), on(tap_at), 40 * 9, 9};
                            on.kernels.scarce({c, on(words), on(s_neg), on(relevance), add}, stream);
                        });
             }

@@ -494,16 +494,13 @@ std::vector<bool> neurons(const std::vector<uint32_t> &marked, int64_t chunks, i
     return all;
 }
 
-// x w one by one, as Linear lays them.
-Values contribution_weights(const Case &of, const Layer &l, const Values &weights) {
+// Where each tap lies among a kernel's weights.
+std::vector<int64_t> contribution_taps(const Case &of, const Layer &l) {
     const Image kernel = {of.conv.kernel.z, of.conv.kernel.y, of.conv.kernel.x};
-    Values laid;
-    for (int64_t c = 0; c < of.conv.to.channels; ++c)
-        for (const Pixel &tap : l.phase.kernel)
-            for (int64_t k = 0; k < l.run; ++k)
-                laid.push_back(weights[static_cast<size_t>(row_of(kernel, c * l.run + k, tap))]);
-    laid.resize(laid.size() + read_beyond);
-    return laid;
+    std::vector<int64_t> at;
+    for (const Pixel &tap : l.phase.kernel)
+        at.push_back(row_of(kernel, 0, tap));
+    return at;
 }
 
 bool epilogue_agrees(const Kind &kind, const Case &of, const Layer &l, const Values &weights,
@@ -520,21 +517,24 @@ bool epilogue_agrees(const Kind &kind, const Case &of, const Layer &l, const Val
     for (auto value : {&Tensors::out, &Tensors::x, &Tensors::bias, &Tensors::r, &Tensors::s_neg,
                        &Tensors::z, &Tensors::fan_in})
         got.*value = expected.*value;
-    const Values laid = contribution_weights(of, l, weights);
+    const std::vector<int64_t> tap_at = contribution_taps(of, l);
+    const int64_t step = Image{of.conv.kernel.z, of.conv.kernel.y, of.conv.kernel.x}.pixels();
     if (v.kind == EpilogueKind::message) // the neurons' own sums are not far from this z
         for (size_t i = 0; i < sums.size(); ++i)
             expected.z[i] = got.z[i] =
                 0.9f * sums[i] + expected.bias[i % static_cast<size_t>(channels)];
 
-    Contributions contributions{grid, n, l.run, data.data(), laid.data()};
+    Contributions contributions{
+        grid, n, l.run, data.data(), weights.data(), tap_at.data(), l.run * step, step};
     Epilogue e = epilogue_of(v, expected, grid, cpu_chunks);
     e.message.contributions = v.differs ? &contributions : nullptr;
     cpu_epilogue(grid, n, sums, e);
 
     const TensorsOnDevice device(got);
-    const OnDevice<float> x(data), w(laid);
+    const OnDevice<float> x(data), w(weights);
     const OnDevice<Pixel> taps(l.phase.taps);
-    Contributions there{grid, n, l.run, x.data(), w.data()};
+    const OnDevice<int64_t> places(tap_at);
+    Contributions there{grid, n, l.run, x.data(), w.data(), places.data(), l.run * step, step};
     there.grid.taps = taps.data();
     e = epilogue_of(v, device, grid, chunks);
     e.message.contributions = v.differs ? &there : nullptr;
