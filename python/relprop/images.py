@@ -48,15 +48,17 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     return _read(path, str(path), upright_rgb)
 
 
-def decode_image(data: bytes, name: str = "image") -> Image.Image:
+def decode_image(data: bytes, name: str = "image") -> tuple[Image.Image, int]:
     """Read the bytes of an image file as `read_image` does; errors call it ``name``.
+
+    Also return how the file tells to turn it, 1 (not at all) to 8, as EXIF counts.
 
     Raises
     ------
     ValueError
         If it is no image of a known format, broken, animated or larger than ``MAX_PIXELS``.
     """
-    return _decode(data, name, upright_rgb)
+    return _decode(data, name, lambda image: (upright_rgb(image), _orientation(image)))
 
 
 def decode_indices(data: bytes, name: str = "image") -> NDArray[np.uint8]:
@@ -70,18 +72,6 @@ def decode_indices(data: bytes, name: str = "image") -> NDArray[np.uint8]:
         As of `decode_image`, and if the image has other pixels.
     """
     return _decode(data, name, _indices)
-
-
-def exif_orientation(data: bytes, name: str = "image") -> int:
-    """Return how the photo of a file is to be turned, 1 (not at all) to 8, as EXIF counts.
-
-    Raises
-    ------
-    ValueError
-        If it is no image of a known format.
-    """
-    orientation = _decode(data, name, lambda image: image.getexif().get(ExifTags.Base.Orientation))
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _decode(data: bytes, name: str, take: Callable[[Image.Image], T]) -> T:
@@ -120,6 +110,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"it holds {frames} frames or pages; give a single image.")
     image.load()
     return _rgb(ImageOps.exif_transpose(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    stored = image.getexif().get(ExifTags.Base.Orientation)
+    return next((known for known in range(1, 9) if known == stored), 1)
 
 
 def _check_size(image: Image.Image) -> None:
