@@ -49,6 +49,7 @@ def test_names_and_contents(place: Place) -> None:
     assert place.read("b/d/e.txt") == b"eee"
     assert place.below("b").read("c.txt") == b"cc"
     assert place.below("b").files() == ["c.txt", "d/e.txt"]
+    assert place.below("b").above().files() == place.files()
     with place.open("b/c.txt") as file:
         assert file.seek(1) == 1 and file.read() == b"c"
 
