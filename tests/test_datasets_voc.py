@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from annotated_photos import items, photo, rejected, write
+from annotated_photos import encoded, extent, items, photo, rejected, write
 from real_data import real
 from relprop.datasets import Box, Rejected, open_dataset, open_photo
 
@@ -72,6 +73,15 @@ def test_difficult_objects(root: Path) -> None:
     item = items(open_dataset(root))[1]
     assert (item.label, item.boxes) == (None, ())
     assert items(open_dataset(root, difficult=True))[1].boxes == (Box(0, 0, 2, 6, "cat"),)
+
+
+def test_masks_of_objects(root: Path) -> None:
+    numbers = np.full((6, 8), 255, np.uint8)  # between objects
+    numbers[:2, :2], numbers[:, 2:] = 1, 2
+    write(root / "SegmentationObject/a.png", encoded(numbers))
+    first, second = items(open_dataset(root))
+    assert [mask.label for mask in first.masks] == ["cat", "dog"] and second.masks == ()
+    assert [extent(mask) for mask in open_photo(first).masks] == [(0, 0, 2, 2), (2, 0, 8, 6)]
 
 
 @pytest.mark.parametrize(
