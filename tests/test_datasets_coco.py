@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotated_photos import extent, items, photo, rejected, write
+from fuzzing import fuzz
 from real_data import real
-from relprop.datasets import Box, RunLengths, open_dataset, open_photo
+from relprop.datasets import Box, Rejected, RunLengths, Sample, open_dataset, open_photo, read_ahead
+from relprop.preprocessing import Preprocessing
 
 POLYGON = [1, 1, 4, 1, 4, 3, 1, 3]
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -123,6 +127,29 @@ def test_records_that_belong_to_nothing(tmp_path: Path) -> None:
 def test_what_is_no_file_of_coco(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         open_dataset(write(tmp_path / "a.json", text))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+RECORD = st.fixed_dictionaries(
+    dict.fromkeys(("category_id", "bbox", "segmentation", "iscrowd", "id"), VALUES)
+)
+
+
+@fuzz(100)
+@given(RECORD, st.dictionaries(st.sampled_from(["height", "width", "file_name", "id"]), VALUES))
+def test_any_values_give_items_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], image: dict[str, Any]
+) -> None:
+    fit = Preprocessing((4, 4), (0, 0, 0), (1, 1, 1))
+    for name in changes:
+        record = content(annotation(**{name: changes[name]}))
+        record["images"].append({"id": 11, "file_name": "b.jpg"} | image)
+        dataset = opened(tmp_path_factory.getbasetemp() / "coco", record)
+        assert all(isinstance(each, (Sample, Rejected)) for each in read_ahead(dataset, fit))
 
 
 @pytest.mark.parametrize("folder", ["images/val", "val", "images", "annotations"])

@@ -116,8 +116,17 @@ def _samples(place: Place, tar: str, classes: tuple[str, ...]) -> Iterator[Item 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, bytes | str]]:
     """Name and content of each file that may be part of a sample, or why it has none."""
+    try:
+        yield from _walked(file)
+    except Exception as error:  # the module raises anything on broken data
+        raise tarfile.ReadError(str(error)) from error
+
+
+def _walked(file: BinaryIO) -> Iterator[tuple[str, bytes | str]]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
+            if tar.offset <= member.offset:  # a negative size would lead around for ever
+                raise tarfile.ReadError(f"{member.name}: its size is {member.size}.")
             tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
             suffix = _split(member.name)[1]
             if member.isreg() and suffix in (*_PHOTOS, *_TEXTS):
