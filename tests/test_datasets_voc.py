@@ -81,7 +81,7 @@ def test_masks_of_objects(root: Path) -> None:
     write(root / "SegmentationObject/a.png", encoded(numbers))
     first, second = items(open_dataset(root))
     assert [mask.label for mask in first.masks] == ["cat", "dog"] and second.masks == ()
-    assert [extent(mask) for mask in open_photo(first).masks] == [(0, 0, 2, 2), (2, 0, 8, 6)]
+    assert [extent(mask) for mask in open_photo(first).masks()] == [(0, 0, 2, 2), (2, 0, 8, 6)]
 
 
 @pytest.mark.parametrize(
