@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Protocol, cast
 MAX_FILE = 1 << 28
 """Bytes of a photo's file; larger ones are refused."""
 
+_PART = 1 << 20
+
 
 class Place(Protocol):
     """A folder and what lies below it; names are relative, with ``/`` between their parts."""
@@ -210,10 +212,12 @@ def _find_remote(spec: str) -> tuple[Place, str]:
 
 
 def _limited(file: BinaryIO, name: str, limit: int) -> bytes:
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{name}: it has more than the {limit} bytes allowed.")
-    return data
+    data = bytearray()
+    while part := file.read(_PART):  # memory for all that is asked for would be taken at once
+        data += part
+        if len(data) > limit:
+            raise ValueError(f"{name}: it has more than the {limit} bytes allowed.")
+    return bytes(data)
 
 
 def _hidden(name: str) -> bool:
