@@ -192,7 +192,7 @@ def _annotated(
         return _known(found["txt"].decode().strip(), classes), ()
     if "cls" in found:
         text = found["cls"].decode().strip()
-        if not (text.isascii() and text.isdecimal()):
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
             raise ValueError(f".cls must hold a class index, not {text[:40]!r}.")
         return _known(int(text), classes), ()
     return None, ()
