@@ -116,7 +116,7 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers hypothesis onnxscript opencv-python-headless pytest pytest-xdist
+	$(INSTALL) flatbuffers fsspec hypothesis onnxscript opencv-python-headless pytest pytest-xdist
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
 
