@@ -90,10 +90,11 @@ class Aggregate(State):
         return self.tables()
 
     def tables(self) -> dict[str, list[Row]]:
-        """Rows by table: classes, regions, pairs, context, channels, extremes, conservation, beyond.
+        """Rows by the table's name.
 
-        A class is given by its name, None where it is not known. ``context`` is there for inside
-        and outside alone.
+        The tables are classes, regions, pairs, context, channels, extremes, conservation and
+        beyond. A class is given by its name, None where it is not known. ``context`` is there for
+        inside and outside alone.
         """
         tables = {
             "classes": self._class_rows(),

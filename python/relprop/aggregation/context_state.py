@@ -48,7 +48,7 @@ class ContextState(State):
         ratio = outside_inside_ratio(record.region_sums)
         self._counts.add(pair, _UNDEFINED if ratio is None else _bin(ratio))
         if ratio is not None:
-            self._ratios.add(pair, np.float64(ratio))  # type: ignore[arg-type]
+            self._ratios.add(pair, np.asarray(ratio))
 
     def result(self) -> list[Row]:
         """Two rows per true class: all of its items, and the recognised ones."""

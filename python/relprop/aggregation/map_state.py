@@ -67,5 +67,6 @@ def _overlaps(size: int, cells: int) -> Float64:
     pixels = np.arange(size)
     first = np.maximum(edges[:-1, None], pixels)
     last = np.minimum(edges[1:, None], pixels + 1)
-    parts: Float64 = np.maximum(last - first, 0.0)
-    return parts / parts.sum(axis=0)
+    overlaps = np.maximum(last - first, 0.0)
+    parts: Float64 = overlaps / overlaps.sum(axis=0)
+    return parts

@@ -1,4 +1,4 @@
-"""Record: all that aggregation keeps of one item, from its relevance, its regions and its ledger."""
+"""Record: all that aggregation keeps of one item: its relevance, its regions and its ledger."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ def records_of(
     maps = relevance.sum(axis=1)
     ledger = result.ledger
     if ledger is None:
+        starts = scores[np.arange(len(keys)), result.target].astype(np.float64)
         accounts = [(None, None, 0.0)] * len(keys)
-        starts = scores[np.arange(len(keys)), result.target]
     else:
+        starts = ledger.initial
         magnitudes = ledger.magnitude.max(axis=1, initial=0.0)
         accounts = list(zip(ledger.absorbed, ledger.closure_error, magnitudes))
-        starts = ledger.initial
     return [
         Record(
             key=keys[i],

@@ -166,8 +166,8 @@ class InsideBoxes(_Inside):
 
     def labels(self, sample: Sample) -> Labels:
         """0 inside, 1 outside, (H, W); without a box of the class MissingAnnotation is raised."""
-        labels = np.ones(sample.pixels.shape[-2:], np.int32)
-        height, width = labels.shape
+        height, width = sample.pixels.shape[-2:]
+        labels = np.ones((height, width), np.int32)
         for i in self._chosen(sample, [box.label for box in sample.boxes]):
             box = sample.boxes[i]
             labels[_centres(box.top, box.bottom, height), _centres(box.left, box.right, width)] = 0
@@ -218,8 +218,8 @@ class LabelMap:
         shape = sample.pixels.shape[-2:]
         if found.dtype.kind not in "iu" or found.shape != shape:
             raise ValueError(
-                f"{sample.key}: labels must be whole numbers of shape {shape}, not {found.dtype} of "
-                f"{found.shape}."
+                f"{sample.key}: labels must be whole numbers of shape {shape}, not "
+                f"{found.dtype} of {found.shape}."
             )
         least, largest = int(found.min(initial=0)), int(found.max(initial=0))
         if least < NO_REGION or largest >= len(self.names):
