@@ -23,9 +23,9 @@ class Record:
     """What one item adds to the states.
 
     ``label`` is the true class, -1 where it is not known, ``predicted`` the class that the model
-    says, -1 where that is none. ``score`` is f(x), the relevance that was set at the output. ``region_sums`` (R, 3)
-    holds for each region the sum of relevance, that of its positive part and the number of
-    pixels, ``channel_sums`` (C,) each channel's sum; both are float64, as
+    says, -1 where that is none. ``score`` is f(x), the relevance that was set at the output.
+    ``region_sums`` (R, 3) holds for each region the sum of relevance, that of its positive part
+    and the number of pixels, ``channel_sums`` (C,) each channel's sum; both are float64, as
     ``relprop._core.region_sums`` returns them. ``map`` (H, W) is the float32 relevance, its
     channels summed. ``absorbed`` is what the ledger says went no further, ``ledger_error`` its
     closure error, ``magnitude`` its largest sum of magnitudes; without a ledger the first two
