@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from conftest import without_gpu
+from device_arrays import DeviceArray
 from relprop import _core
 
 Sums = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -93,6 +95,23 @@ def test_every_instruction_set_sums(name: str) -> None:
     if name != "portable" and "RELPROP_ISA must name" in done.stderr:
         pytest.skip(f"this machine has no {name}")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_gpu_sums_what_is_in_its_memory(shared: bool) -> None:
+    if reason := without_gpu():
+        pytest.skip(f"no GPU: {reason}")
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((5, 3, 31, 33), np.float32)
+    labels = rng.integers(-1, 7, (1 if shared else 5, 31, 33), np.int32)
+    assert_close(_core.region_sums(DeviceArray(values), labels, 7, gpu=0), plain(values, labels, 7))
+    with pytest.raises(ValueError, match="not be 6"):
+        _core.region_sums(DeviceArray(values), labels, 6, gpu=0)
+    with pytest.raises(TypeError, match="must be in the device's memory"):
+        _core.region_sums(values, labels, 7, gpu=0)
+    with pytest.raises(TypeError, match="where no GPU is named"):
+        _core.region_sums(DeviceArray(values), labels, 7)
 
 
 def refusals() -> Iterator[tuple[str, dict[str, object], type[Exception], str]]:
