@@ -20,6 +20,10 @@ _Extent = tuple[int, int, int, int]  # depth, height, width, channels
 _Triple = tuple[int, int, int]  # for depth, height, width
 _Sides = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # before and after, for each
 
+def region_sums(
+    values: _Floats, labels: NDArray[np.int32], count: int, gpu: int | None = None, stream: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
 class Rule:
     def __init__(
         self,
