@@ -1,0 +1,121 @@
+"""Which of the model's classes a class of a dataset stands for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from relprop.model import Model
+
+ClassMap = Mapping[str, tuple[int, ...]]
+"""For each class of the dataset the model's: one, or several that it is made of."""
+
+
+class UnknownClassError(ValueError):
+    """A class of the dataset is none of the model's."""
+
+
+class ClassFinder:
+    """Finds the model's classes for the dataset's, by a map or by equal names.
+
+    Parameters
+    ----------
+    model
+        Whose classes are looked for.
+    outputs
+        How many outputs the model has.
+    known
+        The map; without one, a class is the model's of the same name or index.
+    """
+
+    def __init__(self, model: Model, outputs: int, known: ClassMap | None = None) -> None:
+        self._model = model
+        self._outputs = outputs
+        self._known = known
+        self._found: dict[str | int, tuple[int, ...]] = {}
+
+    def __call__(self, label: str | int) -> tuple[int, ...]:
+        """Return the indices of the model's classes.
+
+        Raises
+        ------
+        UnknownClassError
+            If there are none.
+        """
+        if label not in self._found:
+            self._found[label] = self._look_up(label)
+        return self._found[label]
+
+    def _look_up(self, label: str | int) -> tuple[int, ...]:
+        if self._known is not None:
+            if str(label) not in self._known:
+                raise UnknownClassError(f"the map of classes has no {label!r}.")
+            return self._known[str(label)]
+        try:
+            return (_index(label, self._model, self._outputs),)
+        except ValueError as error:
+            raise UnknownClassError(str(error)) from None
+
+
+def read_class_map(path: Path, model: Model, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Read a map of classes from a file.
+
+    A JSON file holds one object with the dataset's classes as keys, and as values the model's: a
+    name, an index or a list of these. Of any other file each line is a dataset's class and then
+    the model's, separated by commas (CSV).
+
+    Raises
+    ------
+    ValueError
+        If the file is not readable as such, or the model has no such class.
+    OSError
+        If it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        entries = _from_json(text) if path.suffix == ".json" else _from_csv(text)
+        found = {}
+        for name, classes in entries:
+            if name in found:
+                raise ValueError(f"{name!r} is there twice.")
+            if not classes:
+                raise ValueError(f"{name!r} has no class of the model.")
+            found[name] = tuple(dict.fromkeys(_index(one, model, outputs) for one in classes))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not found:
+        raise ValueError(f"{path}: holds no classes.")
+    return found
+
+
+def _from_json(text: str) -> Iterable[tuple[str, list[Any]]]:
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("must hold a JSON object, the dataset's classes as its keys.")
+    for name, classes in content.items():
+        yield name, classes if isinstance(classes, list) else [classes]
+
+
+def _from_csv(text: str) -> Iterable[tuple[str, list[Any]]]:
+    for row in csv.reader(io.StringIO(text), skipinitialspace=True):
+        if row:
+            yield row[0].strip(), [part.strip() for part in row[1:] if part.strip()]
+
+
+def _index(name: Any, model: Model, outputs: int) -> int:
+    """The output that a name or an index means; names come first, some are numbers."""
+    if isinstance(name, bool) or not isinstance(name, (str, int)):
+        raise ValueError(f"{name!r} is neither a class name nor an index.")
+    if isinstance(name, str):
+        try:
+            return model.class_index(name)
+        except ValueError:
+            if not (name.isascii() and name.isdecimal()):
+                raise
+    if not 0 <= int(name) < outputs:
+        raise ValueError(f"{name} is not an output; the model has {outputs}, counted from 0.")
+    return int(name)
