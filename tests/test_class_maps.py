@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 
 from relprop import Graph, Model
-from relprop.aggregation.classes import ClassFinder, UnknownClassError, read_class_map
+from relprop.aggregation.classes import Classes, UnknownClassError, read_class_map
 
 MODEL = Model(Graph(), classes=("beagle", "tabby, tabby cat", "poodle", "7"))
 
 
 def test_classes_are_found_by_name_or_index() -> None:
-    find = ClassFinder(MODEL, 4)
-    assert find("Tabby Cat") == (1,)
-    assert find("beagle") == find("0") == find(0) == (0,)
-    assert find("7") == (3,)
+    classes = Classes(MODEL, 4)
+    assert classes.names == ("beagle", "tabby", "poodle", "7")
+    assert classes.truth("Tabby Cat") == 1
+    assert classes.truth("beagle") == classes.truth("0") == classes.truth(0) == 0
+    assert classes.truth("7") == 3
+    assert classes.truth(None) == -1
+    assert (classes.outputs(2), classes.predicted(3, 1)) == ((2,), 3)
     for unknown in ("horse", "4", -1, "-1"):
         with pytest.raises(UnknownClassError):
-            find(unknown)
-    assert ClassFinder(Model(Graph()), 4)("2") == (2,)
+            classes.truth(unknown)
+    assert Classes(Model(Graph()), 4).truth("2") == 2
 
 
 @pytest.mark.parametrize(
@@ -35,10 +38,18 @@ def test_a_map_is_read_from_a_file(tmp_path: Path, name: str, text: str) -> None
     path.write_text(text)
     known = read_class_map(path, MODEL, 4)
     assert known == {"dog": (0, 2), "cat": (1,)}
-    find = ClassFinder(MODEL, 4, known)
-    assert find("dog") == (0, 2)
+    classes = Classes(MODEL, 4, known)
+    assert classes.names == ("dog", "cat")
+    assert classes.outputs(classes.truth("dog")) == (0, 2)
+    assert [classes.predicted(output, 0) for output in range(4)] == [0, 1, 0, -1]
     with pytest.raises(UnknownClassError, match="the map of classes has no 'beagle'"):
-        find("beagle")
+        classes.truth("beagle")
+
+
+def test_a_class_of_the_model_can_belong_to_several() -> None:
+    classes = Classes(MODEL, 4, {"dog": (0, 2), "animal": (0, 1, 2)})
+    assert classes.predicted(0, 1) == 1
+    assert classes.predicted(0, 0) == classes.predicted(0, -1) == 0
 
 
 @pytest.mark.parametrize(

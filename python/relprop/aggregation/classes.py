@@ -11,6 +11,9 @@ from typing import Any
 
 from relprop.model import Model
 
+NO_LABEL = -1
+"""Stands for no class, or for one that is not known."""
+
 ClassMap = Mapping[str, tuple[int, ...]]
 """For each class of the dataset the model's: one, or several that it is made of."""
 
@@ -19,44 +22,66 @@ class UnknownClassError(ValueError):
     """A class of the dataset is none of the model's."""
 
 
-class ClassFinder:
-    """Finds the model's classes for the dataset's, by a map or by equal names.
+class Classes:
+    """The classes that a run tells apart, numbered from 0, and what they are in the model.
+
+    Without a map they are the model's; with one they are the map's, in its order.
 
     Parameters
     ----------
     model
-        Whose classes are looked for.
+        Whose classes they are.
     outputs
         How many outputs the model has.
     known
-        The map; without one, a class is the model's of the same name or index.
+        The map; without one, a class of the dataset is the model's of the same name or index.
     """
 
     def __init__(self, model: Model, outputs: int, known: ClassMap | None = None) -> None:
         self._model = model
         self._outputs = outputs
         self._known = known
-        self._found: dict[str | int, tuple[int, ...]] = {}
+        if known is None:
+            self.names = tuple(model.class_name(index) for index in range(outputs))
+        else:
+            self.names = tuple(known)
+        self._numbers: dict[str | int, int] = {}
 
-    def __call__(self, label: str | int) -> tuple[int, ...]:
-        """Return the indices of the model's classes.
+    def truth(self, label: str | int | None) -> int:
+        """Return the number of a class of the dataset; -1 where the class is not known.
 
         Raises
         ------
         UnknownClassError
-            If there are none.
+            If it is none of these classes.
         """
-        if label not in self._found:
-            self._found[label] = self._look_up(label)
-        return self._found[label]
+        if label is None:
+            return NO_LABEL
+        if label not in self._numbers:
+            self._numbers[label] = self._number(label)
+        return self._numbers[label]
 
-    def _look_up(self, label: str | int) -> tuple[int, ...]:
+    def outputs(self, number: int) -> tuple[int, ...]:
+        """Return the model's classes of which a class is made."""
+        return (number,) if self._known is None else self._known[self.names[number]]
+
+    def predicted(self, output: int, truth: int) -> int:
+        """Return the class to which one of the model's belongs; -1 where there is none.
+
+        Of several it is ``truth``, or else the first.
+        """
+        if self._known is None:
+            return output
+        numbers = [i for i, name in enumerate(self.names) if output in self._known[name]]
+        return truth if truth in numbers else next(iter(numbers), NO_LABEL)
+
+    def _number(self, label: str | int) -> int:
         if self._known is not None:
             if str(label) not in self._known:
                 raise UnknownClassError(f"the map of classes has no {label!r}.")
-            return self._known[str(label)]
+            return self.names.index(str(label))
         try:
-            return (_index(label, self._model, self._outputs),)
+            return _index(label, self._model, self._outputs)
         except ValueError as error:
             raise UnknownClassError(str(error)) from None
 
