@@ -295,6 +295,21 @@ constexpr int64_t totals_part = 16384; // values that a device's block sums
 constexpr int64_t totals_parts(int64_t size) { return (size + totals_part - 1) / totals_part; }
 constexpr int64_t totals_scratch(int64_t size) { return 1 + 2 * totals_parts(size); }
 
+// Relevance by regions of the image and by channels: float64 sums, in one order whatever the batch
+// and who computes them.
+struct Regions {
+    int64_t n;
+    int64_t pixels; // of a sample
+    int channels;
+    int count;             // of regions
+    const float *values;   // [n, channels, pixels]  channels first, as the user has them
+    const int32_t *labels; // [n, pixels], or [pixels]  each pixel's region; -1: none
+    bool shared_labels;    // by all samples
+    double *sums; // [n, count, 3]  out, of the pixels' sums over channels: the sum, that of their
+                  // positive part, the number of pixels
+    double *channel_sums; // [n, channels]  out, over all pixels
+};
+
 // What the relevance of a run begins with: the score of each sample's target, or 1, or the same at
 // every place of a mask; 0 elsewhere.
 struct Beginning {
@@ -394,6 +409,8 @@ struct Kernels {
     void (*sum_absorbed)(const Totals &, Stream);
     // adds the sum over `count` places, or over all where places is null
     void (*book)(const Totals &, const int32_t *places, int64_t count, Stream);
+
+    void (*regions)(const Regions &, Stream);
 
     // both ends of the passes: what relevance begins with, and the least index of n values that is
     // not finite, or -1

@@ -92,6 +92,7 @@ Kernels kernels_of(int device, const Products &products) {
         .totals = cuda::totals,
         .sum_absorbed = cuda::sum_absorbed,
         .book = cuda::book,
+        .regions = cuda::regions,
         .begin = cuda::begin,
         .check_finite = cuda::check_finite,
         .multiply_adds = cuda::multiply_adds,

@@ -65,6 +65,8 @@ void totals(const Totals &, Stream);
 void sum_absorbed(const Totals &, Stream);
 void book(const Totals &, const int32_t *places, int64_t count, Stream);
 
+void regions(const Regions &, Stream);
+
 void begin(const Beginning &, Stream);
 void check_finite(const float *values, int64_t n, int64_t *bad, Stream);
 

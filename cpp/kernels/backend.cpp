@@ -60,6 +60,7 @@ const Kernels backend = {
     .totals = totals,
     .sum_absorbed = sum_absorbed,
     .book = book,
+    .regions = regions,
     .begin = begin,
     .check_finite = check_finite,
     .multiply_adds = multiply_adds,

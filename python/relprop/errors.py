@@ -9,3 +9,7 @@ class UnsupportedOperatorError(ValueError):
 
 class UnmatchedLayerError(ValueError):
     """No entry of the composite matches a node, or the matching rule does not apply to it."""
+
+
+class MissingAnnotation(ValueError):
+    """A sample has no box or mask of the class whose regions were asked for."""

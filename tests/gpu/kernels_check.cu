@@ -650,6 +650,35 @@ void check_totals() {
     }
 }
 
+// ---- regions.cu
+
+void check_regions() {
+    for (const bool shared : {false, true})
+        for (const int count : {1, 3, 40})
+            for (const int64_t pixels : {1, 7, 5000}) {
+                const int64_t n = 3;
+                const int channels = 3;
+                Case of;
+                std::vector<float> relevance(static_cast<size_t>(n * channels * pixels));
+                for (float &value : relevance)
+                    value = 0.1f * static_cast<float>(draw(41) - 20);
+                relevance.back() = nan_value;
+                const float *values = of.give(relevance);
+                std::vector<int32_t> drawn;
+                for (int64_t i = 0; i < (shared ? 1 : n) * pixels; ++i)
+                    drawn.push_back(static_cast<int32_t>(draw(count + 1)) - 1);
+                const int32_t *labels = of.give(drawn);
+                double *sums = of.doubles(n * count * 3), *channel_sums = of.doubles(n * channels);
+                const std::string what = std::to_string(count) + " of " + std::to_string(pixels);
+                of.run(with("regions", what + (shared ? ", shared" : ""), false), 1e-12,
+                       [&](const Side &on) {
+                           on.kernels.regions({n, pixels, channels, count, on(values), on(labels),
+                                               shared, on(sums), on(channel_sums)},
+                                              stream);
+                       });
+            }
+}
+
 void check_begin() {
     for (const bool channels_first : {false, true})
         for (const bool one : {false, true})
@@ -785,6 +814,7 @@ int main() {
         check_negative_sums();
         check_scarce();
         check_totals();
+        check_regions();
         check_begin();
         check_finite();
         check_device();
