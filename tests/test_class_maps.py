@@ -26,6 +26,20 @@ def test_classes_are_found_by_name_or_index() -> None:
     assert Classes(Model(Graph()), 4).truth("2") == 2
 
 
+def test_the_dataset_numbers_its_own_classes() -> None:
+    classes = Classes(MODEL, 4, of_dataset=("poodle", "tabby"))
+    assert [classes.truth(label) for label in (0, 1, "beagle")] == [2, 1, 0]
+    with pytest.raises(UnknownClassError, match="the dataset has no class 2"):
+        classes.truth(2)
+
+
+def test_the_dataset_names_the_outputs_of_a_model_without_names() -> None:
+    classes = Classes(Model(Graph()), 2, of_dataset=("cat", "dog"))
+    assert classes.names == ("cat", "dog")
+    assert classes.truth("dog") == classes.truth(1) == 1
+    assert Classes(MODEL, 3, of_dataset=("cat", "dog")).names == ("0", "1", "2")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -39,9 +53,9 @@ def test_a_map_is_read_from_a_file(tmp_path: Path, name: str, text: str) -> None
     known = read_class_map(path, MODEL, 4)
     assert known == {"dog": (0, 2), "cat": (1,)}
     classes = Classes(MODEL, 4, known)
-    assert classes.names == ("dog", "cat")
+    assert classes.names == ("dog", "cat", "(other)")
     assert classes.outputs(classes.truth("dog")) == (0, 2)
-    assert [classes.predicted(output, 0) for output in range(4)] == [0, 1, 0, -1]
+    assert [classes.predicted(output, 0) for output in range(4)] == [0, 1, 0, 2]
     with pytest.raises(UnknownClassError, match="the map of classes has no 'beagle'"):
         classes.truth("beagle")
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relprop.aggregation.records import NO_LABEL
 from relprop.model import Model
 
-NO_LABEL = -1
-"""Stands for no class, or for one that is not known."""
+OTHER = "(other)"
+"""What a class of the model is called that is none of the map's."""
 
 ClassMap = Mapping[str, tuple[int, ...]]
 """For each class of the dataset the model's: one, or several that it is made of."""
@@ -25,7 +27,8 @@ class UnknownClassError(ValueError):
 class Classes:
     """The classes that a run tells apart, numbered from 0, and what they are in the model.
 
-    Without a map they are the model's; with one they are the map's, in its order.
+    Without a map they are the model's; with one they are the map's, in its order, and a last one
+    for what the model says beyond these.
 
     Parameters
     ----------
@@ -35,16 +38,29 @@ class Classes:
         How many outputs the model has.
     known
         The map; without one, a class of the dataset is the model's of the same name or index.
+    of_dataset
+        The dataset's classes. They name the outputs of a model that has no names and as many.
     """
 
-    def __init__(self, model: Model, outputs: int, known: ClassMap | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        outputs: int,
+        known: ClassMap | None = None,
+        of_dataset: Sequence[str] = (),
+    ) -> None:
+        if len(model.classes) != outputs:  # they are another output's
+            model = replace(model, classes=())
+        if known is None and not model.classes and len(of_dataset) == outputs:
+            model = replace(model, classes=tuple(of_dataset))
         self._model = model
+        self._of_dataset = tuple(of_dataset)
         self._outputs = outputs
         self._known = known
         if known is None:
             self.names = tuple(model.class_name(index) for index in range(outputs))
         else:
-            self.names = tuple(known)
+            self.names = (*known, OTHER)
         self._numbers: dict[str | int, int] = {}
 
     def truth(self, label: str | int | None) -> int:
@@ -66,16 +82,17 @@ class Classes:
         return (number,) if self._known is None else self._known[self.names[number]]
 
     def predicted(self, output: int, truth: int) -> int:
-        """Return the class to which one of the model's belongs; -1 where there is none.
-
-        Of several it is ``truth``, or else the first.
-        """
+        """Return the class to which one of the model's belongs: of several ``truth``, if it does."""
         if self._known is None:
             return output
-        numbers = [i for i, name in enumerate(self.names) if output in self._known[name]]
-        return truth if truth in numbers else next(iter(numbers), NO_LABEL)
+        numbers = [i for i, outputs in enumerate(self._known.values()) if output in outputs]
+        return truth if truth in numbers else next(iter(numbers), len(self._known))
 
     def _number(self, label: str | int) -> int:
+        if isinstance(label, int) and self._of_dataset:
+            if not 0 <= label < len(self._of_dataset):
+                raise UnknownClassError(f"the dataset has no class {label}.")
+            label = self._of_dataset[label]
         if self._known is not None:
             if str(label) not in self._known:
                 raise UnknownClassError(f"the map of classes has no {label!r}.")

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.aggregation.classes import NO_LABEL, Classes
-from relprop.aggregation.records import Record, records_of
+from relprop.aggregation.classes import Classes
+from relprop.aggregation.records import NO_LABEL, Record, records_of
 from relprop.aggregation.regions import Regions
 from relprop.datasets import Rejected, Sample
 from relprop.explain import Explainer, Result
