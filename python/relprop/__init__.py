@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relprop import composites, graph, rules, torch
+    from relprop import composites, datasets, graph, rules, torch
     from relprop._core import __version__, set_threads
     from relprop.composites import PRESETS, Composite, preset
     from relprop.errors import UnmatchedLayerError, UnsupportedOperatorError
@@ -40,6 +40,7 @@ __all__ = [
     "__version__",
     "composites",
     "contact_sheet",
+    "datasets",
     "graph",
     "heatmap",
     "load",

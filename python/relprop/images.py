@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 80_000_000
 """Larger images are refused before they are decoded: a small file can hold a huge one."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 """What is read. Other decoders of Pillow stay shut: some run programs (EPS), few are tested."""
+
+_OPENING = threading.Lock()  # catch_warnings restores the filters of another thread, too
+
+T = TypeVar("T")
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -36,29 +45,89 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
         raise ValueError(f"{path}: not a regular file.")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty.")
+    return _read(path, str(path), upright_rgb)
+
+
+def decode_image(data: bytes, name: str = "image") -> tuple[Image.Image, int]:
+    """Read the bytes of an image file as `read_image` does; errors call it ``name``.
+
+    Also return how the file tells to turn it, 1 (not at all) to 8, as EXIF counts.
+
+    Raises
+    ------
+    ValueError
+        If it is no image of a known format, broken, animated or larger than ``MAX_PIXELS``.
+    """
+    return _decode(data, name, lambda image: (upright_rgb(image), _orientation(image)))
+
+
+def decode_indices(data: bytes, name: str = "image") -> NDArray[np.uint8]:
+    """Read the bytes of a palette or 8-bit grey image as its numbers, uint8 (height, width).
+
+    This is how class and object numbers are stored as an image; nothing is turned or converted.
+
+    Raises
+    ------
+    ValueError
+        As of `decode_image`, and if the image has other pixels.
+    """
+    return _decode(data, name, _indices)
+
+
+def _decode(data: bytes, name: str, take: Callable[[Image.Image], T]) -> T:
+    if not data:
+        raise ValueError(f"{name}: the file is empty.")
+    return _read(io.BytesIO(data), name, take)
+
+
+def _read(source: Path | io.BytesIO, name: str, take: Callable[[Image.Image], T]) -> T:
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return _upright_rgb(image)
+            opened = Image.open(source, formats=FORMATS)
+        with opened as image:
+            return take(image)
     except UnidentifiedImageError:
         known = ", ".join(FORMATS)
-        raise ValueError(f"{path}: not an image in one of the formats {known}.") from None
+        raise ValueError(f"{name}: not an image in one of the formats {known}.") from None
     except PermissionError:
         raise
     except Exception as error:  # decoders raise anything on broken data
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from None
+        raise ValueError(f"{name}: cannot be read as an image: {error}") from None
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS} allowed.")
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turn an opened image upright and convert it to 8-bit RGB, as `read_image` does.
+
+    Raises
+    ------
+    ValueError
+        If the image is animated, larger than ``MAX_PIXELS`` or of pixels without a known range.
+    """
+    _check_size(image)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # phones append previews to a JPEG, as MPO frames
         raise ValueError(f"it holds {frames} frames or pages; give a single image.")
     image.load()
     return _rgb(ImageOps.exif_transpose(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    stored = image.getexif().get(ExifTags.Base.Orientation)
+    return next((known for known in range(1, 9) if known == stored), 1)
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width} x {height} pixels are more than the {MAX_PIXELS} allowed.")
+
+
+def _indices(image: Image.Image) -> NDArray[np.uint8]:
+    _check_size(image)
+    if image.mode not in ("P", "L"):
+        raise ValueError(f"numbers need a palette or 8-bit grey image, not mode {image.mode}.")
+    return np.asarray(image)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

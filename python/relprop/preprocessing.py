@@ -18,6 +18,22 @@ _CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
 
 
 @dataclass(frozen=True)
+class Placement:
+    """Where a point of the photo lies in the network's input: ``scale * point + shift``.
+
+    Points count in pixels from the upper left corner, so that the first pixel reaches from 0 to
+    1; ``scale`` and ``shift`` are pairs for x and y.
+    """
+
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+
+    def __call__(self, x: float, y: float) -> tuple[float, float]:
+        """Return a point of the photo, in coordinates of the network's input."""
+        return x * self.scale[0] + self.shift[0], y * self.scale[1] + self.shift[1]
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """Scale a photo, cut out its centre, normalise it: ``(pixel - mean) / std``.
 
@@ -74,6 +90,31 @@ class Preprocessing:
         low, high = (self._normalise(np.full((1, 1, 3), v, np.uint8)) for v in (0, 255))
         return tuple(low.ravel().tolist()), tuple(high.ravel().tolist())
 
+    def placement(self, height: int, width: int) -> Placement:
+        """Return where the points of an upright photo of that size lie in the network's input."""
+        left, top, right, bottom = self._window(height, width)
+        scale = (self.size[1] / (right - left), self.size[0] / (bottom - top))
+        return Placement(scale, (-left * scale[0], -top * scale[1]))
+
+    def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return what a mask of the photo's pixels becomes, bool (height, width) as ``size``.
+
+        A pixel of the input belongs to the mask where at least half of it does.
+        """
+        height, width = self.size
+        image = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+        window = self._window(*mask.shape)
+        return np.asarray(image.resize((width, height), Image.Resampling.BOX, window)) >= 128
+
+    def _window(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the part of the photo that the network sees."""
+        if self.resize is None:
+            return 0.0, 0.0, float(width), float(height)
+        # the crop is taken in the photo's own pixels, so that it is scaled only once
+        scale = min(width, height) / self.resize
+        left, top = (width - self.size[1] * scale) / 2, (height - self.size[0] * scale) / 2
+        return left, top, width - left, height - top
+
     def _crop(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
         if not isinstance(image, Image.Image):
             if image.dtype != np.uint8 or image.ndim not in (2, 3):
@@ -84,13 +125,8 @@ class Preprocessing:
             image = Image.fromarray(image)
         image = image.convert("RGB")
         height, width = self.size
-        box = (0.0, 0.0, float(image.width), float(image.height))
-        if self.resize is not None:
-            # the crop is taken in the photo's own pixels, so that it is scaled only once
-            scale = min(image.width, image.height) / self.resize
-            left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-            box = (left, top, image.width - left, image.height - top)
-        return image.resize((width, height), _RESAMPLING[self.interpolation], box)
+        window = self._window(image.height, image.width)
+        return image.resize((width, height), _RESAMPLING[self.interpolation], window)
 
     def _normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.channel_order == "bgr":
