@@ -13,7 +13,7 @@ from relprop.aggregation.context_state import ContextState
 from relprop.aggregation.extreme_state import ExtremeState
 from relprop.aggregation.map_state import MapState
 from relprop.aggregation.moments import Arrays, Summary
-from relprop.aggregation.records import NO_LABEL, Record
+from relprop.aggregation.records import NO_LABEL, Record, recognised
 from relprop.aggregation.region_state import RegionState
 from relprop.aggregation.states import Row, State
 
@@ -151,9 +151,8 @@ class Aggregate(State):
                 f"{record.key}: there must be {wanted[0]} regions and {wanted[1]} channels, not "
                 f"{found[0]} and {found[1]}."
             )
-        if not NO_LABEL <= record.label < len(self.classes) or not (
-            0 <= record.predicted < len(self.classes)
-        ):
+        known = range(NO_LABEL, len(self.classes))
+        if record.label not in known or record.predicted not in known:
             raise ValueError(
                 f"{record.key}: there are {len(self.classes)} classes; label and predicted are "
                 f"{record.label} and {record.predicted}."
@@ -166,7 +165,7 @@ class Aggregate(State):
             {
                 "label": label,
                 "count": self.regions.count([pair for pair in pairs if pair[0] == label]),
-                "recognised": self.regions.count([(label, label)]),
+                "recognised": self.regions.count(recognised(label)),
             }
             for label in sorted({pair[0] for pair in pairs})
         ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.aggregation.moments import Arrays, Counts, Group, Moments
-from relprop.aggregation.records import PIXELS, POSITIVE, Record
+from relprop.aggregation.records import PIXELS, POSITIVE, Record, recognised
 from relprop.aggregation.states import Row, State, number
 
 _UNDEFINED = 0
@@ -56,7 +56,7 @@ class ContextState(State):
         for label in sorted({pair[0] for pair in self._counts.groups}):
             pairs = [pair for pair in self._counts.groups if pair[0] == label]
             rows.append({"label": label, "items": "all", **self._row(pairs)})
-            rows.append({"label": label, "items": "recognised", **self._row([(label, label)])})
+            rows.append({"label": label, "items": "recognised", **self._row(recognised(label))})
         return rows
 
     def _row(self, pairs: Sequence[Group]) -> Row:

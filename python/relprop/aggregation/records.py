@@ -23,7 +23,7 @@ class Record:
     """What one item adds to the states.
 
     ``label`` is the true class, -1 where it is not known, ``predicted`` the class that the model
-    says. ``score`` is f(x), the relevance that was set at the output. ``region_sums`` (R, 3)
+    says, -1 where that is none. ``score`` is f(x), the relevance that was set at the output. ``region_sums`` (R, 3)
     holds for each region the sum of relevance, that of its positive part and the number of
     pixels, ``channel_sums`` (C,) each channel's sum; both are float64, as
     ``relprop._core.region_sums`` returns them. ``map`` (H, W) is the float32 relevance, its
@@ -76,6 +76,11 @@ def _divided(sums: NDArray[np.float64], by: float) -> NDArray[np.float64] | None
         return None
     quotients: NDArray[np.float64] = sums / by
     return quotients
+
+
+def recognised(label: int) -> list[tuple[int, int]]:
+    """The pairs of a true and a predicted class in which the class is recognised: one, or none."""
+    return [] if label == NO_LABEL else [(label, label)]
 
 
 def records_of(

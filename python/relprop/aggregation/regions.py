@@ -45,18 +45,6 @@ class Box(Protocol):
         """The class of what is in it."""
 
 
-class Mask(Protocol):
-    """The pixels of one object."""
-
-    @property
-    def label(self) -> Label:
-        """The class of the object."""
-
-    @property
-    def pixels(self) -> NDArray[np.bool_]:
-        """(H, W), True where the object is."""
-
-
 class Sample(Protocol):
     """What regions read of a sample; :class:`relprop.datasets.Sample` is one."""
 
@@ -77,8 +65,12 @@ class Sample(Protocol):
         """Where objects are."""
 
     @property
-    def masks(self) -> Sequence[Mask]:
-        """Which pixels objects cover."""
+    def masks(self) -> Sequence[NDArray[np.bool_]]:
+        """Which pixels objects cover, each (H, W)."""
+
+    @property
+    def mask_labels(self) -> Sequence[Label]:
+        """The class of each mask."""
 
 
 class Regions(Protocol):
@@ -182,8 +174,8 @@ class InsideMasks(_Inside):
     def labels(self, sample: Sample) -> Labels:
         """0 inside, 1 outside, (H, W); without a mask of the class MissingAnnotation is raised."""
         labels = np.ones(sample.pixels.shape[-2:], np.int32)
-        for i in self._chosen(sample, [mask.label for mask in sample.masks]):
-            mask = np.asarray(sample.masks[i].pixels)
+        for i in self._chosen(sample, sample.mask_labels):
+            mask = np.asarray(sample.masks[i])
             if mask.dtype != np.bool_ or mask.shape != labels.shape:
                 raise ValueError(
                     f"{sample.key}: a mask must be bool of shape {labels.shape}, not {mask.dtype} "
