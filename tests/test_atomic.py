@@ -23,9 +23,14 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
 def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     target = tmp_path / "result"
     write_atomically(target, b"old")
-    with pytest.raises(KeyError), atomic_file(target) as part:
-        part.write_bytes(b"half")
-        raise KeyError
+
+    def fail() -> None:
+        with atomic_file(target) as part:
+            part.write_bytes(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert target.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
 

@@ -53,9 +53,9 @@ def test_a_map_is_read_from_a_file(tmp_path: Path, name: str, text: str) -> None
     known = read_class_map(path, MODEL, 4)
     assert known == {"dog": (0, 2), "cat": (1,)}
     classes = Classes(MODEL, 4, known)
-    assert classes.names == ("dog", "cat", "(other)")
+    assert classes.names == ("dog", "cat")
     assert classes.outputs(classes.truth("dog")) == (0, 2)
-    assert [classes.predicted(output, 0) for output in range(4)] == [0, 1, 0, 2]
+    assert [classes.predicted(output, 0) for output in range(4)] == [0, 1, 0, -1]
     with pytest.raises(UnknownClassError, match="the map of classes has no 'beagle'"):
         classes.truth("beagle")
 

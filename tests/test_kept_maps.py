@@ -109,7 +109,7 @@ def test_float16_takes_half_the_room(tmp_path: Path) -> None:
     kept = zarr.open_group(tmp_path / "maps.zarr")["attribution"]
     assert kept.dtype == np.float16
     np.testing.assert_allclose(kept[0], one.relevance, rtol=1e-3)
-    with pytest.raises(ValueError, match="relevance up to 7e.04 is beyond float16"):
+    with pytest.raises(ValueError, match=r"relevance up to 7e\+04 is beyond float16"):
         maps.add(KeptMap(np.full(SHAPE, 7e4, np.float32), one.scores, 0, 1))
 
 

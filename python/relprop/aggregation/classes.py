@@ -13,9 +13,6 @@ from typing import Any
 from relprop.aggregation.records import NO_LABEL
 from relprop.model import Model
 
-OTHER = "(other)"
-"""What a class of the model is called that is none of the map's."""
-
 ClassMap = Mapping[str, tuple[int, ...]]
 """For each class of the dataset the model's: one, or several that it is made of."""
 
@@ -27,8 +24,7 @@ class UnknownClassError(ValueError):
 class Classes:
     """The classes that a run tells apart, numbered from 0, and what they are in the model.
 
-    Without a map they are the model's; with one they are the map's, in its order, and a last one
-    for what the model says beyond these.
+    Without a map they are the model's; with one they are the map's, in its order.
 
     Parameters
     ----------
@@ -60,7 +56,7 @@ class Classes:
         if known is None:
             self.names = tuple(model.class_name(index) for index in range(outputs))
         else:
-            self.names = (*known, OTHER)
+            self.names = tuple(known)
         self._numbers: dict[str | int, int] = {}
 
     def truth(self, label: str | int | None) -> int:
@@ -82,11 +78,14 @@ class Classes:
         return (number,) if self._known is None else self._known[self.names[number]]
 
     def predicted(self, output: int, truth: int) -> int:
-        """Return the class to which one of the model's belongs: of several ``truth``, if it does."""
+        """Return the class to which one of the model's belongs; -1 where there is none.
+
+        Of several it is ``truth``, or else the first.
+        """
         if self._known is None:
             return output
         numbers = [i for i, outputs in enumerate(self._known.values()) if output in outputs]
-        return truth if truth in numbers else next(iter(numbers), len(self._known))
+        return truth if truth in numbers else next(iter(numbers), NO_LABEL)
 
     def _number(self, label: str | int) -> int:
         if isinstance(label, int) and self._of_dataset:

@@ -73,7 +73,7 @@ def _parts(operator: Any) -> Iterator[Any]:
         value = getattr(operator, field.name)
         if isinstance(value, np.ndarray):
             yield f"{field.name} {value.dtype} {value.shape}".encode()
-            yield memoryview(np.ascontiguousarray(value)).cast("B") if value.size else b""
+            yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
         else:
             yield f"{field.name} {value!r}".encode()
 

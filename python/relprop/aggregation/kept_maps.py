@@ -216,6 +216,4 @@ def _imported(package: str, extra: str, purpose: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ImportError(
-            f"{purpose} needs {package}: pip install 'relprop[{extra}]'"
-        ) from error
+        raise ImportError(f"{purpose} needs {package}: pip install 'relprop[{extra}]'") from error

@@ -21,11 +21,13 @@ class RunProgress:
 
     def __init__(self, total: int | None, done: int, rejected: int, shown: bool) -> None:
         self._rejected = rejected
-        self._bar: Any = _bar() if shown else None
+        self._before = done
+        self._bar: Any = None
         if shown:
-            self._task = self._bar.add_task("", total=total, rejected=rejected, rate="")
-            self._bar.advance(self._task, done)
-            self._before = done
+            self._bar = _bar()
+            self._task = self._bar.add_task(
+                "", total=total, completed=done, rejected=rejected, rate=""
+            )
 
     def advance(self, items: int, rejected: int) -> None:
         """Count items, and those of them that were rejected."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from relprop.aggregation import kept_maps
 from relprop.aggregation.checkpoint import Checkpoint
-from relprop.aggregation.classes import ClassMap, Classes
+from relprop.aggregation.classes import Classes, ClassMap
 from relprop.aggregation.explaining import Explaining, Outcome, Target
 from relprop.aggregation.fingerprint import Fingerprint, differences, of_explainer
 from relprop.aggregation.interruption import Interruption
@@ -358,5 +358,3 @@ def _canvas(height: int, width: int, classes: int) -> tuple[int, int]:
     """The size of average maps: the input's, or what there is memory for."""
     scale = min(1.0, (MAP_BYTES / (32 * classes * height * width)) ** 0.5)
     return max(1, int(height * scale)), max(1, int(width * scale))
-
-
