@@ -12,8 +12,6 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from relprop.aggregation.explaining import TARGETS
-from relprop.aggregation.kept_maps import KINDS
 from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import (
     ChannelOrder,
@@ -36,6 +34,10 @@ from relprop.composites import PRESETS
 from relprop.devices import Precision
 
 SOME_REJECTED, INTERRUPTED = 1, 130
+
+TARGETS = ("argmax", "label")
+KINDS = ("zarr", "virelay")
+"""As in relprop.aggregation, which other commands need not import."""
 
 _DATASET = "The dataset"
 _RUN = "The run"
@@ -214,10 +216,7 @@ def aggregate(
     from relprop.datasets import open_dataset
     from relprop.explain import Explainer
 
-    try:
-        opened = open_dataset(dataset, split=split)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="DATASET") from None
+    opened = open_dataset(dataset, split=split)
     try:
         ways = {word: regions_of(word, opened.classes) for word in words}
     except ValueError as error:

@@ -36,6 +36,13 @@ def results_in(folder: Path) -> list[Path]:
     return [path for path in [*found, *sorted((folder / MAPS).glob("*.png"))] if path.exists()]
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove the beginnings of files that a killed run left behind."""
+    for place in (folder, folder / MAPS):
+        for part in place.glob(".*.part"):
+            part.unlink()
+
+
 def write_rejected(folder: Path, rejected: Iterable[tuple[str, str]]) -> None:
     """Write which items were not used, and why."""
     rows = [{"key": key, "reason": reason} for key, reason in rejected]

@@ -25,6 +25,7 @@ from relprop.aggregation.regions import Regions, regions_of
 from relprop.aggregation.results import (
     CHECKPOINT,
     LAST,
+    remove_parts,
     results_in,
     write_rejected,
     write_results,
@@ -243,14 +244,16 @@ class Run:
             ways = {word: regions_of(word, dataset.classes) for word in words}
         assert isinstance(ways, Mapping)
         classes = Classes(explainer.model, shape[0], class_map, dataset.classes)
+        part = Stretch(dataset, 0, limit)
         fingerprint = of_explainer(explainer) | {
             "target": target,
             "regions": {name: ", ".join(one.names) for name, one in ways.items()},
             "class map": {name: str(known) for name, known in (class_map or {}).items()},
             "dataset": dataset.name,
             "limit": limit,
+            "items": part.count,
         }
-        return cls(explainer, Stretch(dataset, 0, limit), ways, target, classes, fingerprint)
+        return cls(explainer, part, ways, target, classes, fingerprint)
 
     def new_state(self) -> RunState:
         """Return a state that has seen nothing."""
@@ -326,6 +329,7 @@ def begin(
         If the folder holds results of another run; the message says what differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
     found = results_in(folder)
     if force:
         for path in found:
