@@ -1,13 +1,19 @@
 // region_sums: the relevance of images by region and by channel.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <functional>
 #include <limits>
+#include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "arrays.hpp"
+#include "device_arrays.hpp"
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "registers.hpp"
 
 namespace relprop {
@@ -15,71 +21,97 @@ namespace {
 
 using Float64 = py::array_t<double>;
 
-// The first label outside [-1, count), or -1: one pass without branches, a second where one is.
-int64_t first_bad(const int32_t *labels, int64_t size, int count) {
+// One pass without branches, and a second one where a label lies outside [-1, count).
+void check_labels(const int32_t *labels, const Shape &shape, int count) {
     const auto is_bad = [count](int32_t label) {
         return static_cast<uint32_t>(label) + 1u > static_cast<uint32_t>(count);
     };
+    int64_t size = 1, at = 0;
+    for (const int64_t axis : shape)
+        size *= axis;
     bool any = false;
     for (int64_t i = 0; i < size; ++i)
         any |= is_bad(labels[i]);
-    int64_t at = any ? 0 : -1;
-    while (any && !is_bad(labels[at]))
+    if (!any)
+        return;
+    while (!is_bad(labels[at]))
         ++at;
-    return at;
+    Shape place = shape;
+    int64_t rest = at;
+    for (size_t axis = shape.size(); axis-- > 0; rest /= shape[axis])
+        place[axis] = rest % shape[axis];
+    throw std::invalid_argument("labels must lie in [-1, " + std::to_string(count) + "), not be " +
+                                std::to_string(labels[at]) + " at " + text_of(place) + ".");
 }
 
-// The place in an array of the value number `at`.
-Shape place_of(int64_t at, const Shape &shape) {
-    Shape place(shape.size());
-    for (size_t axis = shape.size(); axis-- > 0; at /= shape[axis])
-        place[axis] = at % shape[axis];
-    return place;
-}
-
-void check_shapes(const py::array &values, int count) {
-    if (values.ndim() < 3)
+void check_values(const Shape &shape) {
+    if (shape.size() < 3)
         throw std::invalid_argument("values must have a sample, a channel and a pixel axis, not "
                                     "shape " +
-                                    text_of(shape_of(values)) + ".");
-    if (values.shape(1) > std::numeric_limits<int>::max())
+                                    text_of(shape) + ".");
+    if (shape[1] > std::numeric_limits<int>::max())
         throw std::invalid_argument("values must have fewer than 2^31 channels.");
-    if (count < 1)
-        throw std::invalid_argument("count must be >= 1, not " + std::to_string(count) + ".");
 }
 
-std::pair<Float64, Float64> region_sums(const py::array &values, const py::array &labels,
-                                        int count) {
-    check_shapes(values, count);
-    Shape shape = shape_of(values);
+Regions read_regions(const py::object &values, const py::array &labels, int count, bool on_device) {
+    if (!on_device && !py::isinstance<py::array>(values))
+        throw py::type_error("values must be a numpy array, where no GPU is named.");
+    if (count < 1)
+        throw std::invalid_argument("count must be >= 1, not " + std::to_string(count) + ".");
+    Shape shape = values.attr("shape").cast<Shape>();
+    check_values(shape);
     Regions of{};
-    of.values = read<float>(values, "values", shape);
+    of.values = on_device ? read_on_device(values, "values", shape)
+                          : read<float>(values.cast<py::array>(), "values", shape);
     of.n = shape[0];
     of.channels = static_cast<int>(shape[1]);
     of.count = count;
-    shape.erase(shape.begin() + 1);
+    of.pixels = std::accumulate(shape.begin() + 2, shape.end(), int64_t{1}, std::multiplies<>());
     of.shared_labels = labels.ndim() > 0 && labels.shape(0) == 1;
+    shape.erase(shape.begin() + 1);
     if (of.shared_labels)
         shape[0] = 1;
     of.labels = read<int32_t>(labels, "labels", shape);
-    of.pixels = 1;
-    for (size_t axis = 1; axis < shape.size(); ++axis)
-        of.pixels *= shape[axis];
+    return of;
+}
 
+// The sums of relevance in a GPU's memory, in the order of the caller's stream; labels and sums are
+// the host's.
+void sum_on_device(const Kernels &kernels, Regions of, Stream stream) {
+    const int64_t labels = (of.shared_labels ? 1 : of.n) * of.pixels;
+    const int64_t places = of.n * of.count * 3, channels = of.n * of.channels;
+    double *const sums = of.sums, *const channel_sums = of.channel_sums;
+    Memory there(kernels, 2 * (places + channels)), regions(kernels, labels);
+    if (kernels.device->owner(of.values) != kernels.device_index)
+        throw std::invalid_argument("values must be in the memory of GPU " +
+                                    std::to_string(kernels.device_index) + ".");
+    regions.fill(of.labels, labels * static_cast<int64_t>(sizeof(int32_t)));
+    of.labels = reinterpret_cast<const int32_t *>(regions.data());
+    of.sums = reinterpret_cast<double *>(there.data());
+    of.channel_sums = of.sums + places;
+    kernels.regions(of, stream);
+    constexpr int64_t each = sizeof(double);
+    kernels.device->copy(sums, of.sums, places * each, stream);
+    kernels.device->copy(channel_sums, of.channel_sums, channels * each, stream);
+    kernels.device->wait(stream);
+}
+
+std::pair<Float64, Float64> region_sums(const py::object &values, const py::array &labels,
+                                        int count, std::optional<int> gpu, uintptr_t stream) {
+    Regions of = read_regions(values, labels, count, gpu.has_value());
+    const Shape shape = shape_of(labels);
     Float64 sums(Shape{of.n, count, 3}), channel_sums(Shape{of.n, of.channels});
     of.sums = sums.mutable_data();
     of.channel_sums = channel_sums.mutable_data();
-    int64_t bad = -1;
     {
-        py::gil_scoped_release release;
-        bad = first_bad(of.labels, shape[0] * of.pixels, count);
-        if (bad < 0)
+        py::gil_scoped_release released;
+        check_labels(of.labels, shape, count);
+        if (gpu)
+            sum_on_device(cuda_kernels(*gpu, Precision::float32), of,
+                          reinterpret_cast<Stream>(stream));
+        else
             cpu_kernels().regions(of, nullptr);
     }
-    if (bad >= 0)
-        throw std::invalid_argument("labels must lie in [-1, " + std::to_string(count) +
-                                    "), not be " + std::to_string(of.labels[bad]) + " at " +
-                                    text_of(place_of(bad, shape)) + ".");
     return {sums, channel_sums};
 }
 
@@ -87,6 +119,7 @@ std::pair<Float64, Float64> region_sums(const py::array &values, const py::array
 
 void register_regions(py::module_ &module) {
     module.def("region_sums", &region_sums, py::arg("values"), py::arg("labels"), py::arg("count"),
+               py::arg("gpu") = py::none(), py::arg("stream") = 0,
                "Sum the relevance of each region, with its positive part and its pixels, and of "
                "each channel.");
 }

@@ -63,10 +63,8 @@ def on_canvas(map: NDArray[np.float32], canvas: tuple[int, int]) -> Float64:  # 
 @lru_cache(maxsize=256)
 def _overlaps(size: int, cells: int) -> Float64:
     """Which part of each of ``size`` pixels lies in each of ``cells`` cells, (cells, size)."""
-    edges = np.arange(cells + 1) * (size / cells)
-    pixels = np.arange(size)
-    first = np.maximum(edges[:-1, None], pixels)
-    last = np.minimum(edges[1:, None], pixels + 1)
-    overlaps = np.maximum(last - first, 0.0)
-    parts: Float64 = overlaps / overlaps.sum(axis=0)
+    cell = np.arange(cells)[:, None] * size  # in units in which a pixel is `cells` long
+    pixel = np.arange(size) * cells
+    overlaps = np.minimum(cell + size, pixel + cells) - np.maximum(cell, pixel)
+    parts: Float64 = np.maximum(overlaps, 0) / cells
     return parts

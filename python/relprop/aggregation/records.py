@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop import _core
+from relprop.arrays import to_numpy
 from relprop.explain import Result
 
 SUM, POSITIVE, PIXELS = range(3)
@@ -23,9 +24,9 @@ class Record:
     """What one item adds to the states.
 
     ``label`` is the true class, -1 where it is not known, ``predicted`` the class that the model
-    says, -1 where that is none. ``score`` is f(x), the relevance that was set at the output. ``region_sums`` (R, 3)
-    holds for each region the sum of relevance, that of its positive part and the number of
-    pixels, ``channel_sums`` (C,) each channel's sum; both are float64, as
+    says, -1 where that is none. ``score`` is f(x), the relevance that was set at the output.
+    ``region_sums`` (R, 3) holds for each region the sum of relevance, that of its positive part
+    and the number of pixels, ``channel_sums`` (C,) each channel's sum; both are float64, as
     ``relprop._core.region_sums`` returns them. ``map`` (H, W) is the float32 relevance, its
     channels summed. ``absorbed`` is what the ledger says went no further, ``ledger_error`` its
     closure error, ``magnitude`` its largest sum of magnitudes; without a ledger the first two
@@ -103,8 +104,8 @@ def records_of(
     count
         The number of regions.
     """
-    relevance = _on_host(result.relevance)
-    scores = _on_host(result.scores).reshape(len(relevance), -1)
+    relevance = np.ascontiguousarray(to_numpy(result.relevance, "relevance"), np.float32)
+    scores = to_numpy(result.scores, "scores").reshape(len(relevance), -1)
     if not len(keys) == len(truths) == len(relevance):
         raise ValueError(
             f"keys and truths must have {len(relevance)} entries, not {len(keys)} and "
@@ -135,11 +136,3 @@ def records_of(
         )
         for i in range(len(keys))
     ]
-
-
-def _on_host(array: object) -> NDArray[np.float32]:
-    if hasattr(array, "detach"):  # a torch tensor, without importing torch
-        array = array.detach().cpu()
-    elif hasattr(array, "get"):  # cupy's
-        array = array.get()
-    return np.ascontiguousarray(array, dtype=np.float32)

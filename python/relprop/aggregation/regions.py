@@ -6,7 +6,8 @@ A region counts pixels by their centres. Pixels of no region are labelled -1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -132,14 +133,18 @@ class _Inside:
         known = isinstance(label, int) and 0 <= label < len(self.classes)
         return self.classes[int(label)] if known else label  # type: ignore[arg-type]
 
-    def _chosen(self, sample: Sample, labels: Sequence[Label]) -> Iterator[int]:
-        """The places of the annotations that count, of which there is one."""
+    def _chosen(self, sample: Sample, labels: Sequence[Label]) -> list[int]:
+        """The places of the annotations that count, of which there must be one."""
         wanted = self._name(sample.label) if self.of == "label" else self.of
-        found = [i for i, label in enumerate(labels) if wanted in ("any", self._name(label))]
+        found = [
+            i
+            for i, label in enumerate(labels)
+            if self.of == "any" or (label is not None and self._name(label) == wanted)
+        ]
         if not found:
-            of_class = "" if wanted == "any" else f" of class {wanted!r}"
+            of_class = "" if self.of == "any" else f" of class {wanted!r}"
             raise MissingAnnotation(f"{sample.key}: there is no {self.what}{of_class}.")
-        return iter(found)
+        return found
 
 
 class InsideBoxes(_Inside):
@@ -233,15 +238,13 @@ def regions_of(word: str, classes: Sequence[str] = ()) -> Regions:
     classes
         The names of classes, where samples or their annotations number them.
     """
-    kind, colon, of = word.partition(":")
     if word == "thirds":
         return Thirds()
-    if kind in ("boxes", "masks") and bool(colon) == bool(of):
-        inside = InsideBoxes if kind == "boxes" else InsideMasks
-        return inside(of or "label", classes)
-    rows, _, columns = of.partition("x")
-    if kind == "grid" and rows.isdecimal() and columns.isdecimal() and "0" not in (rows, columns):
-        return Grid(int(rows), int(columns))
+    if grid := re.fullmatch(r"grid:([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", word):
+        return Grid(int(grid[1]), int(grid[2]))
+    if annotated := re.fullmatch(r"(boxes|masks)(?::(.+))?", word):
+        inside = InsideBoxes if annotated[1] == "boxes" else InsideMasks
+        return inside(annotated[2] or "label", classes)
     raise ValueError(
         "regions must be thirds, grid:ROWSxCOLUMNS, boxes, boxes:any, boxes:CLASS, masks, "
         f"masks:any or masks:CLASS, not {word!r}."
