@@ -147,3 +147,35 @@ def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tiff", Image.fromarray(np.ones((2, 2), np.float32)))
     with pytest.raises(ValueError, match="floating-point pixels"):
         images.read_image(path)
+
+
+def test_bytes_are_read_like_files(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = save(tmp_path / "a.png", Image.fromarray(QUADRANTS), exif=exif).read_bytes()
+    image, orientation = images.decode_image(data)
+    assert orientation == 6
+    np.testing.assert_array_equal(np.asarray(image), np.rot90(QUADRANTS, -1))
+    plain = save(tmp_path / "b.png", Image.fromarray(QUADRANTS)).read_bytes()
+    assert images.decode_image(plain)[1] == 1
+    with pytest.raises(ValueError, match="b: the file is empty"):
+        images.decode_image(b"", "b")
+    with pytest.raises(ValueError, match="b: cannot be read as an image"):
+        images.decode_image(plain[:60], "b")
+
+
+def test_an_unknown_orientation_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    data = save(tmp_path / "a.png", Image.fromarray(QUADRANTS), exif=exif).read_bytes()
+    image, orientation = images.decode_image(data)
+    assert orientation == 1 and image.size == (6, 4)
+
+
+def test_images_of_numbers_keep_them(tmp_path: Path) -> None:
+    numbers = np.array([[0, 7], [255, 7]], np.uint8)
+    palette = Image.fromarray(numbers)
+    palette.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    for n, image in enumerate([Image.fromarray(numbers), palette]):
+        data = save(tmp_path / f"{n}.png", image).read_bytes()
+        np.testing.assert_array_equal(images.decode_indices(data), numbers)

@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from relprop.preprocessing import Preprocessing
@@ -55,6 +57,46 @@ def test_the_short_side_is_scaled_and_the_aspect_kept() -> None:
     squeezed = dataclasses.replace(IDENTITY, size=(50, 50)).view(photo)
     assert squeezed[0, 0, 0] <= 3
     assert squeezed[0, -1, 0] >= 196
+
+
+@given(st.integers(8, 40), st.integers(8, 40), st.integers(4, 12), st.integers(4, 12), st.data())
+def test_a_drawn_square_lands_where_its_box_lands(
+    height: int, width: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    resize = data.draw(st.none() | st.integers(max(rows, columns), 14))
+    fit = dataclasses.replace(IDENTITY, size=(rows, columns), resize=resize)
+    left, top = data.draw(st.integers(0, width - 4)), data.draw(st.integers(0, height - 4))
+    right, bottom = data.draw(st.integers(left + 1, width)), data.draw(st.integers(top + 1, height))
+    mask = np.zeros((height, width), bool)
+    mask[top:bottom, left:right] = True
+    place = fit.placement(height, width)
+    (x0, y0), (x1, y1) = place(left, top), place(right, bottom)
+    # Pillow weighs whole pixels of the photo, and a pixel of the input looks around itself
+    reach_x, reach_y = (max(1, scale) + scale for scale in place.scale)
+    x, y = np.arange(columns) + 0.5, np.arange(rows)[:, None] + 0.5
+    inside = (np.minimum(x - x0, x1 - x) >= reach_x) & (np.minimum(y - y0, y1 - y) >= reach_y)
+    outside = (np.maximum(x0 - x, x - x1) >= reach_x) | (np.maximum(y0 - y, y - y1) >= reach_y)
+    shown = fit.view(mask.astype(np.uint8) * np.uint8(255))[..., 0]
+    found = fit.mask(mask)
+    assert (shown[inside] == 255).all() and (shown[outside] == 0).all()
+    assert found[inside].all() and not found[outside].any()
+
+
+def test_placement_is_that_of_the_crop() -> None:
+    fit = dataclasses.replace(IDENTITY, size=(50, 50), resize=50)
+    place = fit.placement(100, 200)
+    assert (place.scale, place.shift) == ((0.5, 0.5), (-25, 0))
+    assert place(50, 0) == (0, 0) and place(150, 100) == (50, 50)
+    photo = np.zeros((100, 200), np.uint8)
+    photo[20:60, 70:110] = 255
+    (left, top), (right, bottom) = place(70, 20), place(110, 60)
+    assert (left, top, right, bottom) == (10, 10, 30, 30)
+    seen = fit.view(photo)[..., 0] >= 128
+    mask = fit.mask(photo > 0)
+    expected = np.zeros((50, 50), bool)
+    expected[10:30, 10:30] = True
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(mask, expected)
 
 
 def test_mean_and_std_follow_the_networks_channel_order() -> None:

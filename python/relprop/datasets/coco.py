@@ -63,14 +63,14 @@ def _categories(records: list[dict[str, Any]]) -> dict[int, str]:
 
 
 def _photos(place: Place, name: str) -> Place:
-    split = name.rpartition("/")[2].removesuffix(".json").rpartition("_")[2]
-    folder = name.rpartition("/")[0]
-    for around in dict.fromkeys([folder, folder.rpartition("/")[0]]):
+    folder, _, file = name.rpartition("/")
+    split = file.removesuffix(".json").rpartition("_")[2]
+    beside = place.below(folder)
+    for around in (beside, beside.above()):
         for below in (f"images/{split}", split, "images"):
-            path = f"{around}/{below}".lstrip("/")
-            if place.is_folder(path):
-                return place.below(path)
-    return place.below(folder)
+            if around.is_folder(below):
+                return around.below(below)
+    return beside
 
 
 def _entries(

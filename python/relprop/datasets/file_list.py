@@ -46,7 +46,7 @@ def _entries(text: str, classes: tuple[str, ...]) -> Iterator[tuple[str, Label |
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
-            fields = [field.strip() for field in next(csv.reader([line]))]
+            fields = [field.strip() for field in next(csv.reader([line.strip()]))]
             if number == 1 and fields in (["path"], ["path", "label"]):
                 continue
             yield fields[0], _label(fields, classes)

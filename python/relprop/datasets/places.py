@@ -49,6 +49,9 @@ class Place(Protocol):
     def below(self, name: str) -> Place:
         """Return a folder as a place of its own."""
 
+    def above(self) -> Place:
+        """Return the folder that it lies in."""
+
 
 class LocalPlace:
     """A folder of this machine."""
@@ -89,6 +92,9 @@ class LocalPlace:
 
     def below(self, name: str) -> LocalPlace:
         return LocalPlace(self._path(name))
+
+    def above(self) -> LocalPlace:
+        return LocalPlace(self.root.absolute().parent)
 
     def _path(self, name: str) -> Path:
         return self.root / inside(name)
@@ -140,6 +146,9 @@ class RemotePlace:
 
     def below(self, name: str) -> RemotePlace:
         return RemotePlace(self.system, self._path(name))
+
+    def above(self) -> RemotePlace:
+        return RemotePlace(self.system, self.root.rpartition("/")[0])
 
     def _path(self, name: str) -> str:
         return "/".join(part for part in (self.root, inside(name)) if part)

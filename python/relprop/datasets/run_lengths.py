@@ -32,8 +32,8 @@ class RunLengths:
         counts = _from_text(self.counts) if isinstance(self.counts, str) else list(self.counts)
         if any(not 0 <= n <= size for n in counts) or sum(counts) != size:
             raise ValueError(f"run lengths do not fill a mask of {self.height} x {self.width}.")
-        pixels = np.repeat(np.arange(len(counts)) % 2, counts).astype(bool)
-        return pixels.reshape(self.width, self.height).T
+        pixels = np.repeat(np.arange(len(counts)) % 2, counts).reshape(self.width, self.height)
+        return np.asarray(pixels.T, bool)
 
 
 def _from_text(text: str) -> list[int]:

@@ -108,7 +108,10 @@ def _samples(place: Place, tar: str, classes: tuple[str, ...]) -> Iterator[Item 
                 seen.add(stem)
                 yield _sample(key, files, classes)
     except (OSError, ValueError, tarfile.TarError) as error:
-        yield Rejected(tar, f"the tar file is damaged or cannot be read: {error}")
+        reason = (
+            f"it is damaged; its last sample that can be read may be cut and is left out: {error}"
+        )
+        yield Rejected(tar, reason)
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, bytes | str]]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from relprop.datasets.folder import is_photo
-from relprop.datasets.items import Box, Item, Rejected, main_class
+from relprop.datasets.items import Box, Item, Mask, Rejected, main_class
 from relprop.datasets.listed import Listed, once
 from relprop.datasets.places import Place
 
@@ -33,6 +34,15 @@ class _Source:
     place: Place
     classes: tuple[str, ...]
     difficult: bool
+    masks: frozenset[str]
+
+
+class _Annotated(NamedTuple):
+    """The boxes of a photo, the objects' numbers, and the (height, width) that is told."""
+
+    boxes: tuple[Box, ...]
+    numbers: tuple[int, ...]
+    size: tuple[int, int] | None
 
 
 def voc_dataset(
@@ -47,7 +57,8 @@ def voc_dataset(
     ``split`` names a file of ImageSets/Main, None takes all photos; of a class's own set (a name
     with 1, 0 or -1 in each line) those that show the class are taken. ``classes`` are those that
     have sets of their own, or else the twenty of the challenges. Objects marked difficult are
-    left out unless ``difficult``. A photo's label is the class of its largest box. With
+    left out unless ``difficult``. Masks come from the photo's image in SegmentationObject, where
+    there is one. A photo's label is the class of its largest box. With
     ``per_class`` there is an item for each class in a photo, with this label, all boxes and the
     key ``path#class``; that reads all annotations at once.
 
@@ -59,15 +70,19 @@ def voc_dataset(
     if not place.is_folder("JPEGImages"):
         raise FileNotFoundError(f"{place.name}: VOC's layout has a folder JPEGImages.")
     known = tuple(_own_classes(place) if classes is None else classes)
-    source = _Source(place, known, difficult)
+    source = _Source(place, known, difficult, _files(place, "SegmentationObject"))
     photos = _photos(place, None if split is None else _members(place, split, difficult))
     entries = _by_class(source, photos) if per_class else ((key, None) for key in photos)
     name = place.name if split is None else f"{place.name}:{split}"
     return Listed(name, known, once(entries), partial(_item, source))
 
 
+def _files(place: Place, folder: str) -> frozenset[str]:
+    return frozenset(place.files(folder) if place.is_folder(folder) else ())
+
+
 def _own_classes(place: Place) -> list[str]:
-    names = "\n".join(path.rpartition("/")[2] for path in place.files("ImageSets/Main"))
+    names = "\n".join(path.rpartition("/")[2] for path in _files(place, "ImageSets/Main"))
     own = set(re.findall(r"^(.+)_(?:train|val|trainval|test)\.txt$", names, re.M))
     return sorted(own) or CLASSES.split()
 
@@ -95,7 +110,7 @@ def _stem(path: str) -> str:
 def _by_class(source: _Source, photos: list[str]) -> Iterator[tuple[str, str | Rejected]]:
     for key in photos:
         try:
-            boxes = _annotated(source, key)[0]
+            boxes = _annotated(source, key).boxes
         except (OSError, ValueError) as error:
             yield key, Rejected(key, str(error))
             continue
@@ -105,18 +120,27 @@ def _by_class(source: _Source, photos: list[str]) -> Iterator[tuple[str, str | R
 
 def _item(source: _Source, key: str, label: str | None) -> Item:
     path = key if label is None else key.removesuffix(f"#{label}")
-    boxes, size = _annotated(source, path)
+    boxes, numbers, size = _annotated(source, path)
     read = partial(source.place.read, path)
-    return Item(key, read=read, label=label or main_class(boxes), boxes=boxes, size=size)
+    masks: tuple[Mask, ...] = ()
+    image = f"SegmentationObject/{_stem(path)}.png"
+    if image in source.masks:
+        shown = partial(source.place.read, image)
+        masks = tuple(Mask(box.label, read=shown, value=n) for box, n in zip(boxes, numbers))
+    return Item(key, read, None, label or main_class(boxes), boxes, masks, size)
 
 
-def _annotated(source: _Source, path: str) -> tuple[tuple[Box, ...], tuple[int, int] | None]:
-    """The boxes and the (height, width) that the annotation of a photo tells."""
+def _annotated(source: _Source, path: str) -> _Annotated:
     name = f"Annotations/{_stem(path)}.xml"
     root = _parsed(source.place.read(name, MAX_XML), name)
-    objects = [each for each in root.iterfind("object") if source.difficult or not _difficult(each)]
+    objects = {
+        number: each
+        for number, each in enumerate(root.iterfind("object"), 1)
+        if source.difficult or not _difficult(each)
+    }
     try:
-        return tuple(_box(each, source.classes) for each in objects), _size(root)
+        boxes = tuple(_box(each, source.classes) for each in objects.values())
+        return _Annotated(boxes, tuple(objects), _size(root))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
