@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from relprop.atomic import atomic_file, write_atomically
 from relprop.model import Model
+from relprop.optional import import_optional
 
 Kind = Literal["zarr", "virelay"]
 KINDS = get_args(Kind)
@@ -151,7 +152,7 @@ class _Zarr:
     def __init__(
         self, path: Path, types: dict[str, tuple[tuple[int, ...], Any]], rows: int
     ) -> None:
-        zarr = _imported("zarr", "zarr", "keeping maps as Zarr")
+        zarr = import_optional("zarr", "zarr", "keeping maps as Zarr")
         self._rows = rows
         self._group = zarr.open_group(path, mode="a")
         for name, (shape, dtype) in types.items():
@@ -182,7 +183,7 @@ class _ViRelAy:
     """One attribution database for each part; a project of ViRelAy names them as its sources."""
 
     def __init__(self, folder: Path, model: Model, outputs: int) -> None:
-        self._h5py = _imported("h5py", "virelay", "keeping maps for ViRelAy")
+        self._h5py = import_optional("h5py", "virelay", "keeping maps for ViRelAy")
         self._folder = folder
         labels = [
             {"index": index, "word_net_id": "", "name": model.class_name(index)}
@@ -206,14 +207,3 @@ class _ViRelAy:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"attributions-{number:05}.h5"
-
-
-def _imported(package: str, extra: str, purpose: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise
-        raise ImportError(f"{purpose} needs {package}: pip install 'relprop[{extra}]'") from error

@@ -25,6 +25,9 @@ LAST = "result.json"
 REJECTED = "rejected.csv"
 CONSERVATION = "conservation.json"
 MAPS, AVERAGES = "maps", "average_maps.npz"
+SHARDS = "shards"
+"""The folder of what the shards of a run beyond one process add up to."""
+
 TABLES = ("regions", "classes", "pairs", "extremes", "context", "channels")
 """Tables that are files of their own."""
 
@@ -33,12 +36,13 @@ def results_in(folder: Path) -> list[Path]:
     """Return the files of a run that are there, the one first that says that it is complete."""
     names = [LAST, CHECKPOINT, REJECTED, CONSERVATION, AVERAGES, *(f"{n}.csv" for n in TABLES)]
     found = [folder / name for name in names]
-    return [path for path in [*found, *sorted((folder / MAPS).glob("*.png"))] if path.exists()]
+    found += [*sorted((folder / MAPS).glob("*.png")), *sorted((folder / SHARDS).glob("[0-9]*"))]
+    return [path for path in found if path.exists()]
 
 
 def remove_parts(folder: Path) -> None:
     """Remove the beginnings of files that a killed run left behind."""
-    for place in (folder, folder / MAPS):
+    for place in (folder, folder / MAPS, folder / SHARDS):
         for part in place.glob(".*.part"):
             part.unlink()
 

@@ -171,7 +171,7 @@ def aggregate(
     written = time.monotonic()
     bar = RunProgress(run.part.count, tally.position, len(tally.rejected), progress)
     with Interruption() as interruption, bar:
-        for outcomes in run.outcomes(batch, workers, tally.position):
+        for outcomes in run.outcomes(Stretch(run.part, tally.position), batch, workers):
             before = len(tally.rejected)
             for outcome in outcomes:
                 tally.add(outcome)
@@ -263,12 +263,11 @@ class Run:
         canvas = _canvas(height, width, count)
         return RunState(self._classes.names, regions, canvas, channels)
 
-    def outcomes(self, batch: int, workers: int, start: int = 0) -> Iterator[list[Outcome]]:
-        """Explain the items from ``start`` on, in batches and in their order."""
-        rest = Stretch(self.part, start)
+    def outcomes(self, part: Dataset, batch: int, workers: int) -> Iterator[list[Outcome]]:
+        """Explain a part of the dataset, in batches and in its order."""
         preprocessing = self._explainer.model.preprocessing
-        with_ahead = read_ahead(rest, preprocessing, workers, AHEAD * batch)
-        for samples in _batches(with_ahead, batch):
+        samples_ahead = read_ahead(part, preprocessing, workers, AHEAD * batch)
+        for samples in _batches(samples_ahead, batch):
             yield self._explaining(samples)
 
 
@@ -294,6 +293,12 @@ class Tally:
                     KeptMap(outcome.relevance, outcome.scores, outcome.target, self.position)
                 )
         self.position += 1
+
+    def include(self, checkpoint: Checkpoint) -> RunState:
+        """Count the items of another part of the run, whose state is returned."""
+        self.position += checkpoint.position
+        self.rejected += checkpoint.rejected
+        return RunState.from_bytes(checkpoint.state)
 
     def checkpoint(self, fingerprint: Fingerprint, finished: bool = False) -> Checkpoint:
         """Return what a checkpoint holds, once all maps are on disk."""
