@@ -31,7 +31,6 @@ from relprop.cli_model import (
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
 from relprop.cli_summary import plain_console
 from relprop.composites import PRESETS
-from relprop.devices import Precision
 
 SOME_REJECTED, INTERRUPTED = 1, 130
 
@@ -227,15 +226,14 @@ def aggregate(
         composite,
         output=output_name,
         rules=own_rules,
-        device=device,
-        precision=cast("Precision", precision),
         **values,
     )
-    explainer = make()
+    arithmetic: dict[str, Any] = {"device": device, "precision": precision}
     class_map = None
     if classes_map is not None:
-        outputs = explainer.graph[explainer.graph.output].shape[0]
         try:
+            graph = loaded.graph.explaining(output_name)
+            outputs = graph[graph.output].shape[0]
             class_map = read_class_map(classes_map, loaded, outputs)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--classes-map") from None
@@ -257,11 +255,11 @@ def aggregate(
             from relprop.aggregation.ray import aggregate_on_ray
 
             result = aggregate_on_ray(
-                make, opened, ways, address=ray, actors=ray_workers, **options
+                make, opened, ways, address=ray, actors=ray_workers, **arithmetic, **options
             )
         else:
             result = run(
-                explainer,
+                make(**arithmetic),
                 opened,
                 ways,
                 checkpoint_seconds=checkpoint_seconds,

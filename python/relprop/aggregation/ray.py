@@ -111,14 +111,14 @@ command, progress
     files = _ShardFiles(folder / SHARDS, shards)
     done = Tally(run.new_state())
     for checkpoint in files.finished():
-        done.include(checkpoint)
+        done.count(checkpoint)
     recipe = (make, dataset, regions, target, class_map, limit, device, precision)
     bar = RunProgress(run.part.count, done.position, len(done.rejected), progress)
     with cluster.started(recipe), Interruption() as interruption, bar:
         for finished in cluster.work(files.missing(), shards, batch, workers):
             for number, checkpoint in finished:
                 files.write(number, checkpoint)
-                done.include(checkpoint)
+                done.count(checkpoint)
                 bar.advance(checkpoint.position, len(checkpoint.rejected))
             if too_many(len(done.rejected), done.position, most_rejected):
                 write_rejected(folder, done.rejected)
@@ -128,7 +128,9 @@ command, progress
                     f"stopped after {done.position} items; the same call goes on from there."
                 )
     total = Tally(run.new_state())
-    total.state = merged(total.include(checkpoint) for checkpoint in files.finished())
+    for checkpoint in files.finished():
+        total.count(checkpoint)
+    total.state = merged(RunState.from_bytes(one.state) for one in files.finished())
     if not total.state.count:
         write_rejected(folder, total.rejected)
         raise total.refusal(folder)

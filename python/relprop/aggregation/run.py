@@ -294,11 +294,10 @@ class Tally:
                 )
         self.position += 1
 
-    def include(self, checkpoint: Checkpoint) -> RunState:
-        """Count the items of another part of the run, whose state is returned."""
+    def count(self, checkpoint: Checkpoint) -> None:
+        """Count the items of another part of the run, apart from its state."""
         self.position += checkpoint.position
         self.rejected += checkpoint.rejected
-        return RunState.from_bytes(checkpoint.state)
 
     def checkpoint(self, fingerprint: Fingerprint, finished: bool = False) -> Checkpoint:
         """Return what a checkpoint holds, once all maps are on disk."""
