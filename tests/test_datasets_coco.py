@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotated_photos import extent, items, photo, rejected, write
+from fuzzing import fuzz
 from real_data import real
-from relprop.datasets import Box, RunLengths, open_dataset, open_photo
+from relprop.datasets import Box, Rejected, RunLengths, Sample, open_dataset, open_photo, read_ahead
+from relprop.preprocessing import Preprocessing
 
 POLYGON = [1, 1, 4, 1, 4, 3, 1, 3]
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -48,7 +52,7 @@ def test_boxes_masks_and_classes(tmp_path: Path) -> None:
     (item,) = items(dataset)
     assert (item.key, item.label, item.size) == ("a.jpg", "dog", (6, 8))
     assert item.boxes == (Box(1, 1, 4, 3, "cat"), Box(0, 0, 8, 6, "dog"))
-    assert [extent(mask) for mask in open_photo(item).masks] == [(1, 1, 4, 3)] * 2
+    assert [extent(mask) for mask in open_photo(item).masks()] == [(1, 1, 4, 3)] * 2
 
 
 @pytest.mark.parametrize("counts", [[6, 6, 36], "66T1"])
@@ -56,7 +60,7 @@ def test_run_lengths(tmp_path: Path, counts: Any) -> None:
     runs = {"size": [6, 8], "counts": counts}
     (item,) = items(opened(tmp_path, content(annotation(segmentation=runs))))
     assert item.masks[0].runs == RunLengths(6, 8, counts if isinstance(counts, str) else (6, 6, 36))
-    assert extent(open_photo(item).masks[0]) == (1, 0, 2, 6)
+    assert extent(next(open_photo(item).masks())) == (1, 0, 2, 6)
 
 
 def test_a_crowd_is_a_mask_without_a_box(tmp_path: Path) -> None:
@@ -125,6 +129,29 @@ def test_what_is_no_file_of_coco(tmp_path: Path, text: str, message: str) -> Non
         open_dataset(write(tmp_path / "a.json", text))
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=8,
+)
+RECORD = st.fixed_dictionaries(
+    dict.fromkeys(("category_id", "bbox", "segmentation", "iscrowd", "id"), VALUES)
+)
+
+
+@fuzz(100)
+@given(RECORD, st.dictionaries(st.sampled_from(["height", "width", "file_name", "id"]), VALUES))
+def test_any_values_give_items_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], image: dict[str, Any]
+) -> None:
+    fit = Preprocessing((4, 4), (0, 0, 0), (1, 1, 1))
+    for name in changes:
+        record = content(annotation(**{name: changes[name]}))
+        record["images"].append({"id": 11, "file_name": "b.jpg"} | image)
+        dataset = opened(tmp_path_factory.getbasetemp() / "coco", record)
+        assert all(isinstance(each, (Sample, Rejected)) for each in read_ahead(dataset, fit))
+
+
 @pytest.mark.parametrize("folder", ["images/val", "val", "images", "annotations"])
 def test_where_the_photos_lie(tmp_path: Path, folder: str) -> None:
     path = write(tmp_path / "annotations/a_val.json", json.dumps(content()))
@@ -151,8 +178,9 @@ def test_tinycoco(split: str, photos: int) -> None:
         image = next(each for each in record["images"] if each["file_name"] == item.key)
         known = [each for each in record["annotations"] if each["image_id"] == image["id"]]
         opened = open_photo(item)
-        assert len(opened.masks) == len(known) and len(opened.boxes) <= len(known)
-        for mask, each in zip(opened.masks, known):
+        masks = list(opened.masks())
+        assert len(masks) == len(known) and len(opened.boxes) <= len(known)
+        for mask, each in zip(masks, known):
             check_mask(mask, each)
 
 

@@ -8,9 +8,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotated_photos import items, photo, rejected, write
-from relprop.datasets import Box, Rejected, open_dataset, shards
+from fuzzing import fuzz
+from relprop.datasets import Box, Item, Rejected, open_dataset, shards
 from relprop.datasets.shards import expanded
 
 BOXES = {"label": "dog", "boxes": [[0, 0, 2, 2, "cat"], [2, 0, 8, 6]]}
@@ -62,7 +65,7 @@ def test_samples_and_their_labels(tmp_path: Path) -> None:
         ({".jpg": photo(), ".png": photo()}, "one photo and at most one file of a kind"),
         ({".jpg": photo(), ".cls": "2"}, "'2' is not among the classes"),
         ({".jpg": photo(), ".cls": "-1"}, "a class index, not '-1'"),
-        ({".jpg": photo(), ".cls": "9" * 5000}, "Exceeds the limit"),
+        ({".jpg": photo(), ".cls": "9" * 5000}, "a class index, not '9999"),
         ({".jpg": photo(), ".txt": "cow"}, "'cow' is not among the classes"),
         ({".jpg": photo(), ".txt": b"\xff"}, "can't decode"),
         ({".jpg": photo(), ".json": "{"}, "cannot be read as JSON"),
@@ -123,6 +126,29 @@ def test_members_and_headers_of_great_size(tmp_path: Path, monkeypatch: pytest.M
     long = packed((f"{'y' * 9000}.jpg", photo()), form=tarfile.PAX_FORMAT)
     found = list(open_dataset(write(tmp_path / "b.tar", long)))
     assert "bytes at once" in rejected(found)["b.tar"]
+
+
+def test_a_negative_size_does_not_lead_around(tmp_path: Path) -> None:
+    whole = bytearray(packed(("0.jpg", b"x" * 512), ("1.jpg", b"x" * 512)))
+    header = tarfile.TarInfo.frombuf(bytes(whole[1024:1536]), "utf-8", "strict")
+    header.size = -1024
+    whole[1024:1536] = header.tobuf(tarfile.GNU_FORMAT)
+    found = list(open_dataset(write(tmp_path / "a.tar", bytes(whole))))
+    assert [each.key for each in found] == ["a.tar"]
+    assert "1.jpg: its size is -1024" in found[0].reason
+
+
+@fuzz(100)
+@given(st.lists(st.tuples(st.integers(0, 5000), st.binary(min_size=1, max_size=12)), max_size=4))
+def test_a_damaged_archive_gives_items_or_reasons(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, bytes]]
+) -> None:
+    form = tarfile.PAX_FORMAT if len(damage) % 2 else tarfile.GNU_FORMAT
+    whole = bytearray(packed(("0.jpg", photo()), (f"{'n' * 200}.jpg", photo()), form=form))
+    for place, data in damage:
+        whole[place : place + len(data)] = data
+    path = write(tmp_path_factory.getbasetemp() / "damaged.tar", bytes(whole))
+    assert all(isinstance(each, (Item, Rejected)) for each in open_dataset(path))
 
 
 def test_compressed_archives_are_refused(tmp_path: Path) -> None:

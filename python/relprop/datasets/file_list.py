@@ -61,7 +61,7 @@ def _label(fields: list[str], classes: tuple[str, ...]) -> Label | None:
     text = fields[1] if len(fields) == 2 else ""
     if not text or text in classes:
         return text or None
-    if text.isdecimal() and text.isascii():
+    if text.isascii() and text.isdecimal() and len(text) < 19:
         index = int(text)
         if classes and index >= len(classes):
             raise ValueError(f"class index {text} is not less than {len(classes)}.")

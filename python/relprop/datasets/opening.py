@@ -54,7 +54,7 @@ def open_dataset(
     if kind == "sequence":
         _no_split(kind, split)
         return sequences.sequence_dataset(spec, **options)
-    if kind == "shards" or _are_tars(spec):
+    if kind == "shards" or (kind == "auto" and _are_tars(spec)):
         return _open_shards(spec, split, **options)
     place, name = find(spec)
     kind = _told(place, name) if kind == "auto" else kind

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from relprop.datasets.items import Box, Item, is_photo_array
+from relprop.datasets.items import Box, Item, Mask, is_photo_array
 from relprop.datasets.upright import stored_size, upright_box, upright_mask
 from relprop.images import decode_image
 
@@ -18,11 +19,28 @@ TOLERANCE = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """An upright RGB image; ``boxes`` lie in it, ``masks`` are bool (height, width)."""
+    """An upright RGB image; ``boxes`` lie in it.
+
+    ``drawn`` are its masks as they are given, for a photo that ``turn``, as EXIF counts, makes
+    upright.
+    """
 
     image: Image.Image
     boxes: tuple[Box, ...]
-    masks: tuple[NDArray[np.bool_], ...]
+    drawn: tuple[Mask, ...] = ()
+    turn: int = 1
+
+    def masks(self) -> Iterator[NDArray[np.bool_]]:
+        """Return the masks one after the other, bool (height, width) of the upright image.
+
+        Raises
+        ------
+        OSError, ValueError
+            If a mask is broken, or its size is not the photo's.
+        """
+        size = stored_size(self.image.height, self.image.width, self.turn)
+        for mask in self.drawn:
+            yield upright_mask(mask.pixels(*size), self.turn)
 
 
 def open_photo(item: Item) -> Photo:
@@ -35,9 +53,9 @@ def open_photo(item: Item) -> Photo:
     Raises
     ------
     OSError
-        If the photo or a mask's image cannot be read.
+        If the photo cannot be read.
     ValueError
-        If it is broken, its size is not that of the annotation, or a box or mask does not fit.
+        If it is broken, its size is not that of the annotation, or a box does not fit.
     """
     image, orientation = _decoded(item)
     height, width = image.height, image.width
@@ -49,9 +67,7 @@ def open_photo(item: Item) -> Photo:
         )
     turn = orientation if item.size == stored else 1
     boxes = (_clipped(upright_box(box, turn, height, width), height, width) for box in item.boxes)
-    size = stored if turn > 1 else (height, width)
-    masks = (upright_mask(mask.pixels(*size), turn) for mask in item.masks)
-    return Photo(image, tuple(boxes), tuple(masks))
+    return Photo(image, tuple(boxes), item.masks, turn)
 
 
 def _decoded(item: Item) -> tuple[Image.Image, int]:

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Protocol, cast
 MAX_FILE = 1 << 28
 """Bytes of a photo's file; larger ones are refused."""
 
+_PART = 1 << 20
+
 
 class Place(Protocol):
     """A folder and what lies below it; names are relative, with ``/`` between their parts."""
@@ -53,7 +55,7 @@ class Place(Protocol):
         """Return the folder that it lies in."""
 
 
-class LocalPlace:
+class _LocalPlace:
     """A folder of this machine."""
 
     def __init__(self, root: Path) -> None:
@@ -90,17 +92,17 @@ class LocalPlace:
             found += [(where / file).as_posix() for file in files if not file.startswith(".")]
         return sorted(found)
 
-    def below(self, name: str) -> LocalPlace:
-        return LocalPlace(self._path(name))
+    def below(self, name: str) -> _LocalPlace:
+        return _LocalPlace(self._path(name))
 
-    def above(self) -> LocalPlace:
-        return LocalPlace(self.root.absolute().parent)
+    def above(self) -> _LocalPlace:
+        return _LocalPlace(self.root.absolute().parent)
 
     def _path(self, name: str) -> Path:
         return self.root / inside(name)
 
 
-class RemotePlace:
+class _RemotePlace:
     """A folder of one of fsspec's file systems."""
 
     def __init__(self, system: Any, root: str) -> None:
@@ -144,11 +146,11 @@ class RemotePlace:
         names = (path[len(self.root) :].lstrip("/") for path in found)
         return sorted(file for file in names if not _hidden(file))
 
-    def below(self, name: str) -> RemotePlace:
-        return RemotePlace(self.system, self._path(name))
+    def below(self, name: str) -> _RemotePlace:
+        return _RemotePlace(self.system, self._path(name))
 
-    def above(self) -> RemotePlace:
-        return RemotePlace(self.system, self.root.rpartition("/")[0])
+    def above(self) -> _RemotePlace:
+        return _RemotePlace(self.system, self.root.rpartition("/")[0])
 
     def _path(self, name: str) -> str:
         return "/".join(part for part in (self.root, inside(name)) if part)
@@ -174,10 +176,10 @@ def find(spec: str | os.PathLike[str]) -> tuple[Place, str]:
         return _find_remote(spec)
     path = Path(spec)
     if path.is_dir():
-        return LocalPlace(path), ""
+        return _LocalPlace(path), ""
     if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file or folder.")
-    return LocalPlace(path.parent), path.name
+    return _LocalPlace(path.parent), path.name
 
 
 def inside(name: str) -> str:
@@ -203,17 +205,19 @@ def _find_remote(spec: str) -> tuple[Place, str]:
     path = str(path).rstrip("/")
     if system.isfile(path):
         folder, _, name = path.rpartition("/")
-        return RemotePlace(system, folder), name
+        return _RemotePlace(system, folder), name
     if not system.isdir(path):
         raise FileNotFoundError(f"{spec}: there is no such file or folder.")
-    return RemotePlace(system, path), ""
+    return _RemotePlace(system, path), ""
 
 
 def _limited(file: BinaryIO, name: str, limit: int) -> bytes:
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{name}: it has more than the {limit} bytes allowed.")
-    return data
+    data = bytearray()
+    while part := file.read(_PART):  # memory for all that is asked for would be taken at once
+        data += part
+        if len(data) > limit:
+            raise ValueError(f"{name}: it has more than the {limit} bytes allowed.")
+    return bytes(data)
 
 
 def _hidden(name: str) -> bool:

@@ -97,7 +97,7 @@ def _from_photo(item: Item, preprocessing: Preprocessing) -> Sample:
     photo = open_photo(item)
     placement = preprocessing.placement(photo.image.height, photo.image.width)
     boxes = _placed(photo.boxes, placement, preprocessing.size)
-    masks = tuple(preprocessing.mask(mask) for mask in photo.masks)
+    masks = tuple(preprocessing.mask(mask) for mask in photo.masks())
     return _sample(item, preprocessing(photo.image), boxes, masks)
 
 

@@ -116,8 +116,17 @@ def _samples(place: Place, tar: str, classes: tuple[str, ...]) -> Iterator[Item 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, bytes | str]]:
     """Name and content of each file that may be part of a sample, or why it has none."""
+    try:
+        yield from _walked(file)
+    except Exception as error:  # the module raises anything on broken data
+        raise tarfile.ReadError(str(error)) from error
+
+
+def _walked(file: BinaryIO) -> Iterator[tuple[str, bytes | str]]:
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
+            if tar.offset <= member.offset:  # a negative size would lead around for ever
+                raise tarfile.ReadError(f"{member.name}: its size is {member.size}.")
             tar.members = []  # type: ignore[attr-defined]  # it would keep all of them
             suffix = _split(member.name)[1]
             if member.isreg() and suffix in (*_PHOTOS, *_TEXTS):
@@ -183,7 +192,7 @@ def _annotated(
         return _known(found["txt"].decode().strip(), classes), ()
     if "cls" in found:
         text = found["cls"].decode().strip()
-        if not (text.isascii() and text.isdecimal()):
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
             raise ValueError(f".cls must hold a class index, not {text[:40]!r}.")
         return _known(int(text), classes), ()
     return None, ()
