@@ -289,6 +289,17 @@ def test_force_begins_anew(tmp_path: Path) -> None:
     assert {name: files(tmp_path)[name] for name in fresh} == fresh
 
 
+def test_force_removes_what_the_new_run_does_not_write(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    run(tmp_path, 40, keep_maps="zarr")
+    (tmp_path / "maps/mine.png").write_bytes(b"mine")
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    run(tmp_path, 40, force=True)
+    assert not (tmp_path / "maps.zarr").exists()
+    assert (tmp_path / "maps/mine.png").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
 def test_results_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "regions.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"regions\.csv exists already"):

@@ -26,6 +26,11 @@ def test_classes_are_found_by_name_or_index() -> None:
     assert Classes(Model(Graph()), 4).truth("2") == 2
 
 
+def test_equal_names_are_told_apart() -> None:
+    names = ("crane, bird", "cat", "crane, machine")
+    assert Classes(Model(Graph(), classes=names), 3).names == ("crane (0)", "cat", "crane (2)")
+
+
 def test_the_dataset_numbers_its_own_classes() -> None:
     classes = Classes(MODEL, 4, of_dataset=("poodle", "tabby"))
     assert [classes.truth(label) for label in (0, 1, "beagle")] == [2, 1, 0]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from relprop.cli_device import Device, ProductPrecision
+from relprop.cli_device import DeviceAnywhere, ProductPrecision, known_device
 from relprop.cli_model import (
     ChannelOrder,
     Classes,
@@ -119,7 +119,7 @@ def aggregate(
             rich_help_panel=_DATASET,
         ),
     ] = 0.05,
-    device: Device = "cpu",
+    device: DeviceAnywhere = "cpu",
     precision: ProductPrecision = "float32",
     batch: Annotated[
         int, typer.Option("--batch", "-b", min=1, help="Images at once.", rich_help_panel=_RUN)
@@ -195,6 +195,8 @@ def aggregate(
         preset_parameters([composite], [])  # which says what is close
     if keep_maps is not None:
         one_of(*KINDS)(keep_maps)
+    if ray is None:
+        known_device(device)
     if ray is not None and keep_maps is not None:
         raise typer.BadParameter("goes without --ray.", param_hint="--keep-maps")
     if keep_maps == "virelay" and maps_dtype != "float32":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +55,7 @@ class Classes:
         self._outputs = outputs
         self._known = known
         if known is None:
-            self.names = tuple(model.class_name(index) for index in range(outputs))
+            self.names = _different([model.class_name(index) for index in range(outputs)])
         else:
             self.names = tuple(known)
         self._numbers: dict[str | int, int] = {}
@@ -100,6 +101,12 @@ class Classes:
             return _index(label, self._model, self._outputs)
         except ValueError as error:
             raise UnknownClassError(str(error)) from None
+
+
+def _different(names: Sequence[str]) -> tuple[str, ...]:
+    """Names, the index behind those that are there twice (ImageNet has two cranes)."""
+    count = Counter(names)
+    return tuple(f"{name} ({i})" if count[name] > 1 else name for i, name in enumerate(names))
 
 
 def read_class_map(path: Path, model: Model, outputs: int) -> dict[str, tuple[int, ...]]:

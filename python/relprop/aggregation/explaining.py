@@ -95,7 +95,7 @@ class Explaining:
             if truth == NO_LABEL and self._target == "label":
                 raise ValueError("it has no label to explain.")
             return _Prepared(sample, truth, self._labels(sample))
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # the latter of a user's own regions
             return _rejected(sample.key, error)
 
     def _labels(self, sample: Sample) -> dict[str, NDArray[np.int32]]:

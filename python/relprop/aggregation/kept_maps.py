@@ -21,6 +21,9 @@ from relprop.optional import import_optional
 Kind = Literal["zarr", "virelay"]
 KINDS = get_args(Kind)
 
+FILES = ("maps.zarr", "attributions-*.h5", "label-map.json")
+"""What a folder with maps may hold."""
+
 ZARR_BYTES, HDF5_BYTES = 16 * 2**20, 128 * 2**20
 """How large a part of maps is, about: a chunk in Zarr, a file for ViRelAy."""
 
@@ -105,7 +108,9 @@ class KeptMaps:
         self._rows_per_part = max(1, room // one_map)
         self._store: Store
         if kind == "zarr":
-            self._store = _Zarr(folder / "maps.zarr", self._types, self._rows_per_part)
+            self._store = _Zarr(
+                folder / "maps.zarr", self._types, self._rows_per_part, new=count == 0
+            )
         else:
             self._store = _ViRelAy(folder, model, outputs)
         number, filled = divmod(count, self._rows_per_part)
@@ -150,11 +155,11 @@ class _Zarr:
     """One group of arrays; each chunk of ``attribution`` is a part."""
 
     def __init__(
-        self, path: Path, types: dict[str, tuple[tuple[int, ...], Any]], rows: int
+        self, path: Path, types: dict[str, tuple[tuple[int, ...], Any]], rows: int, *, new: bool
     ) -> None:
         zarr = import_optional("zarr", "zarr", "keeping maps as Zarr")
         self._rows = rows
-        self._group = zarr.open_group(path, mode="a")
+        self._group = zarr.open_group(path, mode="w" if new else "a")
         for name, (shape, dtype) in types.items():
             if name not in self._group:
                 self._group.create_array(

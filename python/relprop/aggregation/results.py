@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
 
 from relprop.aggregation.checkpoint import Checkpoint
+from relprop.aggregation.kept_maps import FILES as KEPT_FILES
 from relprop.aggregation.run_state import RunState
 from relprop.aggregation.states import Row
 from relprop.atomic import atomic_file, write_atomically
@@ -36,8 +38,19 @@ def results_in(folder: Path) -> list[Path]:
     """Return the files of a run that are there, the one first that says that it is complete."""
     names = [LAST, CHECKPOINT, REJECTED, CONSERVATION, AVERAGES, *(f"{n}.csv" for n in TABLES)]
     found = [folder / name for name in names]
-    found += [*sorted((folder / MAPS).glob("*.png")), *sorted((folder / SHARDS).glob("[0-9]*"))]
+    digits = "[0-9]" * 4
+    for pattern in (f"{MAPS}/{digits}-*.png", f"{SHARDS}/{digits}?", *KEPT_FILES):
+        found += sorted(folder.glob(pattern))
     return [path for path in found if path.exists()]
+
+
+def remove_results(folder: Path) -> None:
+    """Remove the files of a run, the one first that says that it is complete."""
+    for path in results_in(folder):
+        if path.is_dir():
+            rmtree(path)
+        else:
+            path.unlink()
 
 
 def remove_parts(folder: Path) -> None:

@@ -26,6 +26,7 @@ from relprop.aggregation.results import (
     CHECKPOINT,
     LAST,
     remove_parts,
+    remove_results,
     results_in,
     write_rejected,
     write_results,
@@ -334,11 +335,9 @@ def begin(
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_parts(folder)
-    found = results_in(folder)
     if force:
-        for path in found:
-            path.unlink()
-        return None
+        remove_results(folder)
+    found = results_in(folder)
     if not found:
         return None
     advice = "take another folder, or overwrite it (force, --force)."
