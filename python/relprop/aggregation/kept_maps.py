@@ -7,6 +7,7 @@ when it is full, so that a run which was killed goes on without a gap, and ends 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -15,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.atomic import atomic_file, write_atomically
-from relprop.model import Model
 from relprop.optional import import_optional
 
 Kind = Literal["zarr", "virelay"]
@@ -29,6 +29,9 @@ ZARR_BYTES, HDF5_BYTES = 16 * 2**20, 128 * 2**20
 
 Rows = dict[str, NDArray[Any]]
 """A part's arrays by their names, the samples along the first axis."""
+
+Types = dict[str, tuple[tuple[int, ...], Any]]
+"""The shape of one sample's row, and the type of its numbers, by the array's name."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,10 @@ class KeptMaps:
         Where they go: ``maps.zarr`` or ``attributions-00000.h5`` and so on.
     kind
         ``"zarr"`` or ``"virelay"``.
-    model
-        Whose class names are written beside ViRelAy's files.
-    shape, outputs
-        The shape of a map and the number of scores.
+    shape
+        Of a map.
+    names
+        What the model's outputs are called; ViRelAy reads this in a file of its own.
     dtype
         ``"float32"``, or ``"float16"`` for half the room: three digits, and less where values are
         below 6e-5. Zarr only.
@@ -86,9 +89,8 @@ class KeptMaps:
         self,
         folder: Path,
         kind: Kind,
-        model: Model,
         shape: tuple[int, ...],
-        outputs: int,
+        names: Sequence[str],
         dtype: str = "float32",
         count: int = 0,
     ) -> None:
@@ -96,26 +98,28 @@ class KeptMaps:
             raise ValueError(f"maps can be kept as {' or '.join(KINDS)}, not {kind!r}.")
         if dtype not in ("float32", "float16") or (kind == "virelay" and dtype != "float32"):
             raise ValueError(f"maps kept as {kind} cannot be {dtype}.")
-        self.count = count
-        self._types: dict[str, tuple[tuple[int, ...], Any]] = {
+        types: Types = {
             "attribution": (shape, np.dtype(dtype)),
-            "prediction": ((outputs,), np.dtype(np.float32)),
+            "prediction": ((len(names),), np.dtype(np.float32)),
             "label": ((), np.dtype(np.uint32)),
             "index": ((), np.dtype(np.uint32)),
         }
         one_map = int(np.prod(shape)) * np.dtype(dtype).itemsize
         room = ZARR_BYTES if kind == "zarr" else HDF5_BYTES
-        self._rows_per_part = max(1, room // one_map)
+        self._rows_per_part = rows = max(1, room // one_map)
+        self._part = {name: np.zeros((rows, *of), kind) for name, (of, kind) in types.items()}
         self._store: Store
         if kind == "zarr":
-            self._store = _Zarr(
-                folder / "maps.zarr", self._types, self._rows_per_part, new=count == 0
-            )
+            self._store = _Zarr(folder / "maps.zarr", types, rows, new=count == 0)
         else:
-            self._store = _ViRelAy(folder, model, outputs)
-        number, filled = divmod(count, self._rows_per_part)
-        self._store.cut(number + bool(filled), count)
-        self._part = self._empty()
+            self._store = _ViRelAy(folder, names)
+        self.count = count
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Drop what was kept after the last checkpoint, take up the part that was not full."""
+        number, filled = divmod(self.count, self._rows_per_part)
+        self._store.cut(number + bool(filled), self.count)
         if filled:
             for name, rows in self._store.read(number, filled).items():
                 self._part[name][:filled] = rows
@@ -144,19 +148,11 @@ class KeptMaps:
         if filled:
             self._store.write(number, {name: rows[:filled] for name, rows in self._part.items()})
 
-    def _empty(self) -> Rows:
-        return {
-            name: np.zeros((self._rows_per_part, *shape), dtype)
-            for name, (shape, dtype) in self._types.items()
-        }
-
 
 class _Zarr:
     """One group of arrays; each chunk of ``attribution`` is a part."""
 
-    def __init__(
-        self, path: Path, types: dict[str, tuple[tuple[int, ...], Any]], rows: int, *, new: bool
-    ) -> None:
+    def __init__(self, path: Path, types: Types, rows: int, *, new: bool) -> None:
         zarr = import_optional("zarr", "zarr", "keeping maps as Zarr")
         self._rows = rows
         self._group = zarr.open_group(path, mode="w" if new else "a")
@@ -187,12 +183,11 @@ class _Zarr:
 class _ViRelAy:
     """One attribution database for each part; a project of ViRelAy names them as its sources."""
 
-    def __init__(self, folder: Path, model: Model, outputs: int) -> None:
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._h5py = import_optional("h5py", "virelay", "keeping maps for ViRelAy")
         self._folder = folder
         labels = [
-            {"index": index, "word_net_id": "", "name": model.class_name(index)}
-            for index in range(outputs)
+            {"index": index, "word_net_id": "", "name": name} for index, name in enumerate(names)
         ]
         write_atomically(folder / "label-map.json", json.dumps(labels, indent=1).encode())
 

@@ -20,14 +20,16 @@ from relprop.aggregation.explaining import Target
 from relprop.aggregation.interruption import Interruption
 from relprop.aggregation.progress import RunProgress
 from relprop.aggregation.regions import Regions
-from relprop.aggregation.results import (
-    CHECKPOINT,
-    LAST,
-    SHARDS,
-    write_rejected,
-    write_results,
+from relprop.aggregation.results import CHECKPOINT, SHARDS
+from relprop.aggregation.run import (
+    Run,
+    RunResult,
+    Tally,
+    begin,
+    conclude,
+    finished_before,
+    too_many,
 )
-from relprop.aggregation.run import Run, RunResult, Tally, begin, too_many
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset
 from relprop.explain import Explainer
@@ -103,10 +105,7 @@ command, progress
     }
     begun = begin(folder, fingerprint, force=force)
     if begun is not None and begun.finished:
-        state = RunState.from_bytes(begun.state)
-        if not (folder / LAST).exists():
-            write_results(folder, state, begun, command)
-        return RunResult(state, begun.position, begun.rejected, before=True)
+        return finished_before(folder, begun, command)
     Checkpoint(fingerprint, b"").write(folder / CHECKPOINT)  # whose folder it is
     files = _ShardFiles(folder / SHARDS, shards)
     done = Tally(run.new_state())
@@ -120,24 +119,15 @@ command, progress
                 files.write(number, checkpoint)
                 done.count(checkpoint)
                 bar.advance(checkpoint.position, len(checkpoint.rejected))
-            if too_many(len(done.rejected), done.position, most_rejected):
-                write_rejected(folder, done.rejected)
+            if too_many(done, most_rejected):
                 raise done.refusal(folder)
             if interruption.asked:
-                raise KeyboardInterrupt(
-                    f"stopped after {done.position} items; the same call goes on from there."
-                )
+                raise done.interruption()
     total = Tally(run.new_state())
     for checkpoint in files.finished():
         total.count(checkpoint)
     total.state = merged(RunState.from_bytes(one.state) for one in files.finished())
-    if not total.state.count:
-        write_rejected(folder, total.rejected)
-        raise total.refusal(folder)
-    whole = total.checkpoint(fingerprint, finished=True)
-    whole.write(folder / CHECKPOINT)
-    write_results(folder, total.state, whole, command)
-    return total.result()
+    return conclude(folder, total, fingerprint, command)
 
 
 class _ShardFiles:

@@ -25,6 +25,7 @@ from relprop.aggregation.regions import Regions, regions_of
 from relprop.aggregation.results import (
     CHECKPOINT,
     LAST,
+    REJECTED,
     remove_parts,
     remove_results,
     results_in,
@@ -143,57 +144,62 @@ def aggregate(
     TypeError, ValueError, OSError
         If an argument does not fit, or a file cannot be written.
     """
-    run = Run.of(explainer, dataset, regions, target, class_map, limit)
-    for name, value, least in (("batch", batch, 1), ("workers", workers, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}.")
+    for name, value in (("batch", batch), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}.")
     if not 0 <= most_rejected <= 1:
         raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
+    run = Run.of(explainer, dataset, regions, target, class_map, limit)
     fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
     begun = begin(folder, fingerprint, resume=resume, force=force)
-    state = run.new_state() if begun is None else RunState.from_bytes(begun.state)
-    done = Checkpoint(fingerprint, b"") if begun is None else begun
-    tally = Tally(state, done.position, done.rejected)
-    if done.finished:
-        if not (folder / LAST).exists():
-            write_results(folder, state, done, command)
-        return tally.result(before=True)
+    if begun is not None and begun.finished:
+        return finished_before(folder, begun, command)
+    tally = Tally(run.new_state() if begun is None else RunState.from_bytes(begun.state))
+    if begun is not None:
+        tally.count(begun)
     if keep_maps is not None:
-        shape = explainer.graph.inputs[0].shape
-        tally.maps = KeptMaps(
-            folder, keep_maps, explainer.model, shape, run.outputs, maps_dtype, done.kept
-        )
-
-    def save(finished: bool = False) -> Checkpoint:
-        checkpoint = tally.checkpoint(fingerprint, finished)
-        checkpoint.write(folder / CHECKPOINT)
-        return checkpoint
-
-    written = time.monotonic()
+        shape, names = explainer.graph.inputs[0].shape, run.output_names
+        kept = 0 if begun is None else begun.kept
+        tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
+    saving = _Saving(folder, fingerprint, tally, checkpoint_seconds)
     bar = RunProgress(run.part.count, tally.position, len(tally.rejected), progress)
     with Interruption() as interruption, bar:
         for outcomes in run.outcomes(Stretch(run.part, tally.position), batch, workers):
             before = len(tally.rejected)
             for outcome in outcomes:
                 tally.add(outcome)
-                if too_many(len(tally.rejected), tally.position, most_rejected):
-                    save()
-                    write_rejected(folder, tally.rejected)
+                if too_many(tally, most_rejected):
+                    saving.save()
                     raise tally.refusal(folder)
             bar.advance(len(outcomes), len(tally.rejected) - before)
             if interruption.asked:
-                save()
-                raise KeyboardInterrupt(
-                    f"stopped after {tally.position} items; the same call goes on from there."
-                )
-            if time.monotonic() - written >= checkpoint_seconds:
-                save()
-                written = time.monotonic()
-    if not state.count:
-        write_rejected(folder, tally.rejected)
-        raise tally.refusal(folder)
-    write_results(folder, state, save(finished=True), command)
-    return tally.result()
+                saving.save()
+                raise tally.interruption()
+            saving.save_when_due()
+    return conclude(folder, tally, fingerprint, command)
+
+
+class _Saving:
+    """Writes checkpoints, by time."""
+
+    def __init__(
+        self, folder: Path, fingerprint: Fingerprint, tally: Tally, seconds: float
+    ) -> None:
+        self._path = folder / CHECKPOINT
+        self._fingerprint = fingerprint
+        self._tally = tally
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def save_when_due(self) -> None:
+        """Write a checkpoint where the last one is old."""
+        if time.monotonic() - self._last >= self._seconds:
+            self.save()
+            self._last = time.monotonic()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._tally.checkpoint(self._fingerprint).write(self._path)
 
 
 class Run:
@@ -213,7 +219,8 @@ class Run:
     ) -> None:
         self.part = part
         self.fingerprint = fingerprint
-        self.outputs = explainer.graph[explainer.graph.output].shape[0]
+        outputs = explainer.graph[explainer.graph.output].shape[0]
+        self.output_names = Classes(explainer.model, outputs, of_dataset=part.classes).names
         self._explainer = explainer
         self._regions = regions
         self._classes = classes
@@ -309,17 +316,20 @@ class Tally:
         state = self.state.to_bytes()
         return Checkpoint(fingerprint, state, self.position, kept, self.rejected, finished)
 
-    def result(self, before: bool = False) -> RunResult:
-        """Return what a finished run returns."""
-        return RunResult(self.state, self.position, self.rejected, before)
+    def interruption(self) -> KeyboardInterrupt:
+        """Say how far the run is, and that it can go on."""
+        return KeyboardInterrupt(
+            f"stopped after {self.position} items; the same call goes on from there."
+        )
 
     def refusal(self, folder: Path) -> TooManyRejectedError:
-        """Say that too many items were rejected."""
+        """List the rejected items, and say that they are too many."""
+        write_rejected(folder, self.rejected)
         key, reason = self.rejected[-1] if self.rejected else ("", "the dataset is empty")
         last = f"{key}: {reason}" if key else reason
         return TooManyRejectedError(
             f"{len(self.rejected)} of {self.position} items were rejected, see "
-            f"{folder / 'rejected.csv'}; the last: {last}"
+            f"{folder / REJECTED}; the last: {last}"
         )
 
 
@@ -350,9 +360,30 @@ def begin(
     return checkpoint
 
 
-def too_many(rejected: int, items: int, most: float) -> bool:
+def too_many(tally: Tally, most: float) -> bool:
     """Whether the share of rejected items is beyond ``most``."""
-    return items >= FREE and rejected > most * items
+    return tally.position >= FREE and len(tally.rejected) > most * tally.position
+
+
+def finished_before(folder: Path, begun: Checkpoint, command: Sequence[str]) -> RunResult:
+    """Return what a finished run left; write its results if it was killed before it did."""
+    state = RunState.from_bytes(begun.state)
+    if not (folder / LAST).exists():
+        write_results(folder, state, begun, command)
+    return RunResult(state, begun.position, begun.rejected, before=True)
+
+
+def conclude(
+    folder: Path, tally: Tally, fingerprint: Fingerprint, command: Sequence[str]
+) -> RunResult:
+    """Write the results of a run that has seen every item."""
+    used = tally.state.count
+    checkpoint = tally.checkpoint(fingerprint, finished=used > 0)
+    checkpoint.write(folder / CHECKPOINT)
+    if not used:
+        raise tally.refusal(folder)
+    write_results(folder, tally.state, checkpoint, command)
+    return RunResult(tally.state, tally.position, tally.rejected)
 
 
 def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
