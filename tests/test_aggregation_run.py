@@ -343,7 +343,7 @@ def child(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
     paths = [str(Path(runs.__file__).parents[2]), *sys.path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, str(script), str(folder), *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=environment)
 
 
 @pytest.mark.parametrize(("kept", "kills"), [("", 20), ("zarr", 5), ("virelay", 5)])
