@@ -339,7 +339,7 @@ def test_a_loss_shows_at_its_level() -> None:
 
 
 def test_regions_that_leave_out_pixels_are_not_compared() -> None:
-    whole = record(np.random.default_rng(0), "photo")
+    whole = record(np.random.default_rng(0), "photo", ledger_error=0.0)
     part = replace(whole, region_sums=whole.region_sums - [0, 0, 1], absorbed=None)
     rows = after(ConservationState, [part]).result()
     assert [row["count"] for row in rows] == [1, 0, 1, 0]

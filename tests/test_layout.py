@@ -105,7 +105,8 @@ def test_public_names_have_docstrings(path: Path) -> None:
     for node in public(module.body):
         assert ast.get_docstring(node), node.name
         for method in public(node.body) if isinstance(node, ast.ClassDef) else ():
-            described = method.name in ("infer_shape", "forward")  # as in every operator or module
+            # as in every operator, module or state
+            described = method.name in ("infer_shape", "forward", "update", "read", "write")
             assert described or ast.get_docstring(method), f"{node.name}.{method.name}"
 
 

@@ -22,8 +22,9 @@ Sums = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def plain(values: NDArray[np.float32], labels: NDArray[np.int32], count: int) -> Sums:
     """The same sums by numpy, region by region."""
-    wide = values.reshape(*values.shape[:2], -1).astype(np.float64)
-    labels = np.broadcast_to(labels.reshape(len(labels), -1), (len(wide), wide.shape[2]))
+    n, channels, height, width = values.shape
+    wide = values.reshape(n, channels, height * width).astype(np.float64)
+    labels = np.broadcast_to(labels, (n, height, width)).reshape(n, height * width)
     sums = np.zeros((len(values), count, 3))
     for sample, of in enumerate(wide.sum(axis=1)):
         for region in range(count):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,16 +54,16 @@ def on_canvas(map: NDArray[np.float32], canvas: tuple[int, int]) -> Float64:  # 
     values = map.astype(np.float64)
     if map.shape == canvas:
         return values
-    rows, columns = (_overlaps(size, cells) for size, cells in zip(map.shape, canvas))
-    stretched: Float64 = rows @ values @ columns.T
-    return stretched
+    rows, columns = canvas
+    return _stretched(_stretched(values, rows).T, columns).T
 
 
-@lru_cache(maxsize=256)
-def _overlaps(size: int, cells: int) -> Float64:
-    """Which part of each of ``size`` pixels lies in each of ``cells`` cells, (cells, size)."""
-    cell = np.arange(cells)[:, None] * size  # in units in which a pixel is `cells` long
-    pixel = np.arange(size) * cells
-    overlaps = np.minimum(cell + size, pixel + cells) - np.maximum(cell, pixel)
-    parts: Float64 = np.maximum(overlaps, 0) / cells
-    return parts
+def _stretched(values: Float64, cells: int) -> Float64:
+    """The rows of a map shared out among ``cells`` rows: differences of the sum up to each edge."""
+    size = len(values)
+    sums = np.zeros((size + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    whole, part = np.divmod(np.arange(cells + 1) * size, cells)
+    cut = values[np.minimum(whole, size - 1)] * (part / cells)[:, None]
+    shared: Float64 = np.diff(sums[whole] + cut, axis=0)
+    return shared
