@@ -5,6 +5,7 @@ python synthetic_run.py FOLDER ITEMS SECONDS_PER_ITEM [KEEP_MAPS]
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(folder: Path, count: int, seconds: float = 0.0, **options: Any) -> RunRe
 
 
 if __name__ == "__main__":
+    os.close(sys.stdout.fileno())  # says that everything is imported
     where, items, pause, *kept = sys.argv[1:]
     run(
         Path(where),

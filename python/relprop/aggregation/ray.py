@@ -31,6 +31,7 @@ from relprop.aggregation.run import (
     too_many,
 )
 from relprop.aggregation.run_state import RunState
+from relprop.aggregation.stretch import count
 from relprop.datasets import Dataset
 from relprop.explain import Explainer
 from relprop.optional import import_optional
@@ -112,7 +113,7 @@ command, progress
     for checkpoint in files.finished():
         done.count(checkpoint)
     recipe = (make, dataset, regions, target, class_map, limit, device, precision)
-    bar = RunProgress(run.part.count, done.position, len(done.rejected), progress)
+    bar = RunProgress(count(run.part), done.position, len(done.rejected), progress)
     with cluster.started(recipe), Interruption() as interruption, bar:
         for finished in cluster.work(files.missing(), shards, batch, workers):
             for number, checkpoint in finished:

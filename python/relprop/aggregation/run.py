@@ -33,7 +33,7 @@ from relprop.aggregation.results import (
     write_results,
 )
 from relprop.aggregation.run_state import RunState
-from relprop.aggregation.stretch import Stretch
+from relprop.aggregation.stretch import count, stretch
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.errors import TooManyRejectedError
 from relprop.explain import Explainer
@@ -155,16 +155,18 @@ def aggregate(
     if begun is not None and begun.finished:
         return finished_before(folder, begun, command)
     tally = Tally(run.new_state() if begun is None else RunState.from_bytes(begun.state))
-    if begun is not None:
+    saving = _Saving(folder, fingerprint, tally, checkpoint_seconds)
+    if begun is None:
+        saving.save()  # which says whose folder it is
+    else:
         tally.count(begun)
     if keep_maps is not None:
         shape, names = explainer.graph.inputs[0].shape, run.output_names
         kept = 0 if begun is None else begun.kept
         tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
-    saving = _Saving(folder, fingerprint, tally, checkpoint_seconds)
-    bar = RunProgress(run.part.count, tally.position, len(tally.rejected), progress)
+    bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
     with Interruption() as interruption, bar:
-        for outcomes in run.outcomes(Stretch(run.part, tally.position), batch, workers):
+        for outcomes in run.outcomes(stretch(run.part, tally.position), batch, workers):
             before = len(tally.rejected)
             for outcome in outcomes:
                 tally.add(outcome)
@@ -211,7 +213,7 @@ class Run:
     def __init__(
         self,
         explainer: Explainer,
-        part: Stretch,
+        part: Dataset,
         regions: Mapping[str, Regions],
         target: Target,
         classes: Classes,
@@ -252,14 +254,14 @@ class Run:
             ways = {word: regions_of(word, dataset.classes) for word in words}
         assert isinstance(ways, Mapping)
         classes = Classes(explainer.model, shape[0], class_map, dataset.classes)
-        part = Stretch(dataset, 0, limit)
+        part = stretch(dataset, 0, limit)
         fingerprint = of_explainer(explainer) | {
             "target": target,
             "regions": {name: ", ".join(one.names) for name, one in ways.items()},
             "class map": {name: str(known) for name, known in (class_map or {}).items()},
             "dataset": dataset.name,
             "limit": limit,
-            "items": part.count,
+            "items": count(part),
         }
         return cls(explainer, part, ways, target, classes, fingerprint)
 
@@ -267,8 +269,8 @@ class Run:
         """Return a state that has seen nothing."""
         channels, height, width = self._explainer.graph.inputs[0].shape
         regions = {name: one.names for name, one in self._regions.items()}
-        count = 1 + (len(self.part.classes) or len(self._classes.names))
-        canvas = _canvas(height, width, count)
+        groups = 1 + (len(self.part.classes) or len(self._classes.names))
+        canvas = _canvas(height, width, groups)
         return RunState(self._classes.names, regions, canvas, channels)
 
     def outcomes(self, part: Dataset, batch: int, workers: int) -> Iterator[list[Outcome]]:
