@@ -59,7 +59,7 @@ SANITIZED = $(APART) \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
 CORE_TESTS := $(addprefix tests/test_,bindings.py conv.py conv_transpose.py dense.py \
   embedding.py instruction_sets.py merge.py move.py norm.py packed.py pointwise.py pool.py \
-  ranges.py scarce.py stages.py upsample.py whole_graphs.py winograd.py)
+  ranges.py region_sums.py scarce.py stages.py upsample.py whole_graphs.py winograd.py)
 
 asan: export ASAN_OPTIONS := detect_leaks=0
 asan: export UBSAN_OPTIONS := print_stacktrace=1

@@ -55,7 +55,8 @@ def on_canvas(map: NDArray[np.float32], canvas: tuple[int, int]) -> Float64:  # 
     if map.shape == canvas:
         return values
     rows, columns = canvas
-    return _stretched(_stretched(values, rows).T, columns).T
+    stretched: Float64 = _stretched(_stretched(values, rows).T, columns).T
+    return stretched
 
 
 def _stretched(values: Float64, cells: int) -> Float64:
