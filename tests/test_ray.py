@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -122,6 +124,17 @@ def test_a_shard_that_kills_every_worker_ends_the_run_and_the_rest_is_kept(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_an_interrupted_run_goes_on_with_the_shards_that_are_missing(tmp_path: Path) -> None:
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after \d+ items; the same call goes on"):
+        shared(tmp_path / "stopped", synthetic(COUNT, seconds=0.05))
+    timer.join()
+    assert not (tmp_path / "stopped/result.json").exists()
+    check_equal(shared(tmp_path / "stopped"), alone(tmp_path / "alone"))
+
+
+@pytest.mark.usefixtures("cluster")
 def test_refusals(tmp_path: Path) -> None:
     shared(tmp_path)
     with pytest.raises(FileExistsError, match="shards: 7 there, 8 here"):
@@ -134,6 +147,16 @@ def test_refusals(tmp_path: Path) -> None:
         shared(tmp_path, shards=0)
     with pytest.raises(TooManyRejectedError, match=r"rejected\.csv"):
         shared(tmp_path / "strict", most_rejected=0.01)
+
+
+def test_a_cluster_that_is_not_there(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install 'relprop[ray]'")
+    ray.shutdown()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"  # where nobody listens
+        with pytest.raises(ConnectionError, match=f"no Ray cluster at '{address}': "):
+            shared(tmp_path, address=address)
 
 
 def test_the_order_of_merging_depends_on_the_number_of_states_alone() -> None:

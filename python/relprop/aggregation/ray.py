@@ -8,6 +8,7 @@ numbers, always in the same order.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -253,8 +254,9 @@ class _Cluster:
     def _connect(self) -> None:
         own = {"include_dashboard": False} if self._address == "local" else {}
         try:
+            _check_reachable(self._address)
             self._ray.init(self._address, log_to_driver=False, logging_level="error", **own)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConnectionError(f"no Ray cluster at {self._address!r}: {error}") from None
 
     def _make_workers(self, recipe: Any) -> None:
@@ -269,3 +271,10 @@ class _Cluster:
         kind = self._ray.remote(num_cpus=cpus, num_gpus=int(self._on_gpu))(_Worker)
         self._new_worker = lambda: kind.remote(recipe, max(1, int(share)))
         self._idle = [self._new_worker() for _ in range(count)]
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=5).close()
