@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,13 +25,14 @@ from relprop.cli_model import (
     Size,
     Std,
     Weights,
+    class_count,
     load_model,
     one_of,
     read_preprocessing,
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
 from relprop.cli_summary import plain_console
-from relprop.composites import PRESETS
+from relprop.model import Model
 
 SOME_REJECTED, INTERRUPTED = 1, 130
 
@@ -191,86 +193,53 @@ def aggregate(
     relprop aggregate net.onnx VOCdevkit/VOC2012 --split val --regions boxes --target label
     --classes-map voc.json --size 224 --mean 127 --std 128
     """
-    if composite not in PRESETS:
-        preset_parameters([composite], [])  # which says what is close
-    if keep_maps is not None:
-        one_of(*KINDS)(keep_maps)
-    if ray is None:
-        known_device(device)
-    if ray is not None and keep_maps is not None:
-        raise typer.BadParameter("goes without --ray.", param_hint="--keep-maps")
-    if keep_maps == "virelay" and maps_dtype != "float32":
-        raise typer.BadParameter("ViRelAy's files hold float32.", param_hint="--maps-dtype")
+    _check(device, keep_maps, maps_dtype, ray)
     values = preset_parameters([composite], param or [])[composite]
-    words = list(dict.fromkeys(regions or ["thirds"]))
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
     if loaded.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
         )
+    outputs = class_count(loaded, output_name)
     own_rules = overrides(rule or [], loaded.graph)
 
-    from relprop.aggregation.classes import read_class_map
-    from relprop.aggregation.regions import regions_of
-    from relprop.aggregation.run import aggregate as run
     from relprop.datasets import open_dataset
     from relprop.explain import Explainer
 
     opened = open_dataset(dataset, split=split)
-    try:
-        ways = {word: regions_of(word, opened.classes) for word in words}
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--regions") from None
-    make = partial(
-        Explainer,
-        loaded,
-        composite,
-        output=output_name,
-        rules=own_rules,
-        **values,
-    )
-    arithmetic: dict[str, Any] = {"device": device, "precision": precision}
-    class_map = None
-    if classes_map is not None:
-        try:
-            graph = loaded.graph.explaining(output_name)
-            outputs = graph[graph.output].shape[0]
-            class_map = read_class_map(classes_map, loaded, outputs)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--classes-map") from None
+    make = partial(Explainer, loaded, composite, output=output_name, rules=own_rules, **values)
     console = plain_console(stderr=True)
-    options: dict[str, Any] = {
-        "folder": output,
-        "target": target,
-        "class_map": class_map,
-        "batch": batch,
-        "workers": workers,
-        "limit": limit,
-        "most_rejected": most_rejected,
-        "force": force,
-        "command": ["relprop", *sys.argv[1:]],
-        "progress": console.is_terminal,
-    }
+    command = ["relprop", *sys.argv[1:]]
+    own: dict[str, Any] = {"address": ray, "actors": ray_workers}
+    if ray is None:
+        own = {
+            "checkpoint_seconds": checkpoint_seconds,
+            "keep_maps": keep_maps,
+            "maps_dtype": maps_dtype,
+        }
     try:
-        if ray is not None:
-            from relprop.aggregation.ray import aggregate_on_ray
-
-            result = aggregate_on_ray(
-                make, opened, ways, address=ray, actors=ray_workers, **arithmetic, **options
-            )
-        else:
-            result = run(
-                make(**arithmetic),
-                opened,
-                ways,
-                checkpoint_seconds=checkpoint_seconds,
-                keep_maps=cast("Any", keep_maps),
-                maps_dtype=maps_dtype,
-                **options,
-            )
+        result = _run(
+            make,
+            ray,
+            own,
+            {"device": device, "precision": precision},
+            dataset=opened,
+            regions=_ways(regions or ["thirds"], opened.classes),
+            folder=output,
+            target=target,
+            class_map=_class_map(classes_map, loaded, outputs),
+            batch=batch,
+            workers=workers,
+            limit=limit,
+            most_rejected=most_rejected,
+            force=force,
+            command=command,
+            progress=console.is_terminal,
+        )
     except KeyboardInterrupt as stopped:
-        console.print(f"{stopped}\n  {shlex.join(_without_force(options['command']))}")
+        again = shlex.join(word for word in command if word != "--force")
+        console.print(f"{stopped}\n  {again}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(_summary(result, output), indent=2, allow_nan=False))
@@ -280,8 +249,55 @@ def aggregate(
         raise typer.Exit(SOME_REJECTED)
 
 
-def _without_force(command: list[str]) -> list[str]:
-    return [word for word in command if word != "--force"]
+def _check(device: str, keep_maps: str | None, maps_dtype: str, ray: str | None) -> None:
+    """Refuse options that do not go together."""
+    if ray is None:
+        known_device(device)
+    if keep_maps not in (None, *KINDS):
+        raise typer.BadParameter(
+            f"{keep_maps!r} is not one of {', '.join(KINDS)}.", param_hint="--keep-maps"
+        )
+    if keep_maps is not None and ray is not None:
+        raise typer.BadParameter("goes without --ray.", param_hint="--keep-maps")
+    if keep_maps == "virelay" and maps_dtype != "float32":
+        raise typer.BadParameter("ViRelAy's files hold float32.", param_hint="--maps-dtype")
+
+
+def _ways(words: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
+    """The regions that words name."""
+    from relprop.aggregation.regions import regions_of
+
+    try:
+        return {word: regions_of(word, classes) for word in words}
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--regions") from None
+
+
+def _class_map(path: Path | None, model: Model, outputs: int) -> dict[str, tuple[int, ...]] | None:
+    """The map of classes in a file, if there is one."""
+    from relprop.aggregation.classes import read_class_map
+
+    try:
+        return None if path is None else read_class_map(path, model, outputs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--classes-map") from None
+
+
+def _run(
+    make: Callable[..., Any],
+    ray: str | None,
+    own: dict[str, Any],
+    arithmetic: dict[str, Any],
+    **options: Any,
+) -> Any:
+    """Run here or on a cluster; ``own`` are the options that only one of them has."""
+    if ray is None:
+        from relprop.aggregation.run import aggregate
+
+        return aggregate(make(**arithmetic), **own, **options)
+    from relprop.aggregation.ray import aggregate_on_ray
+
+    return aggregate_on_ray(make, **arithmetic, **own, **options)
 
 
 def _summary(result: Any, folder: Path) -> dict[str, Any]:
@@ -320,9 +336,13 @@ def _show(result: Any, folder: Path) -> None:
     console.print(table)
     if len(tables["regions"]) > SHOWN:
         console.print(f"and {len(tables['regions']) - SHOWN} rows more in regions.csv", style="dim")
-    worst = [row for row in tables["conservation"] if row["count"]]
-    errors = ", ".join(f"{row['level']} {row['largest_error']:.0e}" for row in worst)
-    console.print(f"\nlargest errors of conservation: {errors}")
+    worst: dict[str, float] = {}
+    for row in tables["conservation"]:
+        if row["count"]:
+            level = row["level"]
+            worst[level] = max(worst.get(level, 0.0), row["largest_error"])
+    errors = ", ".join(f"{level} {error:.0e}" for level, error in worst.items())
+    console.print(f"\nlargest errors of conservation: {errors}", soft_wrap=True)
     before = "finished before: " if result.before else ""
     rejected = f", {len(result.rejected)} rejected (rejected.csv)" if result.rejected else ""
     console.print(
