@@ -116,7 +116,8 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers fsspec hypothesis onnxscript opencv-python-headless pytest pytest-xdist
+	$(INSTALL) flatbuffers fsspec h5py hypothesis onnxscript opencv-python-headless pytest \
+	  pytest-xdist ray 'zarr; python_version >= "3.11"'
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
 
@@ -127,5 +128,5 @@ $(MADE)/check: $(MADE)/test
 # All of these ask for another torch, or for much that they never use here.
 $(MADE)/peers: $(MADE)/environment
 	$(INSTALL) click h5py matplotlib requests tabulate tqdm
-	$(INSTALL) --no-deps autolrp captum lxt torchvision zennit
+	$(INSTALL) --no-deps autolrp captum lxt torchvision virelay zennit
 	touch $@

@@ -23,6 +23,7 @@ from relprop.cli_model import (
     Size,
     Std,
     Weights,
+    class_count,
     load_model,
     one_of,
     read_preprocessing,
@@ -128,7 +129,7 @@ def explain(
     names = result_names(images)
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
-    outputs = _outputs(loaded, output_name)
+    outputs = class_count(loaded, output_name)
     if loaded.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
@@ -199,26 +200,6 @@ def _explain(
         int(result.target[0]),
         explanations,
     )
-
-
-def _outputs(model: Model, output: str | None) -> int:
-    """How many classes an output has, in a model that takes one photo."""
-    try:
-        graph = model.graph.explaining(output)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--output-name") from None
-    shape = graph[graph.output].shape
-    beyond = ""
-    if len(graph.inputs) != 1:
-        beyond = f"has several inputs ({', '.join(node.name for node in graph.inputs)})"
-    elif len(shape) != 1:
-        beyond = f"has an output of shape {shape}, no vector of classes"
-    if beyond:
-        raise typer.BadParameter(
-            f"{model.name} {beyond}: explain it in Python, with relprop.Explainer.",
-            param_hint="MODEL",
-        )
-    return shape[0]
 
 
 def _target(text: str, model: Model, outputs: int) -> int | str:

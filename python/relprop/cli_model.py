@@ -134,6 +134,26 @@ def load_model(
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
 
 
+def class_count(model: Model, output: str | None) -> int:
+    """Count the classes that an output tells apart, in a model that takes one photo."""
+    try:
+        graph = model.graph.explaining(output)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--output-name") from None
+    shape = graph[graph.output].shape
+    beyond = ""
+    if len(graph.inputs) != 1:
+        beyond = f"has several inputs ({', '.join(node.name for node in graph.inputs)})"
+    elif len(shape) != 1:
+        beyond = f"has an output of shape {shape}, no vector of classes"
+    if beyond:
+        raise typer.BadParameter(
+            f"{model.name} {beyond}: explain it in Python, with relprop.Explainer.",
+            param_hint="MODEL",
+        )
+    return shape[0]
+
+
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())

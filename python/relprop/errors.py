@@ -13,3 +13,7 @@ class UnmatchedLayerError(ValueError):
 
 class MissingAnnotation(ValueError):
     """A sample has no box or mask of the class whose regions were asked for."""
+
+
+class TooManyRejectedError(RuntimeError):
+    """A run over a dataset stopped, because too many of its items could not be used."""

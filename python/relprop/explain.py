@@ -102,6 +102,7 @@ class Explainer:
             )
         self.device = default_device() if device is None else device
         self._gpu = gpu_of(self.device)
+        self.precision = precision
         self.model = model
         self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.atomic import write_atomically
 from relprop.graph import Array, Graph, Operator
 from relprop.model import Model
 from relprop.preprocessing import Preprocessing
@@ -59,7 +59,7 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
         "relprop.writer": __version__,
         "relprop.model": json.dumps(content, allow_nan=False),
     }
-    _write(target, pack(tensors, metadata))
+    write_atomically(target, pack(tensors, metadata))
 
 
 def load(path: str | os.PathLike[str]) -> Model:
@@ -170,21 +170,6 @@ def _written(model: Model) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         "outputs": [list(pair) for pair in model.graph.outputs.items()],
     }
     return content, tensors
-
-
-def _write(target: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- Reading -----------------------------------------------------------------------------------

@@ -35,6 +35,10 @@ class Listed(Generic[Entry]):
         check_shard(index, count)
         return replace(self, entries=self.entries[index::count])
 
+    def sliced(self, part: slice) -> Listed[Entry]:
+        """Return the items of a slice."""
+        return replace(self, entries=self.entries[part])
+
     def _made(self, key: str, entry: Entry) -> Item | Rejected:
         try:
             return self.make(key, entry)

@@ -41,6 +41,10 @@ class Indexed:
         check_shard(index, count)
         return replace(self, indices=self.indices[index::count])
 
+    def sliced(self, part: slice) -> Indexed:
+        """Return the elements of a slice."""
+        return replace(self, indices=self.indices[part])
+
 
 @dataclass(frozen=True)
 class Streamed:

@@ -1,0 +1,82 @@
+"""What a run's result depends on, as text: two runs with the same fingerprint have one result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from relprop.explain import Explainer
+from relprop.model import Model
+
+Fingerprint = dict[str, Any]
+"""Texts by what they describe; ``rules`` is a text for each node."""
+
+
+def of_explainer(explainer: Explainer) -> Fingerprint:
+    """Describe the model, the rules and the arithmetic."""
+    from relprop import __version__
+
+    model = explainer.model
+    return {
+        "relprop": __version__,
+        "model": f"{model.name} {_digest(model)}",
+        "output": explainer.graph.output,
+        "classes": _short(hashlib.sha256(json.dumps(model.classes).encode())),
+        "preprocessing": str(model.preprocessing),
+        "composite": explainer.composite.name,
+        "initial": explainer.composite.initial,
+        "rules": {name: str(rule) for name, rule in explainer.rules.items()},
+        "ledger": str(explainer.ledger),
+        "device": explainer.device.partition(":")[0],
+        "precision": explainer.precision,
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say in words what differs, the old run's value first."""
+    found = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            inner = differences(before, after)
+            more = f" and {len(inner) - 1} more" if len(inner) > 1 else ""
+            found.append(f"{key}: {inner[0]}{more}")
+        else:
+            found.append(f"{key}: {_said(before)} there, {_said(after)} here")
+    return found
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is None else str(value)
+
+
+def _digest(model: Model) -> str:
+    """A short hash of the graph with its weights."""
+    hashed = hashlib.sha256()
+    for node in model.graph:
+        hashed.update(repr((node.name, node.type, node.inputs)).encode())
+        for part in _parts(node.operator):
+            hashed.update(part)
+    return _short(hashed)
+
+
+def _parts(operator: Any) -> Iterator[Any]:
+    """What an operator is made of, as bytes."""
+    for field in fields(operator):
+        value = getattr(operator, field.name)
+        if isinstance(value, np.ndarray):
+            yield f"{field.name} {value.dtype} {value.shape}".encode()
+            yield np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+        else:
+            yield f"{field.name} {value!r}".encode()
+
+
+def _short(hashed: Any) -> str:
+    return str(hashed.hexdigest()[:16])

@@ -1,0 +1,400 @@
+"""A run over a dataset: read ahead, explain, add up; stop at any moment and go on later.
+
+What is added up depends on the items and their order alone: not on batches, on the number of
+workers or on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from relprop.aggregation import kept_maps
+from relprop.aggregation.checkpoint import Checkpoint
+from relprop.aggregation.classes import Classes, ClassMap
+from relprop.aggregation.explaining import Explaining, Outcome, Target
+from relprop.aggregation.fingerprint import Fingerprint, differences, of_explainer
+from relprop.aggregation.interruption import Interruption
+from relprop.aggregation.kept_maps import KeptMap, KeptMaps
+from relprop.aggregation.progress import RunProgress
+from relprop.aggregation.regions import Regions, regions_of
+from relprop.aggregation.results import (
+    CHECKPOINT,
+    LAST,
+    REJECTED,
+    remove_parts,
+    remove_results,
+    results_in,
+    write_rejected,
+    write_results,
+)
+from relprop.aggregation.run_state import RunState
+from relprop.aggregation.stretch import count, stretch
+from relprop.datasets import Dataset, Rejected, read_ahead
+from relprop.errors import TooManyRejectedError
+from relprop.explain import Explainer
+
+FREE = 100
+"""Items before which no share of rejected ones is too large."""
+
+MAP_BYTES = 256 * 2**20
+"""About how much memory average maps may take; their canvas is made smaller where it must be."""
+
+AHEAD = 4
+"""Batches that are decoded ahead."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class RunResult:
+    """A finished run.
+
+    ``items`` were read, of which ``rejected`` were not used; ``state`` holds what the others add
+    up to. ``before`` says that an earlier run had done everything.
+    """
+
+    state: RunState
+    items: int
+    rejected: list[tuple[str, str]]
+    before: bool = False
+
+
+def aggregate(
+    explainer: Explainer,
+    dataset: Dataset,
+    regions: Sequence[str] | Mapping[str, Regions] = ("thirds",),
+    *,
+    folder: Path,
+    target: Target = "argmax",
+    class_map: ClassMap | None = None,
+    batch: int = 16,
+    workers: int = 2,
+    limit: int | None = None,
+    most_rejected: float = 0.05,
+    checkpoint_seconds: float = 60.0,
+    resume: bool = True,
+    force: bool = False,
+    keep_maps: kept_maps.Kind | None = None,
+    maps_dtype: str = "float32",
+    command: Sequence[str] = (),
+    progress: bool = False,
+) -> RunResult:
+    """Add up the relevance of a whole dataset.
+
+    An item that cannot be used is listed with its reason in ``rejected.csv``, and the run goes
+    on. A run that was stopped, by Ctrl-C or otherwise, goes on from its last checkpoint when it is
+    called with the same arguments, and ends with the same files.
+
+    Parameters
+    ----------
+    explainer
+        Of a model with one image as its input and a vector as its output.
+    dataset
+        What :func:`relprop.datasets.open_dataset` returns.
+    regions
+        Ways of cutting images into regions: words that :func:`regions_of` knows, or Regions by
+        their names.
+    folder
+        Where the results go, and the checkpoints before them.
+    target
+        ``"argmax"``, or ``"label"`` for the true class.
+    class_map
+        For each of the dataset's classes those of the model of which it is made. With the target
+        ``"label"`` the one of them with the highest score is explained. Without a map, classes of
+        the same name or index are the same.
+    batch
+        Images at once; no influence on the result.
+    workers
+        Threads that decode images ahead.
+    limit
+        How many items to read; all where it is None.
+    most_rejected
+        The share of rejected items beyond which the run stops, once it has seen 100.
+    checkpoint_seconds
+        How often a checkpoint is written.
+    resume
+        Whether to go on from a checkpoint in the folder; else one is refused like other results.
+    force
+        Whether to begin anew and overwrite what the folder holds.
+    keep_maps, maps_dtype
+        ``"zarr"`` or ``"virelay"`` to keep every map as well, see :class:`KeptMaps`.
+    command
+        What the results name as the command that made them.
+    progress
+        Whether to show on the terminal how far the run is.
+
+    Returns
+    -------
+    RunResult
+        What the files in the folder hold.
+
+    Raises
+    ------
+    TooManyRejectedError
+        If more items were rejected than may be, or all. A checkpoint stays in the folder.
+    FileExistsError
+        If the folder holds other results; the message says what differs.
+    KeyboardInterrupt
+        If Ctrl-C or SIGTERM stopped the run; a checkpoint stays in the folder.
+    TypeError, ValueError, OSError
+        If an argument does not fit, or a file cannot be written.
+    """
+    for name, value in (("batch", batch), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}.")
+    if not 0 <= most_rejected <= 1:
+        raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
+    run = Run.of(explainer, dataset, regions, target, class_map, limit)
+    fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
+    begun = begin(folder, fingerprint, resume=resume, force=force)
+    if begun is not None and begun.finished:
+        return finished_before(folder, begun, command)
+    tally = Tally(run.new_state() if begun is None else RunState.from_bytes(begun.state))
+    saving = _Saving(folder, fingerprint, tally, checkpoint_seconds)
+    if begun is None:
+        saving.save()  # which says whose folder it is
+    else:
+        tally.count(begun)
+    if keep_maps is not None:
+        shape, names = explainer.graph.inputs[0].shape, run.output_names
+        kept = 0 if begun is None else begun.kept
+        tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
+    bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
+    with Interruption() as interruption, bar:
+        for outcomes in run.outcomes(stretch(run.part, tally.position), batch, workers):
+            before = len(tally.rejected)
+            for outcome in outcomes:
+                tally.add(outcome)
+                if too_many(tally, most_rejected):
+                    saving.save()
+                    raise tally.refusal(folder)
+            bar.advance(len(outcomes), len(tally.rejected) - before)
+            if interruption.asked:
+                saving.save()
+                raise tally.interruption()
+            saving.save_when_due()
+    return conclude(folder, tally, fingerprint, command)
+
+
+class _Saving:
+    """Writes checkpoints, by time."""
+
+    def __init__(
+        self, folder: Path, fingerprint: Fingerprint, tally: Tally, seconds: float
+    ) -> None:
+        self._path = folder / CHECKPOINT
+        self._fingerprint = fingerprint
+        self._tally = tally
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def save_when_due(self) -> None:
+        """Write a checkpoint where the last one is old."""
+        if time.monotonic() - self._last >= self._seconds:
+            self.save()
+            self._last = time.monotonic()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._tally.checkpoint(self._fingerprint).write(self._path)
+
+
+class Run:
+    """What a run does with each item, apart from the folder in which it leaves its results.
+
+    Parameters are those of :func:`aggregate`.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        part: Dataset,
+        regions: Mapping[str, Regions],
+        target: Target,
+        classes: Classes,
+        fingerprint: Fingerprint,
+    ) -> None:
+        self.part = part
+        self.fingerprint = fingerprint
+        outputs = explainer.graph[explainer.graph.output].shape[0]
+        self.output_names = Classes(explainer.model, outputs, of_dataset=part.classes).names
+        self._explainer = explainer
+        self._regions = regions
+        self._classes = classes
+        self._explaining = Explaining(explainer, regions, target, classes)
+
+    @classmethod
+    def of(
+        cls,
+        explainer: Explainer,
+        dataset: Dataset,
+        regions: Sequence[str] | Mapping[str, Regions],
+        target: Target,
+        class_map: ClassMap | None,
+        limit: int | None,
+    ) -> Run:
+        """Check the arguments, and make the run that they describe."""
+        inputs = explainer.graph.inputs
+        shape = explainer.graph[explainer.graph.output].shape
+        if len(inputs) != 1 or len(inputs[0].shape) != 3 or len(shape) != 1:
+            raise ValueError(
+                "the model must take one image and give a vector of scores; it takes "
+                f"{' and '.join(str(one.shape) for one in inputs)} and gives {shape}."
+            )
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, not {limit}.")
+        ways = regions
+        if not isinstance(regions, Mapping):
+            words = [regions] if isinstance(regions, str) else regions
+            ways = {word: regions_of(word, dataset.classes) for word in words}
+        assert isinstance(ways, Mapping)
+        classes = Classes(explainer.model, shape[0], class_map, dataset.classes)
+        part = stretch(dataset, 0, limit)
+        fingerprint = of_explainer(explainer) | {
+            "target": target,
+            "regions": {name: ", ".join(one.names) for name, one in ways.items()},
+            "class map": {name: str(known) for name, known in (class_map or {}).items()},
+            "dataset": dataset.name,
+            "limit": limit,
+            "items": count(part),
+        }
+        return cls(explainer, part, ways, target, classes, fingerprint)
+
+    def new_state(self) -> RunState:
+        """Return a state that has seen nothing."""
+        channels, height, width = self._explainer.graph.inputs[0].shape
+        regions = {name: one.names for name, one in self._regions.items()}
+        groups = 1 + (len(self.part.classes) or len(self._classes.names))
+        canvas = _canvas(height, width, groups)
+        return RunState(self._classes.names, regions, canvas, channels)
+
+    def outcomes(self, part: Dataset, batch: int, workers: int) -> Iterator[list[Outcome]]:
+        """Explain a part of the dataset, in batches and in its order."""
+        preprocessing = self._explainer.model.preprocessing
+        samples_ahead = read_ahead(part, preprocessing, workers, AHEAD * batch)
+        for samples in _batches(samples_ahead, batch):
+            yield self._explaining(samples)
+
+
+class Tally:
+    """What a run knows after the items so far."""
+
+    def __init__(
+        self, state: RunState, position: int = 0, rejected: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        self.state = state
+        self.position = position
+        self.rejected = list(rejected)
+        self.maps: KeptMaps | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """Count the next item."""
+        if isinstance(outcome, Rejected):
+            self.rejected.append((outcome.key, outcome.reason))
+        else:
+            self.state.update(outcome.records)
+            if self.maps is not None:
+                self.maps.add(
+                    KeptMap(outcome.relevance, outcome.scores, outcome.target, self.position)
+                )
+        self.position += 1
+
+    def count(self, checkpoint: Checkpoint) -> None:
+        """Count the items of another part of the run, apart from its state."""
+        self.position += checkpoint.position
+        self.rejected += checkpoint.rejected
+
+    def checkpoint(self, fingerprint: Fingerprint, finished: bool = False) -> Checkpoint:
+        """Return what a checkpoint holds, once all maps are on disk."""
+        kept = 0
+        if self.maps is not None:
+            self.maps.flush()
+            kept = self.maps.count
+        state = self.state.to_bytes()
+        return Checkpoint(fingerprint, state, self.position, kept, self.rejected, finished)
+
+    def interruption(self) -> KeyboardInterrupt:
+        """Say how far the run is, and that it can go on."""
+        return KeyboardInterrupt(
+            f"stopped after {self.position} items; the same call goes on from there."
+        )
+
+    def refusal(self, folder: Path) -> TooManyRejectedError:
+        """List the rejected items, and say that they are too many."""
+        write_rejected(folder, self.rejected)
+        key, reason = self.rejected[-1] if self.rejected else ("", "the dataset is empty")
+        last = f"{key}: {reason}" if key else reason
+        return TooManyRejectedError(
+            f"{len(self.rejected)} of {self.position} items were rejected, see "
+            f"{folder / REJECTED}; the last: {last}"
+        )
+
+
+def begin(
+    folder: Path, fingerprint: Fingerprint, *, resume: bool = True, force: bool = False
+) -> Checkpoint | None:
+    """Make a folder ready for a run, and return the checkpoint from which the run goes on.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds results of another run; the message says what differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_parts(folder)
+    if force:
+        remove_results(folder)
+    found = results_in(folder)
+    if not found:
+        return None
+    advice = "take another folder, or overwrite it (force, --force)."
+    if not (folder / CHECKPOINT).exists() or not resume:
+        raise FileExistsError(f"{found[0]} exists already: {advice}")
+    checkpoint = Checkpoint.read(folder / CHECKPOINT)
+    differing = differences(checkpoint.fingerprint, fingerprint)
+    if differing:
+        raise FileExistsError(f"{folder} holds another run ({'; '.join(differing)}): {advice}")
+    return checkpoint
+
+
+def too_many(tally: Tally, most: float) -> bool:
+    """Whether the share of rejected items is beyond ``most``."""
+    return tally.position >= FREE and len(tally.rejected) > most * tally.position
+
+
+def finished_before(folder: Path, begun: Checkpoint, command: Sequence[str]) -> RunResult:
+    """Return what a finished run left; write its results if it was killed before it did."""
+    state = RunState.from_bytes(begun.state)
+    if not (folder / LAST).exists():
+        write_results(folder, state, begun, command)
+    return RunResult(state, begun.position, begun.rejected, before=True)
+
+
+def conclude(
+    folder: Path, tally: Tally, fingerprint: Fingerprint, command: Sequence[str]
+) -> RunResult:
+    """Write the results of a run that has seen every item."""
+    used = tally.state.count
+    checkpoint = tally.checkpoint(fingerprint, finished=used > 0)
+    checkpoint.write(folder / CHECKPOINT)
+    if not used:
+        raise tally.refusal(folder)
+    write_results(folder, tally.state, checkpoint, command)
+    return RunResult(tally.state, tally.position, tally.rejected)
+
+
+def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    values = iter(values)
+    while batch := list(islice(values, size)):
+        yield batch
+
+
+def _canvas(height: int, width: int, classes: int) -> tuple[int, int]:
+    """The size of average maps: the input's, or what there is memory for."""
+    scale = min(1.0, (MAP_BYTES / (32 * classes * height * width)) ** 0.5)
+    return max(1, int(height * scale)), max(1, int(width * scale))
