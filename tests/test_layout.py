@@ -98,16 +98,28 @@ def public(body: list[ast.stmt]) -> Iterator[ast.ClassDef | ast.FunctionDef]:
             yield node
 
 
+def said_by_protocols(module: ast.Module) -> set[str]:
+    """Methods that a protocol describes once for all classes of the module."""
+    return {
+        method.name
+        for node in public(module.body)
+        if isinstance(node, ast.ClassDef) and "Protocol" in map(ast.unparse, node.bases)
+        for method in public(node.body)
+        if ast.get_docstring(method)
+    }
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=relative)
 def test_public_names_have_docstrings(path: Path) -> None:
     module = ast.parse(path.read_text())
     assert ast.get_docstring(module)
+    # as in every operator, module or state
+    described = said_by_protocols(module) | {"infer_shape", "forward", "update", "read", "write"}
     for node in public(module.body):
         assert ast.get_docstring(node), node.name
         for method in public(node.body) if isinstance(node, ast.ClassDef) else ():
-            # as in every operator, module or state
-            described = method.name in ("infer_shape", "forward", "update", "read", "write")
-            assert described or ast.get_docstring(method), f"{node.name}.{method.name}"
+            known = method.name in described
+            assert known or ast.get_docstring(method), f"{node.name}.{method.name}"
 
 
 @pytest.mark.parametrize("rule", RULES)
