@@ -72,6 +72,29 @@ def test_a_folder_of_class_folders(run: Run, photos: Path) -> None:
     assert "finished before: 8 of 8 images" in out
 
 
+def test_boxes_of_voc(run: Run) -> None:
+    """Two photos with a box of their class; one of another split is left out."""
+    for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        Path("voc", name).mkdir(parents=True)
+    for name, label in (("a", "cat"), ("b", "dog"), ("c", "dog")):
+        Image.new("RGB", (40, 40), "red").save(f"voc/JPEGImages/{name}.jpg")
+        Path(f"voc/Annotations/{name}.xml").write_text(
+            "<annotation><size><width>40</width><height>40</height><depth>3</depth></size>"
+            f"<object><name>{label}</name><difficult>0</difficult><bndbox><xmin>1</xmin>"
+            "<ymin>1</ymin><xmax>20</xmax><ymax>40</ymax></bndbox></object></annotation>"
+        )
+    Path("voc/ImageSets/Main/val.txt").write_text("a\nb\n")
+    arguments = ("--split", "val", "--regions", "boxes", "--target", "label")
+    code, _, err = aggregate(run, *arguments, dataset="voc")
+    assert (code, err) == (0, "")
+    rows = table("regions.csv")
+    assert [(row["class"], row["region"], row["count"]) for row in rows] == [
+        (label, region, "1") for label in ("cat", "dog") for region in ("inside", "outside")
+    ]
+    assert {row["pixels_mean"] for row in rows} == {"128.0"}
+    assert [row["class"] for row in table("context.csv")] == ["cat", "cat", "dog", "dog"]
+
+
 def test_json_for_machines(run: Run, photos: Path) -> None:
     code, out, err = aggregate(run, "--json", "--limit", "5", "-c", "epsilon", "-p", "epsilon=1e-9")
     assert (code, err) == (0, "")
