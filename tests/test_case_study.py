@@ -11,6 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 import relprop
+from real_data import real
+from relprop.aggregation.classes import read_class_map
+from relprop.aggregation.run import aggregate
+from relprop.datasets import open_dataset
 from relprop.preprocessing import Preprocessing
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +79,36 @@ def test_relevance_lies_on_the_scooters():
         'positive relevance for "motor scooter" under `epsilon`': share(positive(670, "epsilon")),
     }
     assert measured == {row: pytest.approx(stated(row), abs=0.1) for row in measured}
+
+
+def test_animals_are_looked_at_where_they_are(tmp_path: Path) -> None:
+    """The columns of SqueezeNet, the smaller one of the two."""
+    photos, *network = real(
+        "voc_animals", "models/squeezenet_v1.1_deploy.prototxt", "models/squeezenet_v1.1.caffemodel"
+    )
+    preprocessing = Preprocessing(
+        size=(227, 227), resize=256, channel_order="bgr", mean=(104, 117, 123), std=(1, 1, 1)
+    )
+    model = relprop.load((network[0], network[1]), preprocessing=preprocessing)
+    explainer = relprop.Explainer(model, "epsilon_plus_flat")
+    known = read_class_map(ROOT / "docs/classes/animals-imagenet.json", model, 1000)
+    result = aggregate(
+        explainer,
+        open_dataset(str(photos)),
+        ["boxes"],
+        folder=tmp_path,
+        target="label",
+        class_map=known,
+    )
+    tables = result.state.tables()
+    inside = {row["class"]: row for row in tables["regions"] if row["region"] == "inside"}
+    mu = {row["class"]: row for row in tables["context"] if row["items"] == "all"}
+    recognised = {row["class"]: row["recognised"] for row in tables["classes"]}
+    rows = re.findall(r"^\| (\w+) \| (\d+) \|.*\| (\d+) % \| ([\d.]+) \| (\d+) \|$", PAGE, re.M)
+    assert [row[0] for row in rows] == list(known)
+    for name, count, share, median, hits in rows:
+        assert inside[name]["count"] == int(count)
+        assert 100 * inside[name]["share_mean"] == pytest.approx(int(share), abs=0.6)
+        assert mu[name]["mu_median"] == pytest.approx(float(median), abs=0.02)
+        assert recognised[name] == pytest.approx(int(hits), abs=1)
+    assert max(row["largest_error"] for row in tables["conservation"]) < 1e-5

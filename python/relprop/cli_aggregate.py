@@ -167,6 +167,14 @@ def aggregate(
             rich_help_panel=_CLUSTER,
         ),
     ] = None,
+    ray_shards: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Parts of the dataset, which workers take one after the other.",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = 32,
     weights: Weights = None,
     size: Size = None,
     mean: Mean = None,
@@ -211,7 +219,7 @@ def aggregate(
     make = partial(Explainer, loaded, composite, output=output_name, rules=own_rules, **values)
     console = plain_console(stderr=True)
     command = ["relprop", *sys.argv[1:]]
-    own: dict[str, Any] = {"address": ray, "actors": ray_workers}
+    own: dict[str, Any] = {"address": ray, "actors": ray_workers, "shards": ray_shards}
     if ray is None:
         own = {
             "checkpoint_seconds": checkpoint_seconds,

@@ -15,7 +15,7 @@ from relprop.aggregation.records import NO_LABEL
 from relprop.model import Model
 
 ClassMap = Mapping[str, tuple[int, ...]]
-"""For each class of the dataset the model's: one, or several that it is made of."""
+"""For each class of the dataset the model's: one, several that it is made of, or none."""
 
 
 class UnknownClassError(ValueError):
@@ -113,8 +113,8 @@ def read_class_map(path: Path, model: Model, outputs: int) -> dict[str, tuple[in
     """Read a map of classes from a file.
 
     A JSON file holds one object with the dataset's classes as keys, and as values the model's: a
-    name, an index or a list of these. Of any other file each line is a dataset's class and then
-    the model's, separated by commas (CSV).
+    name, an index or a list of these, which may be empty. Of any other file each line is a class of
+    the dataset and then the model's, separated by commas (CSV).
 
     Raises
     ------
@@ -130,8 +130,6 @@ def read_class_map(path: Path, model: Model, outputs: int) -> dict[str, tuple[in
         for name, classes in entries:
             if name in found:
                 raise ValueError(f"{name!r} is there twice.")
-            if not classes:
-                raise ValueError(f"{name!r} has no class of the model.")
             found[name] = tuple(dict.fromkeys(_index(one, model, outputs) for one in classes))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {error}") from None

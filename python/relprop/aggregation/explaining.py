@@ -92,11 +92,17 @@ class Explaining:
             if sample.pixels.shape != shape:
                 raise ValueError(f"the model takes {shape}, not {sample.pixels.shape}.")
             truth = self._classes.truth(sample.label)
-            if truth == NO_LABEL and self._target == "label":
-                raise ValueError("it has no label to explain.")
+            if self._target == "label":
+                self._require_output(truth)
             return _Prepared(sample, truth, self._labels(sample))
         except (ValueError, OSError) as error:  # the latter of a user's own regions
             return _rejected(sample.key, error)
+
+    def _require_output(self, truth: int) -> None:
+        if truth == NO_LABEL:
+            raise ValueError("it has no label to explain.")
+        if not self._classes.outputs(truth):
+            raise ValueError(f"{self._classes.names[truth]!r} is none of the model's classes.")
 
     def _labels(self, sample: Sample) -> dict[str, NDArray[np.int32]]:
         """Each pixel's region, for each way of cutting."""
