@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relprop import _core
 from relprop.aggregation.double_double import Pair, added, joined
 
 NUMBERS = st.floats(-1e30, 1e30, allow_subnormal=False)
@@ -27,6 +29,32 @@ def test_sums_are_exact_far_below_the_last_bit(one: list[float], other: list[flo
     for high, low in (total_of([*one, *other]), joined(*total_of(one), *total_of(other))):
         assert abs(Fraction(float(high)) + Fraction(float(low)) - exact) <= magnitude / 2**100
         assert high == high + low
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=20))
+def test_the_core_adds_as_pairs_are_defined(rows: list[tuple[float, float]]) -> None:
+    high, low = np.zeros((2, 2)), np.zeros((2, 2))
+    expected = np.zeros((2, 2)), np.zeros((2, 2))
+    for row in rows:
+        values = np.array(row)
+        _core.add_moments(values, high, low)
+        expected = added(*expected, np.stack([values, values * values]))
+    np.testing.assert_array_equal(high, expected[0])
+    np.testing.assert_array_equal(low, expected[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "high"),
+    [
+        (np.zeros(3, np.float32), np.zeros((2, 3))),
+        (np.zeros(3), np.zeros((2, 4))),
+        (np.zeros(3), np.zeros(6)),
+        (np.zeros((3, 2))[:, 0], np.zeros((2, 3))),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(values: np.ndarray, high: np.ndarray) -> None:
+    with pytest.raises((TypeError, ValueError), match="must"):
+        _core.add_moments(values, high, np.zeros((2, 3)))
 
 
 def test_what_plain_sums_lose_is_kept() -> None:

@@ -43,4 +43,5 @@ PYBIND11_MODULE(_core, module) {
     relprop::register_rules(module);
     relprop::register_plan(module);
     relprop::register_regions(module);
+    relprop::register_moments(module);
 }

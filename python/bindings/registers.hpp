@@ -10,5 +10,6 @@ namespace py = pybind11;
 void register_rules(py::module_ &module);
 void register_plan(py::module_ &module);
 void register_regions(py::module_ &module);
+void register_moments(py::module_ &module);
 
 } // namespace relprop

@@ -23,6 +23,9 @@ _Sides = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # before and 
 def region_sums(
     values: _Floats, labels: NDArray[np.int32], count: int, gpu: int | None = None, stream: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def add_moments(
+    values: NDArray[np.float64], high: NDArray[np.float64], low: NDArray[np.float64]
+) -> None: ...
 
 class Rule:
     def __init__(

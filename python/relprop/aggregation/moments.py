@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.aggregation.double_double import Float64, added, joined
+from relprop import _core
+from relprop.aggregation.double_double import Float64, joined
 
 Group = tuple[int, ...]
 """A class, or a pair of a true and a predicted one."""
@@ -62,13 +63,12 @@ class Moments:
         """Add one item."""
         if values.shape != self.shape:
             raise ValueError(f"values must have shape {self.shape}, not {values.shape}.")
-        both = np.stack([values, values * values])
-        held = self._sums.get(group)
-        if held is None:
-            self._sums[group] = _Sums(1, both, np.zeros_like(both))
-        else:
-            held.count += 1
-            held.high, held.low = added(held.high, held.low, both)
+        if group not in self._sums:
+            pairs = (2, *self.shape)
+            self._sums[group] = _Sums(0, np.zeros(pairs), np.zeros(pairs))
+        held = self._sums[group]
+        held.count += 1
+        _core.add_moments(np.asarray(values, order="C"), held.high, held.low)
 
     def merge(self, other: Moments) -> None:
         """Add all items of another one, which stays as it is."""
