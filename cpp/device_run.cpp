@@ -186,6 +186,11 @@ void DeviceRun::run() {
     const int64_t held = enough ? works[0].lane->arena->floats() / plan_.arena_floats(1) : 0;
     lay_out(std::clamp<int64_t>(std::max(fits, held), 1, std::min(request_.n, most)));
     reserve(*works[0].lane);
+    if (!request_.on_device && request_.n > at_once_) {
+        // before any work is on its way: less memory moves the places of its arrays
+        works[1].lane = take_lane();
+        reserve(*works[1].lane);
+    }
 
     const auto give_back = [&] {
         std::lock_guard lock(plan_.mutex_);
@@ -199,10 +204,6 @@ void DeviceRun::run() {
             if (first > 0 && request_.between_chunks)
                 request_.between_chunks();
             Work &work = works[turn];
-            if (!work.lane) {
-                work.lane = take_lane();
-                reserve(*work.lane);
-            }
             finish(work);
             n = std::min(at_once_, request_.n - first);
             begin(work, first, n);
