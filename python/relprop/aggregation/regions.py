@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -163,11 +163,9 @@ class InsideBoxes(_Inside):
 
     def labels(self, sample: Sample) -> Labels:
         """0 inside, 1 outside, (H, W); without a box of the class MissingAnnotation is raised."""
-        height, width = sample.pixels.shape[-2:]
-        labels = np.ones((height, width), np.int32)
-        for i in self._chosen(sample, [box.label for box in sample.boxes]):
-            box = sample.boxes[i]
-            labels[_centres(box.top, box.bottom, height), _centres(box.left, box.right, width)] = 0
+        chosen = self._chosen(sample, [box.label for box in sample.boxes])
+        inside = box_mask((sample.boxes[i] for i in chosen), *sample.pixels.shape[-2:])
+        labels: Labels = (~inside).astype(np.int32)
         return labels
 
 
@@ -225,6 +223,14 @@ class LabelMap:
                 f"{sample.key}: labels must lie in [-1, {len(self.names)}), not be {bad}."
             )
         return found.astype(np.int32)
+
+
+def box_mask(boxes: Iterable[Box], height: int, width: int) -> NDArray[np.bool_]:
+    """Which pixels have their centre in any of the boxes, (height, width)."""
+    inside = np.zeros((height, width), np.bool_)
+    for box in boxes:
+        inside[_centres(box.top, box.bottom, height), _centres(box.left, box.right, width)] = True
+    return inside
 
 
 def regions_of(word: str, classes: Sequence[str] = ()) -> Regions:
