@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from relprop.aggregation.run_state import RunState
 from relprop.atomic import atomic_file
 from relprop.heatmaps import heatmap
 from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.file_names import file_name
 from relprop.runs.folder import CHECKPOINT
 from relprop.runs.rejections import REJECTED, Rejections
 from relprop.runs.tables import versions, write_json, write_table
@@ -68,7 +68,7 @@ def _write_maps(folder: Path, state: RunState) -> None:
     averages = state.average_maps()
     (folder / MAPS).mkdir(exist_ok=True)
     for number, (name, summary) in enumerate(averages.items()):
-        path = folder / MAPS / f"{number:04}-{_file_name(name)}.png"
+        path = folder / MAPS / f"{number:04}-{file_name(name) if name else 'unlabelled'}.png"
         with atomic_file(path) as part:
             heatmap(summary.mean).save(part, format="PNG")
     summaries = list(averages.values())
@@ -80,8 +80,3 @@ def _write_maps(folder: Path, state: RunState) -> None:
             means=np.array([one.mean for one in summaries]),
             deviations=np.array([one.deviation for one in summaries]),
         )
-
-
-def _file_name(name: str | None) -> str:
-    """A class's name as a file may be called."""
-    return re.sub(r"[^\w.-]+", "_", name)[:60] if name else "unlabelled"

@@ -1,0 +1,209 @@
+"""Settings: how explanations are judged in a run over a dataset, checked before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+
+from relprop.evaluation.cutting import FORMS, Cutting, cutting_of
+from relprop.evaluation.metrics import Metric, metrics_of
+from relprop.evaluation.ordering import ORDERS, By, Order
+from relprop.evaluation.perturbations import Colours, Perturbation, perturbation_of
+from relprop.evaluation.perturbing import SCORES, Score
+from relprop.evaluation.streams import Stream
+from relprop.preprocessing import Preprocessing
+from relprop.runs.classes import TARGETS, Target
+from relprop.runs.fingerprint import Fingerprint
+
+RANDOM_ORDER = "random order"
+"""What stands in the place of a method where the order is random: no method decides it."""
+
+Given = str | Perturbation
+"""A perturbation, or the word that names it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one curve is of: regions taken in an ``order`` that ``method`` gives."""
+
+    perturbation: str
+    order: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run judges explanations; the defaults are the protocol of Samek et al. 2017.
+
+    Parameters
+    ----------
+    orders
+        Of ``"morf"``, ``"lerf"`` and ``"random"``.
+    perturbations
+        What is put in a region's place, by the name that results have for it.
+    cutting
+        How images are cut into regions.
+    by
+        Whether the ``"sum"`` or the ``"mean"`` of its pixels' relevance ranks a region.
+    steps
+        How many regions are taken of each image.
+    repeats
+        How often random draws are repeated.
+    score
+        ``"logit"`` or ``"probability"`` of the class that is judged.
+    target
+        ``"argmax"`` for the predicted class, or ``"label"`` for the true one.
+    metrics
+        Figures of the maps themselves.
+    seed
+        Of all random draws.
+    level
+        The share of bootstrap replicates that intervals hold.
+    resamples
+        How many bootstrap replicates are drawn.
+
+    Raises
+    ------
+    ValueError
+        If one of them is not known or out of range.
+    """
+
+    orders: tuple[Order, ...] = ("morf", "random")
+    perturbations: Mapping[str, Perturbation] = field(
+        default_factory=lambda: perturbations_of(["uniform"])
+    )
+    cutting: Cutting = field(default_factory=lambda: cutting_of("9"))
+    by: By = "sum"
+    steps: int = 100
+    repeats: int = 10
+    score: Score = "logit"
+    target: Target = "argmax"
+    metrics: tuple[Metric, ...] = ()
+    seed: int = 0
+    level: float = 0.95
+    resamples: int = 10_000
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("repeats", 1), ("seed", 0), ("resamples", 1)):
+            if (number := getattr(self, name)) < least:
+                raise ValueError(f"{name} must be at least {least}, not {number}.")
+        known = {
+            "orders": (self.orders, ORDERS),
+            "by": ([self.by], get_args(By)),
+            "score": ([self.score], SCORES),
+            "target": ([self.target], TARGETS),
+        }
+        for name, (values, choices) in known.items():
+            for one in values:
+                if one not in choices:
+                    raise ValueError(f"{name} must be one of {', '.join(choices)}, not {one!r}.")
+        for name in ("orders", "perturbations"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must be at least one, not none.")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level must lie between 0 and 1, not {self.level}.")
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        orders: Sequence[str] = ("morf", "random"),
+        perturbations: Sequence[Given] | Mapping[str, Perturbation] = ("uniform",),
+        regions: str | Cutting = "9",
+        metrics: Sequence[str] = (),
+        preprocessing: Preprocessing | None = None,
+        **others: Any,
+    ) -> Settings:
+        """Make settings of words, as the command line has them."""
+        words = [orders] if isinstance(orders, str) else orders
+        figures = [metrics] if isinstance(metrics, str) else metrics
+        return cls(
+            orders=tuple(dict.fromkeys(words)),  # type: ignore[arg-type]
+            perturbations=perturbations_of(perturbations),
+            cutting=cutting_of(regions, preprocessing) if isinstance(regions, str) else regions,
+            metrics=metrics_of(figures),
+            **others,
+        )
+
+    def rows(self, methods: Sequence[str]) -> tuple[Row, ...]:
+        """List the curves of each image: a random order is the same for all methods."""
+        return tuple(
+            Row(perturbation, order, method)
+            for perturbation in self.perturbations
+            for order in self.orders
+            for method in ([RANDOM_ORDER] if order == "random" else methods)
+        )
+
+    def passes(self, methods: int, regions: int | None = None) -> int:
+        """Count the forward passes of an image that has so many regions, or enough of them."""
+        steps = self.steps if regions is None else min(self.steps, regions)
+        curves = 0
+        for perturbation in self.perturbations.values():
+            for order in self.orders:
+                several = order == "random" or not perturbation.deterministic
+                curves += (1 if order == "random" else methods) * (self.repeats if several else 1)
+        return 1 + curves * steps
+
+    def try_out(self, shape: tuple[int, ...], colours: Colours | None) -> None:
+        """Prepare every perturbation for an image of one colour.
+
+        Raises
+        ------
+        ValueError
+            If one does not fit images of that shape, or needs bounds that are not known.
+        ImportError
+            If a package that it needs is not installed.
+        """
+        image = np.zeros(shape, np.float32)
+        for perturbation in self.perturbations.values():
+            perturbation.prepare(image, colours, Stream(self.seed))
+
+    def fingerprint(self) -> Fingerprint:
+        """Describe them."""
+        return {
+            "orders": ", ".join(self.orders),
+            "perturbations": {name: one.word for name, one in self.perturbations.items()},
+            "regions": self.cutting.word,
+            "metrics": ", ".join(one.word for one in self.metrics),
+            **{
+                name: getattr(self, name)
+                for name in (
+                    "by",
+                    "steps",
+                    "repeats",
+                    "score",
+                    "target",
+                    "seed",
+                    "level",
+                    "resamples",
+                )
+            },
+        }
+
+
+def perturbations_of(
+    given: str | Sequence[Given] | Mapping[str, Perturbation],
+) -> dict[str, Perturbation]:
+    """Make perturbations of words, by their words.
+
+    Raises
+    ------
+    ValueError
+        If a word names none, or two have one name.
+    """
+    if isinstance(given, Mapping):
+        return dict(given)
+    found: dict[str, Perturbation] = {}
+    for one in [given] if isinstance(given, str) else given:
+        perturbation = perturbation_of(one) if isinstance(one, str) else one
+        name = one if isinstance(one, str) else one.word
+        if name in found:
+            raise ValueError(f"perturbations must differ, but {name!r} is there twice.")
+        found[name] = perturbation
+    return found
+
+
+__all__ = ["FORMS", "RANDOM_ORDER", "Row", "Settings", "perturbations_of"]
