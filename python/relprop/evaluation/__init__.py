@@ -1,11 +1,16 @@
-"""Judge explanations: localisation, sanity, sparseness, stability.
+"""Evaluation: how good an explanation is, by perturbing, localisation, sanity and sparseness.
 
->>> hits = [pointing_game(map, mask) for map, mask in zip(maps_of(result.relevance), masks)]
->>> mean_class_accuracy(hits, classes)
+>>> curve = perturbation_curve(explainer, images, explainer(images).relevance)
+>>> estimate(aopc(curve))
+>>> hits = [pointing_game(map, mask) for map, mask in zip(maps_of(relevance), masks)]
+
+A whole dataset: :func:`relprop.evaluation.run.evaluate`.
 """
 
 from __future__ import annotations
 
+from relprop.evaluation.bootstrap import Difference, Estimate, Resampling, difference, estimate
+from relprop.evaluation.curve import Curve, abpc, aopc, perturbation_curve
 from relprop.evaluation.localisation import (
     box_mask,
     class_accuracies,
@@ -16,6 +21,19 @@ from relprop.evaluation.localisation import (
     top_k_intersection,
 )
 from relprop.evaluation.maps import maps_of
+from relprop.evaluation.ordering import order_of, region_relevance
+from relprop.evaluation.perturbations import (
+    Blur,
+    Colours,
+    Constant,
+    Custom,
+    DatasetMean,
+    InPainting,
+    Perturbation,
+    Uniform,
+    perturbation_of,
+)
+from relprop.evaluation.perturbing import CurveRequest, CurveTask, Perturbing, TaskCurves
 from relprop.evaluation.quantus import explain_func
 from relprop.evaluation.randomisation import (
     Randomisation,
@@ -23,30 +41,61 @@ from relprop.evaluation.randomisation import (
     learned_layers,
     randomised,
 )
+from relprop.evaluation.segments import Regions, grid, masks, superpixels
 from relprop.evaluation.similarity import SIMILARITIES, spearman, spearman_absolute, ssim
 from relprop.evaluation.sparseness import entropy, gini
 from relprop.evaluation.stability import Stability, noise_stability
+from relprop.evaluation.streams import Stream
 
 __all__ = [
     "SIMILARITIES",
+    "Blur",
+    "Colours",
+    "Constant",
+    "Curve",
+    "CurveRequest",
+    "CurveTask",
+    "Custom",
+    "DatasetMean",
+    "Difference",
+    "Estimate",
+    "InPainting",
+    "Perturbation",
+    "Perturbing",
     "Randomisation",
+    "Regions",
+    "Resampling",
     "Stability",
+    "Stream",
+    "TaskCurves",
+    "Uniform",
+    "abpc",
+    "aopc",
     "box_mask",
     "cascading_randomisation",
     "class_accuracies",
+    "difference",
     "entropy",
+    "estimate",
     "explain_func",
     "gini",
+    "grid",
     "learned_layers",
     "maps_of",
+    "masks",
     "mean_class_accuracy",
     "noise_stability",
+    "order_of",
+    "perturbation_curve",
+    "perturbation_of",
     "pointing_game",
     "randomised",
+    "region_relevance",
     "relevance_mass",
     "relevance_rank",
     "spearman",
     "spearman_absolute",
     "ssim",
+    "superpixels",
     "top_k_intersection",
 ]
