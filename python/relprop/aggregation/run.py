@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from relprop.aggregation import kept_maps
 from relprop.aggregation.explaining import Explaining, Outcome
@@ -20,6 +18,7 @@ from relprop.aggregation.results import LAST, results_in, write_results
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.explain import Explainer
+from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
 from relprop.runs.fingerprint import Fingerprint, of_explainer
@@ -35,8 +34,6 @@ MAP_BYTES = 256 * 2**20
 
 AHEAD = 4
 """Batches that are decoded ahead."""
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -248,7 +245,7 @@ class Run:
         """Explain a part of the dataset, in batches and in its order."""
         preprocessing = self._explainer.model.preprocessing
         samples_ahead = read_ahead(part, preprocessing, workers, AHEAD * batch)
-        for samples in _batches(samples_ahead, batch):
+        for samples in batches(samples_ahead, batch):
             yield self._explaining(samples)
 
 
@@ -308,12 +305,6 @@ def conclude(
         raise tally.refusal(folder)
     write_results(folder, tally.state, checkpoint, command)
     return RunResult(tally.state, tally.position, tally.rejected)
-
-
-def _batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    values = iter(values)
-    while batch := list(islice(values, size)):
-        yield batch
 
 
 def _canvas(height: int, width: int, classes: int) -> tuple[int, int]:

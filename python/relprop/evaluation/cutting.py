@@ -1,4 +1,4 @@
-"""Cuttings: the ways of cutting a sample into the regions that are taken from it, by their words."""
+"""Cuttings: ways of cutting a sample into the regions that are taken from it, by their words."""
 
 from __future__ import annotations
 

@@ -54,9 +54,7 @@ class ImageTables:
         settings: Settings,
     ) -> None:
         self._arrow = import_optional("pyarrow", "evaluation", "a table of every image")
-        self._parquet = import_optional(
-            "pyarrow.parquet", "evaluation", "a table of every image"
-        )
+        self._parquet = import_optional("pyarrow.parquet", "evaluation", "a table of every image")
         self._classes = classes
         self._outputs = outputs
         self._methods = methods
@@ -72,17 +70,17 @@ class ImageTables:
             If a file cannot be written.
         """
         text, number = self._arrow.string(), self._arrow.float64()
-        image = {name: text for name in ("key", "label", "predicted", "target")}
+        image = dict.fromkeys(("key", "label", "predicted", "target"), text)
         curves = {
             **image,
-            **{name: text for name in ("perturbation", "order", "method")},
+            **dict.fromkeys(("perturbation", "order", "method"), text),
             "score": number,
             "aopc": number,
             "curve": self._arrow.list_(number),
         }
         self._write(folder / CURVES, curves, map(self._curves, records))
         if self._metrics:
-            metrics = {**image, "method": text, **{word: number for word in self._metrics}}
+            metrics = {**image, "method": text, **dict.fromkeys(self._metrics, number)}
             self._write(folder / METRICS, metrics, map(self._figures, records))
 
     def _curves(self, record: Record) -> dict[str, list[Any]]:

@@ -23,9 +23,6 @@ from relprop.runs.classes import NO_LABEL, Classes, UnknownClassError
 
 Outcome: TypeAlias = Record | Rejected
 
-TOGETHER = 8
-"""How many images are explained at once at most: what is lost where a run stops is no more."""
-
 Passed = Callable[[int], None]
 """Is told before each batch of forward passes how many they are; it may raise, to stop."""
 
@@ -41,7 +38,7 @@ class _Prepared:
 
 @dataclass(frozen=True, eq=False)
 class _Explained:
-    """A sample, the output that is judged and its score, and every method's map, (methods, H, W)."""
+    """A sample, the output that is judged, its score, and every method's map, (methods, H, W)."""
 
     sample: Sample
     truth: int
@@ -96,16 +93,14 @@ class Judging:
     def __call__(
         self, samples: Sequence[Sample | Rejected], passed: Passed = lambda count: None
     ) -> Iterator[Outcome]:
-        """Return an outcome for each sample, in their order, each as soon as it is there."""
+        """Explain samples at once, and return an outcome for each, in their order, as it comes."""
         self._passed = passed
-        together = min(self._batch, TOGETHER)
-        for begin in range(0, len(samples), together):
-            prepared = [self._prepared(one) for one in samples[begin : begin + together]]
-            usable = [one for one in prepared if isinstance(one, _Prepared)]
-            explained = iter(self._explained(usable))
-            for one in prepared:
-                outcome = one if isinstance(one, Rejected) else next(explained)
-                yield outcome if isinstance(outcome, Rejected) else self._judged(outcome)
+        prepared = [self._prepared(one) for one in samples]
+        usable = [one for one in prepared if isinstance(one, _Prepared)]
+        explained = iter(self._explained(usable))
+        for one in prepared:
+            outcome = one if isinstance(one, Rejected) else next(explained)
+            yield outcome if isinstance(outcome, Rejected) else self._judged(outcome)
 
     def _scores(self, images: Float32) -> NDArray[np.float32]:
         self._passed(len(images))
@@ -154,9 +149,7 @@ class Judging:
         for i, one in enumerate(batch):
             target, predicted = int(targets[i]), self._classes.predicted(int(best[i]), one.truth)
             score = float(scores[i, target])
-            yield _Explained(
-                one.sample, one.truth, one.regions, target, predicted, score, maps[i]
-            )
+            yield _Explained(one.sample, one.truth, one.regions, target, predicted, score, maps[i])
 
     # ---- judging -----------------------------------------------------------------------------
 
@@ -195,7 +188,7 @@ class Judging:
         metrics = self._settings.metrics
         mask = self._mask(one) if any(metric.localising for metric in metrics) else None
         return np.array(
-            [[metric(map, mask) for metric in metrics] for map in one.maps], np.float64
+            [[metric(of_method, mask) for metric in metrics] for of_method in one.maps], np.float64
         ).reshape(len(one.maps), len(metrics))
 
     def _mask(self, one: _Explained) -> NDArray[np.bool_] | None:
@@ -209,7 +202,8 @@ class Judging:
             if self._number(label, one) == wanted
         ]
         if own:
-            return np.logical_or.reduce(own)
+            inside: NDArray[np.bool_] = np.stack(own).any(axis=0)
+            return inside
         boxes = [box for box in sample.boxes if self._number(box.label, one) == wanted]
         return box_mask(boxes, *sample.pixels.shape[-2:]) if boxes else None
 

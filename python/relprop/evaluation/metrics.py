@@ -19,7 +19,9 @@ from relprop.evaluation.sparseness import entropy, gini
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-FORMS = "pointing_game, pointing_game:PIXELS, relevance_mass, relevance_rank, top_k:K, gini, entropy"
+FORMS = (
+    "pointing_game, pointing_game:PIXELS, relevance_mass, relevance_rank, top_k:K, gini, entropy"
+)
 """The words that :func:`metric_of` reads, as error texts list them."""
 
 
@@ -50,14 +52,14 @@ def metric_of(word: str) -> Metric:
     ValueError
         If the word names none.
     """
-    name, colon, text = word.partition(":")
+    name, _, text = word.partition(":")
     number = int(text) if text.isascii() and text.isdecimal() else None
     if word in _PLAIN:
         return Metric(word, *_PLAIN[word])
     if name == "pointing_game" and number is not None:
-        return Metric(word, True, lambda map, mask: pointing_game(map, mask, number))
+        return Metric(word, True, lambda of, mask: pointing_game(of, mask, number))
     if name == "top_k" and number:
-        return Metric(word, True, lambda map, mask: top_k_intersection(map, mask, number))
+        return Metric(word, True, lambda of, mask: top_k_intersection(of, mask, number))
     raise ValueError(f"metrics must be of {FORMS}, not {word!r}.")
 
 

@@ -1,4 +1,4 @@
-"""Plots of a run: the mean curve of every method with its band, and the areas over the curves.
+"""Plots of a run: how the score drops under every method, with bands, and the areas over curves.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart; markers tell the methods
 apart as well. Equal tables give equal files.
@@ -104,7 +104,7 @@ def _look(number: int) -> dict[str, str]:
 
 
 def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) -> Any:
-    """Mean curves with their bands, orders by the style of the line."""
+    """How far the score has dropped, with bands; the style of a line tells the order."""
     figure = _figure(7.5, 4.5)
     axes = figure.add_subplot()
     several = len({row["order"] for row in rows} - {"random"}) > 1
@@ -117,7 +117,7 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
             label = f"{method}, {ORDERS[order]}"
         axes.plot(
             steps,
-            [row["score"] for row in own],
+            [row["drop"] for row in own],
             linestyle=STYLES[order],
             linewidth=1.4,
             markersize=4,
@@ -129,9 +129,10 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
             low, high = ([row[end] for row in own] for end in ("low", "high"))
             axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
     axes.set_xlabel("regions taken")
-    axes.set_ylabel(f"{score} of the class, mean over images")
+    axes.set_ylabel(f"drop of the {score}, mean over images")
     axes.set_title(name)
     axes.margins(x=0.01)
+    axes.axhline(0.0, color="black", linewidth=0.5)
     figure.legend(loc="outside right upper")
     return figure
 

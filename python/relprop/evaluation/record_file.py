@@ -90,9 +90,7 @@ class RecordFile:
         key = record.key.encode()
         content = b"".join(
             (
-                _HEADER.pack(
-                    len(key), record.label, record.predicted, record.target, record.score
-                ),
+                _HEADER.pack(len(key), record.label, record.predicted, record.target, record.score),
                 key,
                 record.curves.astype("<f8").tobytes(),
                 record.metrics.astype("<f8").tobytes(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from relprop.evaluation.perturbing import SCORES, Score
 from relprop.evaluation.streams import Stream
 from relprop.preprocessing import Preprocessing
 from relprop.runs.classes import TARGETS, Target
+from relprop.runs.file_names import file_name
 from relprop.runs.fingerprint import Fingerprint
 
 RANDOM_ORDER = "random order"
@@ -103,6 +105,10 @@ class Settings:
         for name in ("orders", "perturbations"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must be at least one, not none.")
+        files = Counter(map(file_name, self.perturbations))
+        if (most := max(files.values())) > 1:
+            alike = [name for name in self.perturbations if files[file_name(name)] == most]
+            raise ValueError(f"{' and '.join(alike)} would have one name of a file.")
         if not 0 < self.level < 1:
             raise ValueError(f"level must lie between 0 and 1, not {self.level}.")
 

@@ -1,4 +1,4 @@
-"""Statistics: what the records of a run say about its methods, read in a few passes, with intervals.
+"""Statistics: what the records of a run say about its methods, in a few passes, with intervals.
 
 Memory depends on the rows, metrics and classes, and not on the number of images.
 """
@@ -50,7 +50,7 @@ TABLES: dict[str, tuple[str, ...]] = {
         "high",
         "class_mean",
     ),
-    "mean_curves": ("perturbation", "order", "method", "step", "score", "low", "high"),
+    "mean_curves": ("perturbation", "order", "method", "step", "score", "drop", "low", "high"),
 }
 """The tables and their columns."""
 
@@ -77,9 +77,7 @@ def tables_of(
         The run's.
     """
     rows = settings.rows(methods)
-    resampling = Resampling(
-        count, len(rows), resamples=settings.resamples, seed=settings.seed
-    )
+    resampling = Resampling(count, len(rows), resamples=settings.resamples, seed=settings.seed)
     for record in records:
         resampling.add(record_aopc(record))
     return {
@@ -119,9 +117,7 @@ def _abpc(rows: Sequence[Row], resampling: Resampling, settings: Settings) -> li
     ]
 
 
-def _differences(
-    rows: Sequence[Row], resampling: Resampling, settings: Settings
-) -> list[TableRow]:
+def _differences(rows: Sequence[Row], resampling: Resampling, settings: Settings) -> list[TableRow]:
     """Of every two methods in one order, and of every method and the random order."""
     pairs = [
         (i, j)
@@ -159,7 +155,7 @@ def _paired(
 def _mean_curves(
     records: Iterable[Record], count: int, rows: Sequence[Row], settings: Settings
 ) -> list[TableRow]:
-    """Every row's mean curve with its band, one perturbation at a time."""
+    """Every row's mean score, and mean drop with its band, one perturbation at a time."""
     table = []
     for perturbation in settings.perturbations:
         own = [i for i, row in enumerate(rows) if row.perturbation == perturbation]
@@ -170,14 +166,18 @@ def _mean_curves(
             resamples=min(BAND_RESAMPLES, settings.resamples),
             seed=settings.seed,
         )
+        scores = np.zeros(len(own) * steps)
         for record in records:
-            resampling.add(record.curves[own].reshape(-1))
+            curves = record.curves[own]
+            scores += curves.reshape(-1)
+            resampling.add((curves[:, :1] - curves).reshape(-1))
         found = resampling.estimate(settings.level)
         table += [
             {
                 **_named(rows[i]),
                 "step": step,
-                "score": float(found.mean[k * steps + step]),
+                "score": float(scores[k * steps + step] / count),
+                "drop": float(found.mean[k * steps + step]),
                 **_interval(found, k * steps + step),
             }
             for k, i in enumerate(own)
@@ -251,7 +251,7 @@ def _class_mean(column: _Column) -> float | None:
 
 def _estimates(
     records: Iterable[Record], columns: dict[tuple[int, int], _Column], settings: Settings
-) -> dict[tuple[int, int], tuple[float | None, float | None, float | None]]:
+) -> dict[tuple[int, int], tuple[float | None, ...]]:
     """Mean and interval of each column; those that are defined for the same images share draws."""
     groups: dict[bytes, list[tuple[int, int]]] = {}
     for place, column in columns.items():
@@ -274,7 +274,7 @@ def _estimates(
             values = np.array([record.metrics[place] for place in places])
             if not np.isnan(values[0]):
                 resampling.add(values)
-    found = {}
+    found: dict[tuple[int, int], tuple[float | None, ...]] = {}
     for places, resampling in resamplings:
         estimate = resampling.estimate(settings.level)
         for i, place in enumerate(places):

@@ -19,6 +19,11 @@ Fingerprint = dict[str, Any]
 
 def of_explainer(explainer: Explainer) -> Fingerprint:
     """Describe the model, the rules and the arithmetic."""
+    return of_network(explainer) | of_method(explainer)
+
+
+def of_network(explainer: Explainer) -> Fingerprint:
+    """Describe the model, its output that is explained, and the arithmetic."""
     from relprop import __version__
 
     model = explainer.model
@@ -28,12 +33,18 @@ def of_explainer(explainer: Explainer) -> Fingerprint:
         "output": explainer.graph.output,
         "classes": _short(hashlib.sha256(json.dumps(model.classes).encode())),
         "preprocessing": str(model.preprocessing),
+        "device": explainer.device.partition(":")[0],
+        "precision": explainer.precision,
+    }
+
+
+def of_method(explainer: Explainer) -> Fingerprint:
+    """Describe the rules."""
+    return {
         "composite": explainer.composite.name,
         "initial": explainer.composite.initial,
         "rules": {name: str(rule) for name, rule in explainer.rules.items()},
         "ledger": str(explainer.ledger),
-        "device": explainer.device.partition(":")[0],
-        "precision": explainer.precision,
     }
 
 

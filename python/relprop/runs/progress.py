@@ -22,6 +22,7 @@ class RunProgress:
     def __init__(self, total: int | None, done: int, rejected: int, shown: bool) -> None:
         self._rejected = rejected
         self._before = done
+        self._done = done
         self._bar: Any = None
         if shown:
             self._bar = _bar()
@@ -31,13 +32,17 @@ class RunProgress:
 
     def advance(self, items: int, rejected: int) -> None:
         """Count items, and those of them that were rejected."""
+        self._done += items
         self._rejected += rejected
+        self.within(0.0)
+
+    def within(self, share: float) -> None:
+        """Say which share of the next item is done, where items take long."""
         if self._bar is None:
             return
-        self._bar.advance(self._task, items)
-        task = self._bar.tasks[0]
-        rate = (task.completed - self._before) / max(task.elapsed or 0.0, 1e-3)
-        self._bar.update(self._task, rejected=self._rejected, rate=f"{rate:.1f} a second")
+        self._bar.update(self._task, completed=self._done + share)
+        rate = (self._done + share - self._before) / max(self._bar.tasks[0].elapsed or 0.0, 1e-3)
+        self._bar.update(self._task, rejected=self._rejected, rate=_said(rate))
 
     def __enter__(self) -> RunProgress:
         if self._bar is not None:
@@ -52,6 +57,10 @@ class RunProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def _said(rate: float) -> str:
+    return f"{rate:.1f} a second" if rate >= 1 or rate == 0 else f"{1 / rate:.1f} seconds each"
 
 
 def _bar() -> Any:
