@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from relprop import cli_aggregate, cli_bench, cli_explain, cli_inspect, cli_presets, cli_save
+from relprop import (
+    cli_aggregate,
+    cli_bench,
+    cli_evaluate,
+    cli_explain,
+    cli_inspect,
+    cli_presets,
+    cli_save,
+)
 from relprop.cli_summary import plain_console, show_error
 
 NOTHING_DONE = 3
@@ -25,6 +33,7 @@ app = typer.Typer(
 )
 app.command("explain", no_args_is_help=True)(cli_explain.explain)
 app.command("aggregate", no_args_is_help=True)(cli_aggregate.aggregate)
+app.command("evaluate", no_args_is_help=True)(cli_evaluate.evaluate)
 app.command("inspect", no_args_is_help=True)(cli_inspect.inspect)
 app.command("save", no_args_is_help=True)(cli_save.save)
 app.command("presets")(cli_presets.presets)

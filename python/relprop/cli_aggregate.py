@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from relprop.cli_dataset import ClassesMap, DatasetName, Limit, MostRejected, Split, class_map
 from relprop.cli_device import DeviceAnywhere, ProductPrecision, known_device
 from relprop.cli_model import (
     ChannelOrder,
@@ -32,7 +33,6 @@ from relprop.cli_model import (
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
 from relprop.cli_summary import plain_console
-from relprop.model import Model
 
 SOME_REJECTED, INTERRUPTED = 1, 130
 
@@ -40,21 +40,13 @@ TARGETS = ("argmax", "label")
 KINDS = ("zarr", "virelay")
 """As in relprop.aggregation, which other commands need not import."""
 
-_DATASET = "The dataset"
 _RUN = "The run"
 _CLUSTER = "Beyond one process"
 
 
 def aggregate(
     model: ModelName,
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATASET",
-            help="A folder of class folders, of VOC or COCO, a list (.csv, .txt), tar shards; a "
-            "path or an address that fsspec knows.",
-        ),
-    ],
+    dataset: DatasetName,
     regions: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,34 +85,10 @@ def aggregate(
         bool, typer.Option("--force", help="Begin anew, overwrite earlier results.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A part of it: train, val, ...", rich_help_panel=_DATASET
-        ),
-    ] = None,
-    classes_map: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Of which classes of the model, by name or index, each class of the dataset is "
-            'made: JSON ({"dog": ["beagle", 235]}) or CSV (dog,beagle,235).',
-            rich_help_panel=_DATASET,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Read this many items only.", rich_help_panel=_DATASET),
-    ] = None,
-    most_rejected: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Stop where a larger share of the items cannot be used.",
-            rich_help_panel=_DATASET,
-        ),
-    ] = 0.05,
+    split: Split = None,
+    classes_map: ClassesMap = None,
+    limit: Limit = None,
+    most_rejected: MostRejected = 0.05,
     device: DeviceAnywhere = "cpu",
     precision: ProductPrecision = "float32",
     batch: Annotated[
@@ -236,7 +204,7 @@ def aggregate(
             regions=_ways(regions or ["thirds"], opened.classes),
             folder=output,
             target=target,
-            class_map=_class_map(classes_map, loaded, outputs),
+            class_map=class_map(classes_map, loaded, outputs),
             batch=batch,
             workers=workers,
             limit=limit,
@@ -279,16 +247,6 @@ def _ways(words: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
         return {word: regions_of(word, classes) for word in words}
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--regions") from None
-
-
-def _class_map(path: Path | None, model: Model, outputs: int) -> dict[str, tuple[int, ...]] | None:
-    """The map of classes in a file, if there is one."""
-    from relprop.runs.classes import read_class_map
-
-    try:
-        return None if path is None else read_class_map(path, model, outputs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--classes-map") from None
 
 
 def _run(

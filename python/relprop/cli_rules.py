@@ -35,14 +35,16 @@ Overrides = Annotated[
 ]
 
 
-def preset_parameters(presets: Sequence[str], texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Hand every KEY=VALUE to the presets that know the key."""
+def preset_parameters(
+    presets: Sequence[str], texts: Sequence[str], option: str = "--composite"
+) -> dict[str, dict[str, Any]]:
+    """Hand every KEY=VALUE to the presets that know the key; ``option`` is what names presets."""
     for preset in presets:
         if preset not in PRESETS:
             close = get_close_matches(preset, PRESETS, n=3) or list(PRESETS)
             raise typer.BadParameter(
                 f"there is no preset {preset!r}; did you mean {', '.join(close)}?",
-                param_hint="--composite",
+                param_hint=option,
             )
     values: dict[str, dict[str, Any]] = {preset: {} for preset in presets}
     for text in texts:

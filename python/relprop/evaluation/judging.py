@@ -202,8 +202,7 @@ class Judging:
             if self._number(label, one) == wanted
         ]
         if own:
-            inside: NDArray[np.bool_] = np.stack(own).any(axis=0)
-            return inside
+            return np.asarray(np.stack(own).any(axis=0))
         boxes = [box for box in sample.boxes if self._number(box.label, one) == wanted]
         return box_mask(boxes, *sample.pixels.shape[-2:]) if boxes else None
 
