@@ -76,11 +76,10 @@ def region_relevance(relevance: Any, regions: Regions, by: By = "sum") -> NDArra
             f"relevance must have the shape of the labels, {regions.labels.shape}, not "
             f"{pixels.shape}."
         )
-    sums: NDArray[np.float64] = np.bincount(
-        regions.labels.reshape(-1) + 1, pixels.reshape(-1), minlength=len(regions) + 1
-    )[1:]
-    ranked: NDArray[np.float64] = sums / regions.sizes if by == "mean" else sums
-    return ranked
+    numbers = regions.labels.reshape(-1) + 1
+    counted = np.bincount(numbers, pixels.reshape(-1), minlength=len(regions) + 1)
+    sums = np.asarray(counted[1:], np.float64)
+    return sums / regions.sizes if by == "mean" else sums
 
 
 def order_of(

@@ -87,7 +87,7 @@ def superpixels(
         )
     if not np.isfinite(image).all():
         raise ValueError("image must be finite.")
-    found = import_optional("skimage.segmentation", "evaluation", "superpixels").slic(
+    found = import_optional("skimage", "evaluation", "superpixels").segmentation.slic(
         image,
         n_segments=count,
         compactness=compactness,
