@@ -379,6 +379,18 @@ def test_intermediate_nodes_have_their_own_gradients() -> None:
         assert max(errors(result.intermediate[name].numpy(), expected.numpy())) <= 1e-5, name
 
 
+def test_a_sum_before_another_clip_than_a_relu() -> None:
+    """The sum's step can clamp as a ReLU does, and at no other bounds."""
+    graph = g.Graph()
+    graph.add("input", g.Input((5,)))
+    graph.add("twice", g.Add(), ["input", "input"])
+    graph.add("clip", g.Clip(0.0, 6.0), ["twice"])
+    graph.add("scores", g.Dense(np.ones((1, 5), np.float32)), ["clip"])
+    result = Explainer(graph, "gradient")(np.float32([[-1, 1, 2, 4, 8]]), 0)
+    assert result.scores.tolist() == [[0 + 2 + 4 + 6 + 6]]
+    assert result.relevance.tolist() == [[0, 2, 2, 0, 0]]
+
+
 # --- What is asked for ---------------------------------------------------------------------------
 
 

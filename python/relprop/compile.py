@@ -192,12 +192,15 @@ class _Lowering:
         index = np.broadcast_to(before.places(), node.shape)
         return self.move(self.tensors[source], index, 0.0, after)
 
-    def clamp(self, node: Node, *, needs_value: bool) -> tuple[float, float] | None:
+    def clamp(
+        self, node: Node, *, needs_value: bool, relu_alone: bool = False
+    ) -> tuple[float, float] | None:
         """Bounds of the activation that can be fused into ``node``, which is then recorded.
 
         A layer whose rule needs its value before the ReLU keeps it, unless no relevance
         arrives where the ReLU changes anything. Under the gradient the ReLU stays a step: its
-        value is the layer's, its relevance is not.
+        value is the layer's, its relevance is not. ``relu_alone`` where the node's step knows no
+        other bounds.
         """
         if len(self.readers[node.name]) != 1 or node.name == self.graph.output:
             return None
@@ -206,7 +209,7 @@ class _Lowering:
         if bounds is None or bounds[0] == bounds[1] or self.blocks(reader):
             return None
         harmless = bounds == (0.0, math.inf) and node.name in self.supported
-        if needs_value and not harmless:
+        if (needs_value and not harmless) or (relu_alone and bounds != (0.0, math.inf)):
             return None
         self.fused[node.name] = reader.name
         return bounds
@@ -509,7 +512,8 @@ class _Lowering:
 
     def add(self, node: Node) -> int:
         branches = [self.broadcast(node, source) for source in node.inputs]
-        clamp = self.clamp(node, needs_value=not self.gradient(node.name))
+        needs_value = not self.gradient(node.name)
+        clamp = self.clamp(node, needs_value=needs_value, relu_alone=True)
         return self.plan.add(branches, self.epsilon(node), clamp is not None, self.blocks(node))
 
     def mul(self, node: Node) -> int:
