@@ -254,7 +254,7 @@ LINEAR_RULES: list[rules.Rule] = [
 ]
 """Every rule of a convolution or dense layer in every bias mode."""
 
-WITH_LEDGER = [name for name in PRESETS if name != "gradient"]
+WITH_LEDGER = [n for n in PRESETS if n not in ("gradient", "deconvnet", "guided_backprop")]
 """The presets that account for relevance."""
 
 

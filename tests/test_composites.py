@@ -27,10 +27,12 @@ from relprop.graph import (
 )
 from relprop.rules import (
     AlphaBeta,
+    Deconvolution,
     Epsilon,
     Flat,
     Gamma,
     Gradient,
+    GuidedBackprop,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -111,7 +113,7 @@ def boxed(name: str) -> Composite:
 
 
 def test_the_table_of_presets_is_complete_and_in_order() -> None:
-    assert list(PRESETS) == [*EXPECTED, "gradient"]
+    assert list(PRESETS) == [*EXPECTED, "gradient", "deconvnet", "guided_backprop"]
     assert list(EXPECTED) == list(FIRST_DENSE)
 
 
@@ -243,6 +245,8 @@ RULES: list[Rule] = [
     SignalTakesAll(),
     HalfAndHalf(),
     Gradient(),
+    Deconvolution(),
+    GuidedBackprop(),
 ]
 
 
@@ -256,7 +260,7 @@ RULES: list[Rule] = [
         ("norm", {Epsilon, Pass, Gradient, Zero}),
         ("pool", {WinnerTakesAll, Proportional, Gradient, Zero}),
         ("lrn", {Pass, Taylor, Gradient, Zero}),
-        ("relu", {Pass, Gradient, Zero}),
+        ("relu", {Pass, Gradient, Deconvolution, GuidedBackprop, Zero}),
         ("flatten", {Pass, Gradient, Zero}),
         ("concat", {Pass, Gradient, Zero}),
         ("gate", {SignalTakesAll, HalfAndHalf, Gradient, Zero}),

@@ -127,7 +127,7 @@ class _Lowering:
                 continue
             self.tensors[node.name] = _LOWER[type(node.operator)](self, node)
             self.step_nodes += [node.name] * (self.plan.steps - len(self.step_nodes))
-            if node.name in self.fused and not self.gradient(self.fused[node.name]):
+            if node.name in self.fused and self.activation_rule(self.fused[node.name]) == "pass":
                 self.tensors[self.fused[node.name]] = self.tensors[node.name]
         self.plan.finish(self.tensors[self.graph.output])
         return Compiled(
@@ -148,6 +148,9 @@ class _Lowering:
 
     def gradient(self, name: str) -> bool:
         return isinstance(self.rules[name], r.Gradient)
+
+    def activation_rule(self, name: str) -> str:
+        return _ACTIVATION_RULES.get(type(self.rules[name]), "pass")
 
     def epsilon(self, node: Node) -> float | None:
         """The stabilizer of a node that is linear with constant weights; None: the gradient."""
@@ -198,9 +201,9 @@ class _Lowering:
         """Bounds of the activation that can be fused into ``node``, which is then recorded.
 
         A layer whose rule needs its value before the ReLU keeps it, unless no relevance
-        arrives where the ReLU changes anything. Under the gradient the ReLU stays a step: its
-        value is the layer's, its relevance is not. ``relu_alone`` where the node's step knows no
-        other bounds.
+        arrives where the ReLU changes anything. Where a ReLU changes relevance it stays a step:
+        its value is the layer's, its relevance is not. ``relu_alone`` where the node's step
+        knows no other bounds.
         """
         if len(self.readers[node.name]) != 1 or node.name == self.graph.output:
             return None
@@ -490,14 +493,13 @@ class _Lowering:
 
     def activation(self, node: Node) -> int:
         operator, bounds = node.operator, clip_bounds(node.operator)
-        source, gradient, blocks = self.inputs(node)[0], self.gradient(node.name), self.blocks(node)
+        source, blocks = self.inputs(node)[0], self.blocks(node)
+        rule = self.activation_rule(node.name)
         if bounds is not None:
             clamped = node.inputs[0] in self.fused
-            return self.plan.clip(source, *bounds, gradient, clamped, blocks)
+            return self.plan.clip(source, *bounds, rule, clamped, blocks)
         assert isinstance(operator, Activation)
-        return self.plan.activation(
-            source, operator.function, operator.parameter, gradient, blocks=blocks
-        )
+        return self.plan.activation(source, operator.function, operator.parameter, rule, blocks)
 
     def prelu(self, node: Node) -> int:
         assert isinstance(node.operator, PReLU)
@@ -507,8 +509,8 @@ class _Lowering:
             each = slope.reshape(-1, *(1,) * (len(node.shape) - 1))
             slope = layout.stored(np.broadcast_to(each, node.shape))
         slope = np.ascontiguousarray(slope, np.float32)
-        gradient = self.gradient(node.name)
-        return self.plan.prelu(self.inputs(node)[0], slope, gradient, self.blocks(node))
+        rule = self.activation_rule(node.name)
+        return self.plan.prelu(self.inputs(node)[0], slope, rule, self.blocks(node))
 
     def add(self, node: Node) -> int:
         branches = [self.broadcast(node, source) for source in node.inputs]
@@ -588,6 +590,13 @@ class _Lowering:
     def identity(self, node: Node) -> int:
         return self.rearrange(node, lambda places: places)
 
+
+_ACTIVATION_RULES: dict[type, str] = {
+    r.Gradient: "gradient",
+    r.Deconvolution: "deconvolution",
+    r.GuidedBackprop: "guided",
+}
+"""What an activation does with relevance that it does not hand on as it is."""
 
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Input: _Lowering.input,

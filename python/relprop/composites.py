@@ -44,15 +44,18 @@ from relprop.graph import (
     Softmax,
     UpsampleBilinear2d,
     UpsampleNearest2d,
+    clip_bounds,
 )
 from relprop.rules import (
     AlphaBeta,
     Bias,
     Bound,
+    Deconvolution,
     Epsilon,
     Flat,
     Gamma,
     Gradient,
+    GuidedBackprop,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -80,7 +83,8 @@ _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_a
 _APPLICABLE: dict[type, tuple[type, ...]] = {
     **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero)),
     **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Gradient, Zero)),
-    **dict.fromkeys((*_ACTIVATIONS, *_MOVES), (Pass, Gradient, Zero)),
+    **dict.fromkeys(_ACTIVATIONS, (Pass, Gradient, Deconvolution, GuidedBackprop, Zero)),
+    **dict.fromkeys(_MOVES, (Pass, Gradient, Zero)),
     Embedding: (Pass, Zero),
     BatchNorm: (Epsilon, Pass, Gradient, Zero),
     MaxPool: (WinnerTakesAll, Proportional, Gradient, Zero),
@@ -354,8 +358,31 @@ def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
     return _composite("epsilon", rule, rule, epsilon=epsilon)
 
 
+def rectifier(node: Node) -> bool:
+    """Tell whether a node is a ReLU or one of its smooth and leaky kin, not a gate or a clamp."""
+    bounds = clip_bounds(node.operator)
+    if bounds is not None:
+        return bounds[0] == 0
+    if isinstance(node.operator, Activation):
+        return node.operator.function in _RECTIFIERS
+    return isinstance(node.operator, PReLU)
+
+
+_RECTIFIERS = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish")
+
+
 def _gradient() -> Composite:
     return Composite("gradient", (Entry(object, Gradient()),), initial="one")
+
+
+def _deconvnet() -> Composite:
+    entries = (Entry(rectifier, Deconvolution()), Entry(object, Gradient()))
+    return Composite("deconvnet", entries, initial="one")
+
+
+def _guided_backprop() -> Composite:
+    entries = (Entry(rectifier, GuidedBackprop()), Entry(object, Gradient()))
+    return Composite("guided_backprop", entries, initial="one")
 
 
 PRESETS: dict[str, Callable[..., Composite]] = {
@@ -369,6 +396,8 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "alpha2_beta1": _alpha2_beta1,
     "epsilon": _epsilon,
     "gradient": _gradient,
+    "deconvnet": _deconvnet,
+    "guided_backprop": _guided_backprop,
 }
 """The presets: name to factory. This is the one list of them."""
 

@@ -19,7 +19,7 @@ from relprop.graph import Graph, Input, Shape
 from relprop.inputs import Images, by_input, in_structure, read_batches
 from relprop.ledger import Ledger
 from relprop.model import Model
-from relprop.rules import Gradient, Rule, ZBox
+from relprop.rules import UNCONSERVED, Rule, ZBox
 from relprop.targets import Start, Target, read_target
 
 
@@ -65,8 +65,8 @@ class Explainer:
         How exactly a GPU computes products: ``"float32"``, or faster with factors rounded to 10
         bits (``"tf32"``) or 7 (``"bf16"``); docs/gpu.md has the errors.
     ledger
-        Whether to account for absorbed relevance. It costs a few percent. Where a rule is
-        :class:`relprop.rules.Gradient`, which conserves nothing, there is none.
+        Whether to account for absorbed relevance. It costs a few percent. Where a rule is one
+        that conserves nothing, such as :class:`relprop.rules.Gradient`, there is none.
     parameters
         The preset's parameters, such as ``epsilon=1e-9``. ``low`` and ``high`` default to the
         bounds that the model's preprocessing implies.
@@ -107,7 +107,7 @@ class Explainer:
         self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, model.graph, rules, part=self.graph)
-        conserves = not any(isinstance(rule, Gradient) for rule in self.rules.values())
+        conserves = not any(isinstance(rule, UNCONSERVED) for rule in self.rules.values())
         self.ledger = ledger and conserves
         self._compiled = compile_plan(self.graph, self.rules, self._gpu, precision)
         self._vocabularies = self.graph.vocabularies()
