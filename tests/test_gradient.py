@@ -432,8 +432,8 @@ def test_one_node_under_the_gradient_leaves_no_ledger() -> None:
     assert Explainer(simple(), "epsilon")(x).ledger is not None
 
 
-def test_the_preset_has_no_parameters() -> None:
-    with pytest.raises(TypeError, match=r"'gradient' has no parameter 'epsilon'; it has none\."):
+def test_the_preset_has_no_epsilon() -> None:
+    with pytest.raises(TypeError, match=r"'gradient' has no parameter 'epsilon'; it has norm\."):
         Explainer(simple(), "gradient", epsilon=0.1)
 
 

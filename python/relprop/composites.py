@@ -46,6 +46,20 @@ from relprop.graph import (
     UpsampleNearest2d,
     clip_bounds,
 )
+from relprop.methods import (
+    ChannelNorm,
+    GradientXInput,
+    IntegratedGradients,
+    Method,
+    Occlusion,
+    Random,
+    SmoothGrad,
+    Sobel,
+)
+from relprop.methods.channel_norm import Norm
+from relprop.methods.integrated_gradients import Quadrature
+from relprop.methods.occlusion import Sides
+from relprop.methods.replacement import Values
 from relprop.rules import (
     AlphaBeta,
     Bias,
@@ -133,15 +147,18 @@ class Entry:
 class Composite:
     """A name and its entries in order; the first entry that matches a node gives its rule.
 
-    ``initial`` is what targets start with where a run does not say otherwise.
+    ``initial`` is what targets start with where a run does not say otherwise. ``method`` is what
+    is made of runs under these rules; where there is none, a run's relevance is the attribution.
     """
 
     name: str
     entries: tuple[Entry, ...]
     initial: Initial = "value"
+    method: Method | None = None
 
     def __str__(self) -> str:
-        return "\n".join([self.name, *(f"  {entry}" for entry in self.entries)])
+        method = () if self.method is None else (f"  {self.method}",)
+        return "\n".join([self.name, *(f"  {entry}" for entry in self.entries), *method])
 
 
 def assign(
@@ -371,21 +388,61 @@ def rectifier(node: Node) -> bool:
 _RECTIFIERS = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish")
 
 
-def _gradient() -> Composite:
-    return Composite("gradient", (Entry(object, Gradient()),), initial="one")
+def _gradients(name: str, *first: Entry, method: Method | None = None) -> Composite:
+    """The gradient but at the nodes of other entries, and what is made of it."""
+    return Composite(name, (*first, Entry(object, Gradient())), initial="one", method=method)
 
 
-def _deconvnet() -> Composite:
-    entries = (Entry(rectifier, Deconvolution()), Entry(object, Gradient()))
-    return Composite("deconvnet", entries, initial="one")
+def _of_channels(norm: Norm | None) -> Method | None:
+    return None if norm is None else ChannelNorm(norm)
 
 
-def _guided_backprop() -> Composite:
-    entries = (Entry(rectifier, GuidedBackprop()), Entry(object, Gradient()))
-    return Composite("guided_backprop", entries, initial="one")
+def _gradient(norm: Norm | None = None) -> Composite:
+    return _gradients("gradient", method=_of_channels(norm))
 
 
-PRESETS: dict[str, Callable[..., Composite]] = {
+def _deconvnet(norm: Norm | None = None) -> Composite:
+    first = Entry(rectifier, Deconvolution())
+    return _gradients("deconvnet", first, method=_of_channels(norm))
+
+
+def _guided_backprop(norm: Norm | None = None) -> Composite:
+    first = Entry(rectifier, GuidedBackprop())
+    return _gradients("guided_backprop", first, method=_of_channels(norm))
+
+
+def _sensitivity(norm: Norm = "l2") -> Composite:
+    return _gradients("sensitivity", method=ChannelNorm(norm))
+
+
+def _gradient_x_input() -> Composite:
+    return _gradients("gradient_x_input", method=GradientXInput())
+
+
+def _smoothgrad(samples: int = 25, noise: float = 0.15, seed: int = 0) -> Composite:
+    return _gradients("smoothgrad", method=SmoothGrad(samples, noise, seed))
+
+
+def _integrated_gradients(
+    steps: int = 50, quadrature: Quadrature = "gauss_legendre", baseline: Values = 0.0
+) -> Composite:
+    method = IntegratedGradients(steps, quadrature, baseline)
+    return _gradients("integrated_gradients", method=method)
+
+
+def _occlusion(window: Sides = 16, stride: Sides = 8, value: Values = 0.0) -> Composite:
+    return _gradients("occlusion", method=Occlusion(window, stride, value))
+
+
+def _random(seed: int = 0) -> Composite:
+    return _gradients("random", method=Random(seed))
+
+
+def _sobel() -> Composite:
+    return _gradients("sobel", method=Sobel())
+
+
+RULES_ALONE: dict[str, Callable[..., Composite]] = {
     "epsilon_plus": _epsilon_plus,
     "epsilon_plus_flat": _epsilon_plus_flat,
     "epsilon_alpha2_beta1": _epsilon_alpha2_beta1,
@@ -399,6 +456,18 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "deconvnet": _deconvnet,
     "guided_backprop": _guided_backprop,
 }
+"""The presets of which one run under their rules is the attribution, by default at least."""
+
+PRESETS: dict[str, Callable[..., Composite]] = {
+    **RULES_ALONE,
+    "gradient_x_input": _gradient_x_input,
+    "sensitivity": _sensitivity,
+    "smoothgrad": _smoothgrad,
+    "integrated_gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+    "random": _random,
+    "sobel": _sobel,
+}
 """The presets: name to factory. This is the one list of them."""
 
 
@@ -409,6 +478,12 @@ def parameters(name: str) -> dict[str, object]:
         key: None if value.default is inspect.Parameter.empty else value.default
         for key, value in signature.items()
     }
+
+
+def required(name: str) -> list[str]:
+    """Names of a preset's parameters that must be given."""
+    signature = inspect.signature(_factory(name)).parameters
+    return [key for key, value in signature.items() if value.default is inspect.Parameter.empty]
 
 
 def preset(name: str, **values: object) -> Composite:
@@ -427,7 +502,7 @@ def preset(name: str, **values: object) -> Composite:
         if key not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise TypeError(f"preset {name!r} has no parameter {key!r}; {has}.")
-    missing = [key for key, default in known.items() if default is None and key not in values]
+    missing = [key for key in required(name) if key not in values]
     if missing:
         raise TypeError(
             f"preset {name!r} needs {' and '.join(missing)}: the bounds of the network's input, "

@@ -30,6 +30,7 @@ def of_explainer(explainer: Explainer) -> Fingerprint:
         "preprocessing": str(model.preprocessing),
         "composite": explainer.composite.name,
         "initial": explainer.composite.initial,
+        "method": None if explainer.composite.method is None else str(explainer.composite.method),
         "rules": {name: str(rule) for name, rule in explainer.rules.items()},
         "ledger": str(explainer.ledger),
         "device": explainer.device.partition(":")[0],
