@@ -74,7 +74,7 @@ tsan: $(MADE)/package $(MADE)/test
 
 # Whole networks would take hours there.
 EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py composites.py \
-  devices.py einsum.py explain.py gradient.py inputs.py rules.py toy_matrix.py)
+  devices.py einsum.py explain.py gradient.py inputs.py rectifiers.py rules.py toy_matrix.py)
 
 # torch, which computes what is expected, would spin between its few small products.
 emulated: export OMP_NUM_THREADS := 1

@@ -103,7 +103,7 @@ def assert_agrees(
     for sample in range(n):
         limit = TOLERANCE * np.linalg.norm(size[sample]) + 1e-30
         assert np.linalg.norm(error[sample]) <= limit, (rule, error[sample], expected)
-    if isinstance(rule, rules.Gradient):
+    if isinstance(rule, rules.UNCONSERVED):
         assert result.ledger is None
         return
     for category in CATEGORIES:
@@ -166,7 +166,7 @@ def bounds(
     """Per input the size that errors are measured by, and per sample that of the ledger."""
     if isinstance(rule, rules.Zero):
         return [np.zeros_like(x) for x in inputs], reference.per_sample(np.abs(r))
-    if isinstance(rule, rules.Gradient):
+    if isinstance(rule, rules.UNCONSERVED):
         return gradient_bounds(operator, inputs, r, expected), np.zeros(len(r))
     if isinstance(operator, reference.LINEAR) and not isinstance(rule, rules.Pass):
         return linear_bounds(operator, rule, inputs[0], r)

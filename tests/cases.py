@@ -13,8 +13,9 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.random import Generator
 
-from relprop import PRESETS, rules
 from relprop import graph as g
+from relprop import rules
+from relprop.composites import RULES_ALONE
 
 Kind = Literal["normal", "sparse", "grid", "nonnegative"]
 """How numbers are drawn; grid numbers sum without rounding, so zeros and ties are exact."""
@@ -254,7 +255,8 @@ LINEAR_RULES: list[rules.Rule] = [
 ]
 """Every rule of a convolution or dense layer in every bias mode."""
 
-WITH_LEDGER = [name for name in PRESETS if name != "gradient"]
+WITHOUT_LEDGER = ("gradient", "deconvnet", "guided_backprop")
+WITH_LEDGER = [name for name in RULES_ALONE if name not in WITHOUT_LEDGER]
 """The presets that account for relevance."""
 
 

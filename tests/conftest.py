@@ -43,6 +43,7 @@ ON_EVERY_DEVICE = frozenset(
         "precision",
         "ranges",
         "real_networks",
+        "rectifiers",
         "rules",
         "scarce",
         "toy_matrix",

@@ -664,6 +664,10 @@ def propagate(
     x = inputs[0]
     if isinstance(rule, rules.Zero):
         return [np.zeros_like(x) for x in inputs], {"zero": per_sample(r)}
+    if isinstance(rule, rules.Deconvolution):
+        return [np.maximum(r, 0)], {}
+    if isinstance(rule, rules.GuidedBackprop):
+        return gradient(operator, inputs, np.maximum(r, 0), decided), {}
     if isinstance(rule, rules.Gradient):
         return gradient(operator, inputs, r, decided), {}
     if isinstance(operator, LINEAR) and not isinstance(rule, rules.Pass):

@@ -164,7 +164,7 @@ def test_nonsense(name: str, data: st.DataObject) -> None:
 def test_relevance_that_nobody_would_hand_down_is_refused() -> None:
     plan = new_plan()
     first, unread = (plan.input((1, 1, 1, 3), False) for _ in range(2))
-    made = plan.activation(first, "tanh", 0.0, False, False)
+    made = plan.activation(first, "tanh", 0.0, "pass", False)
     with pytest.raises(ValueError, match=f"every tensor but the output must be read; {unread} is"):
         plan.finish(made)
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from relprop.composites import PRESETS, Composite, Entry, assign, parameters, preset
+from relprop import methods
+from relprop.composites import (
+    PRESETS,
+    RULES_ALONE,
+    Composite,
+    Entry,
+    assign,
+    parameters,
+    preset,
+    required,
+)
 from relprop.errors import UnmatchedLayerError
 from relprop.graph import (
     Activation,
@@ -27,10 +37,12 @@ from relprop.graph import (
 )
 from relprop.rules import (
     AlphaBeta,
+    Deconvolution,
     Epsilon,
     Flat,
     Gamma,
     Gradient,
+    GuidedBackprop,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -106,13 +118,60 @@ FIRST_DENSE: dict[str, Rule] = {
 }
 
 
+RECTIFIED: dict[str, Rule] = {
+    "deconvnet": Deconvolution(),
+    "guided_backprop": GuidedBackprop(),
+}
+
+METHODS: dict[str, methods.Method] = {
+    "gradient_x_input": methods.GradientXInput(),
+    "sensitivity": methods.ChannelNorm("l2"),
+    "smoothgrad": methods.SmoothGrad(25, 0.15, 0),
+    "integrated_gradients": methods.IntegratedGradients(50, "gauss_legendre", 0.0),
+    "occlusion": methods.Occlusion(16, 8, 0.0),
+    "random": methods.Random(0),
+    "sobel": methods.Sobel(),
+}
+
+
 def boxed(name: str) -> Composite:
     return preset(name, **({"low": -1, "high": 1} if "low" in parameters(name) else {}))
 
 
 def test_the_table_of_presets_is_complete_and_in_order() -> None:
-    assert list(PRESETS) == [*EXPECTED, "gradient"]
+    assert list(RULES_ALONE) == [*EXPECTED, "gradient", *RECTIFIED]
+    assert list(PRESETS) == [*RULES_ALONE, *METHODS]
     assert list(EXPECTED) == list(FIRST_DENSE)
+
+
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_another_rule_for_rectifiers_beside_the_gradient(name: str) -> None:
+    assigned = assign(preset(name), network())
+    assert {node for node, rule in assigned.items() if rule != Gradient()} == {"relu"}
+    assert assigned["relu"] == RECTIFIED[name]
+    assert preset(name).initial == "one"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_of_gradients(name: str) -> None:
+    made = preset(name)
+    assert made.method == METHODS[name]
+    assert (made.entries, made.initial) == (preset("gradient").entries, "one")
+    assert str(made.method) in str(made)
+    assert required(name) == []
+
+
+@pytest.mark.parametrize("name", ["gradient", *RECTIFIED])
+def test_a_norm_on_request(name: str) -> None:
+    assert preset(name).method is None
+    assert preset(name, norm="max").method == methods.ChannelNorm("max")
+    assert preset(name, norm="l2").entries == preset(name).entries
+    with pytest.raises(ValueError, match=r'norm must be "l2" or "max", not \'l1\'\.'):
+        preset(name, norm="l1")
+
+
+def test_bounds_must_be_given() -> None:
+    assert required("deep_taylor") == required("epsilon_gamma_box") == ["low", "high"]
 
 
 def test_the_gradient_is_one_rule() -> None:
@@ -243,6 +302,8 @@ RULES: list[Rule] = [
     SignalTakesAll(),
     HalfAndHalf(),
     Gradient(),
+    Deconvolution(),
+    GuidedBackprop(),
 ]
 
 
@@ -256,7 +317,7 @@ RULES: list[Rule] = [
         ("norm", {Epsilon, Pass, Gradient, Zero}),
         ("pool", {WinnerTakesAll, Proportional, Gradient, Zero}),
         ("lrn", {Pass, Taylor, Gradient, Zero}),
-        ("relu", {Pass, Gradient, Zero}),
+        ("relu", {Pass, Gradient, Deconvolution, GuidedBackprop, Zero}),
         ("flatten", {Pass, Gradient, Zero}),
         ("concat", {Pass, Gradient, Zero}),
         ("gate", {SignalTakesAll, HalfAndHalf, Gradient, Zero}),

@@ -379,6 +379,18 @@ def test_intermediate_nodes_have_their_own_gradients() -> None:
         assert max(errors(result.intermediate[name].numpy(), expected.numpy())) <= 1e-5, name
 
 
+def test_a_sum_before_another_clip_than_a_relu() -> None:
+    """The sum's step can clamp as a ReLU does, and at no other bounds."""
+    graph = g.Graph()
+    graph.add("input", g.Input((5,)))
+    graph.add("twice", g.Add(), ["input", "input"])
+    graph.add("clip", g.Clip(0.0, 6.0), ["twice"])
+    graph.add("scores", g.Dense(np.ones((1, 5), np.float32)), ["clip"])
+    result = Explainer(graph, "gradient")(np.float32([[-1, 1, 2, 4, 8]]), 0)
+    assert result.scores.tolist() == [[0 + 2 + 4 + 6 + 6]]
+    assert result.relevance.tolist() == [[0, 2, 2, 0, 0]]
+
+
 # --- What is asked for ---------------------------------------------------------------------------
 
 
@@ -420,8 +432,8 @@ def test_one_node_under_the_gradient_leaves_no_ledger() -> None:
     assert Explainer(simple(), "epsilon")(x).ledger is not None
 
 
-def test_the_preset_has_no_parameters() -> None:
-    with pytest.raises(TypeError, match=r"'gradient' has no parameter 'epsilon'; it has none\."):
+def test_the_preset_has_no_epsilon() -> None:
+    with pytest.raises(TypeError, match=r"'gradient' has no parameter 'epsilon'; it has norm\."):
         Explainer(simple(), "gradient", epsilon=0.1)
 
 

@@ -18,6 +18,7 @@ from agreement import assert_every_node_agrees
 from cases import WITH_LEDGER
 from networks import NETWORKS, initialise, with_small_head
 from relprop import Explainer, Graph
+from relprop.composites import RULES_ALONE
 from relprop.composites import parameters as preset_parameters
 from relprop.graph import MaxPool
 from relprop.ledger import Ledger
@@ -26,7 +27,7 @@ SIZES = {"alexnet": 64, "resnet20": 32, "vgg16": 32, "vgg16_bn": 32}
 IMAGES = {"efficientnet_lite0": 32}
 """Three where not given. EfficientNet-Lite0's bottlenecks end without a ReLU, so that its sums
 cancel most and errors scatter over three decades from image to image: a few say nothing."""
-PRESETS = list(relprop.PRESETS)
+PRESETS = list(RULES_ALONE)
 FEW = ["epsilon_plus_flat", "epsilon_gamma_box", "alpha2_beta1", "epsilon", "gradient"]
 """Enough for the networks that take long in float64."""
 

@@ -1,6 +1,8 @@
 // See pointwise.hpp.
 #include "steps/pointwise.hpp"
 
+#include <limits>
+
 namespace relprop {
 
 void pass_on(const Run &run, const Step &step, int64_t n, size_t slot) {
@@ -10,13 +12,26 @@ void pass_on(const Run &run, const Step &step, int64_t n, size_t slot) {
         run.kernels.carry(from, 1.0f, to, n, run.adds(static_cast<int>(slot)), run.stream);
 }
 
+namespace {
+
+// Of the output's relevance, n floats, what the rule lets through: it is overwritten.
+void cut_off(const Run &run, const Step &step, ActivationRule rule, int64_t n) {
+    if (rule != ActivationRule::deconvolution && rule != ActivationRule::guided)
+        return;
+    float *r = run.relevance(step.output);
+    run.kernels.clip(0.0f, std::numeric_limits<float>::infinity(), r, r, n, run.stream);
+}
+
+} // namespace
+
 void Activation::forward(const Run &run) const {
     run.kernels.activation(function_, parameter_, run.value(inputs[0]), run.value(output),
                            run.n * size_, run.stream);
 }
 
 void Activation::relevance(const Run &run) const {
-    if (!gradient_)
+    cut_off(run, *this, rule_, run.n * size_);
+    if (!derives(rule_))
         return pass_on(run, *this, run.n * size_);
     run.kernels.activation_gradient(function_, parameter_, run.value(inputs[0]),
                                     run.relevance(output), run.relevance(inputs[0]), run.n * size_,
@@ -30,7 +45,8 @@ void Clip::forward(const Run &run) const {
 }
 
 void Clip::relevance(const Run &run) const {
-    if (!gradient_)
+    cut_off(run, *this, rule_, run.n * size_);
+    if (!derives(rule_))
         return pass_on(run, *this, run.n * size_);
     run.kernels.clip_gradient(low_, high_, run.value(output), run.relevance(output),
                               run.relevance(inputs[0]), run.n * size_, run.adds(0), run.stream);
@@ -49,7 +65,8 @@ Prelu PRelu::arguments(const Run &run) const {
 void PRelu::forward(const Run &run) const { run.kernels.prelu(arguments(run), run.stream); }
 
 void PRelu::relevance(const Run &run) const {
-    if (!gradient_)
+    cut_off(run, *this, rule_, run.n * size_);
+    if (!derives(rule_))
         return pass_on(run, *this, run.n * size_);
     Prelu p = arguments(run);
     p.result = run.relevance(inputs[0]);

@@ -280,26 +280,36 @@ Function function_of(const std::string &name) {
     throw std::invalid_argument("function must name an activation, not \"" + name + "\".");
 }
 
+ActivationRule activation_rule_of(const std::string &name) {
+    constexpr const char *names[] = {"pass", "gradient", "deconvolution", "guided"};
+    for (size_t i = 0; i < std::size(names); ++i)
+        if (name == names[i])
+            return static_cast<ActivationRule>(i);
+    throw std::invalid_argument("rule must be pass, gradient, deconvolution or guided, not \"" +
+                                name + "\".");
+}
+
 int add_activation(Plan &plan, int input, const std::string &function, float parameter,
-                   bool gradient, bool blocks) {
+                   const std::string &rule, bool blocks) {
     const Tensor of = plan.tensor(input);
-    auto step = std::make_unique<Activation>(of.image, function_of(function), parameter, gradient);
+    auto step = std::make_unique<Activation>(of.image, function_of(function), parameter,
+                                             activation_rule_of(rule));
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
-int add_clip(Plan &plan, int input, float low, float high, bool gradient, bool clamped,
+int add_clip(Plan &plan, int input, float low, float high, const std::string &rule, bool clamped,
              bool blocks) {
     const Tensor of = plan.tensor(input);
-    return plan.add_step(std::make_unique<Clip>(of.image, low, high, gradient, clamped), {input},
-                         of, blocks);
+    auto step = std::make_unique<Clip>(of.image, low, high, activation_rule_of(rule), clamped);
+    return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
-int add_prelu(Plan &plan, int input, const py::array &slope, bool gradient, bool blocks) {
+int add_prelu(Plan &plan, int input, const py::array &slope, const std::string &rule, bool blocks) {
     const Tensor of = plan.tensor(input);
     if (slope.size() < 1 || of.image.size() % slope.size() != 0)
         throw std::invalid_argument("slope must have a length that divides the input's.");
-    auto step = std::make_unique<PRelu>(plan.kernels(), of.image,
-                                        copy(slope, "slope", {slope.size()}), gradient);
+    auto step = std::make_unique<PRelu>(
+        plan.kernels(), of.image, copy(slope, "slope", {slope.size()}), activation_rule_of(rule));
     return plan.add_step(std::move(step), {input}, of, blocks);
 }
 
@@ -487,10 +497,10 @@ void register_plan(py::module_ &module) {
              "blocks"_a)
         .def("local_response_norm", add_local_response_norm, "input"_a, "within_channel"_a,
              "size"_a, "alpha"_a, "beta"_a, "k"_a, "rule"_a, "blocks"_a)
-        .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "gradient"_a,
+        .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "rule"_a,
              "blocks"_a)
-        .def("clip", add_clip, "input"_a, "low"_a, "high"_a, "gradient"_a, "clamped"_a, "blocks"_a)
-        .def("prelu", add_prelu, "input"_a, "slope"_a, "gradient"_a, "blocks"_a)
+        .def("clip", add_clip, "input"_a, "low"_a, "high"_a, "rule"_a, "clamped"_a, "blocks"_a)
+        .def("prelu", add_prelu, "input"_a, "slope"_a, "rule"_a, "blocks"_a)
         .def("embedding", add_embedding, "input"_a, "weight"_a, "blocks"_a)
         .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
         .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,

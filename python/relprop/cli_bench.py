@@ -18,7 +18,7 @@ from relprop.benchmark import records
 from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import Shape, read_shape
 from relprop.cli_summary import plain_console
-from relprop.composites import PRESETS
+from relprop.composites import RULES_ALONE
 from relprop.devices import Precision, gpu_of
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ def bench(
         raise typer.BadParameter(f"means nothing on {device}.", param_hint="--threads")
     if not on_gpu and precision != "float32":
         raise typer.BadParameter(f"{precision!r} is for a GPU.", param_hint="--precision")
-    presets = _known("--composite", composite or (PRESETS if full else MEASURED), tuple(PRESETS))
+    presets = _known(
+        "--composite", composite or (RULES_ALONE if full else MEASURED), tuple(RULES_ALONE)
+    )
     if output is not None and output.exists() and not force:  # before the work
         raise FileExistsError(f"{output} exists already; --force overwrites.")
     if output is not None and not output.parent.is_dir():

@@ -191,7 +191,8 @@ def _explain(
         if result.ledger is not None:
             booked = {name: float(getattr(result.ledger, name).sum()) for name in ABSORBED}
             error = float(result.ledger.closure_error[0])
-        explanations.append(Explanation(preset, result.relevance[0], booked, error))
+        complete = None if result.completeness is None else float(result.completeness[0])
+        explanations.append(Explanation(preset, result.relevance[0], booked, error, complete))
     return Record(
         image,
         name,

@@ -23,12 +23,16 @@ SHEET_ROWS = 24
 
 @dataclass
 class Explanation:
-    """What one preset says about one image; gradients have no ledger."""
+    """What one preset says about one image; gradients have no ledger.
+
+    ``completeness`` is how far integrated gradients are from f(x) - f(baseline).
+    """
 
     preset: str
     relevance: NDArray[np.float32]
     absorbed: dict[str, float] | None
     closure_error: float | None
+    completeness: float | None = None
     files: dict[str, Path] = field(default_factory=dict)
 
 

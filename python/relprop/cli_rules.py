@@ -20,7 +20,7 @@ Parameters = Annotated[
         "--param",
         "-p",
         metavar="KEY=VALUE",
-        help="Parameter of the preset, such as epsilon=1e-9 or low=-2.1,-2.0,-1.8.",
+        help="Parameter of the preset, such as epsilon=1e-9, low=-2.1,-2.0,-1.8 or norm=max.",
     ),
 ]
 Overrides = Annotated[
@@ -60,12 +60,23 @@ def preset_parameters(
     return values
 
 
-def _value(text: str) -> float | tuple[float, ...] | str:
+def _value(text: str) -> float | tuple[float, ...] | str | None:
+    """A number, numbers, a word, or None where that is the word."""
+    if text.lower() == "none":
+        return None
     try:
-        numbers = tuple(float(part) for part in text.split(","))
+        numbers = tuple(_number(part) for part in text.split(","))
     except ValueError:
         return text
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _number(text: str) -> float:
+    """A whole number where it is written as one."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def rule_text(rule: rules.Rule) -> str:

@@ -51,7 +51,9 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
         booked = [n for n in ABSORBED if any(absorbed[n] for absorbed in ledgers)]
         table = Table(box=None, pad_edge=False)
         table.add_column(f"explains {target}", overflow="fold")
-        headings = ("f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to")
+        headings = ["f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to"]
+        of_integral = any(one.completeness is not None for one in record.explanations)
+        headings += ["completeness error"] * of_integral
         for heading in headings:
             table.add_column(heading, justify="right")
         for one in record.explanations:
@@ -61,7 +63,8 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
             amounts += ["-" if absorbed is None else f"{absorbed[name]:.4f}" for name in booked]
             shown = "-" if ratio is None else f"{ratio:.6f}"
             closes = "-" if one.closure_error is None else f"{one.closure_error:.0e}"
-            table.add_row(one.preset, *amounts, shown, closes)
+            complete = "-" if one.completeness is None else f"{one.completeness:+.1e}"
+            table.add_row(one.preset, *amounts, shown, closes, *[complete] * of_integral)
         console.print()
         console.print(table)
     if records:
@@ -101,6 +104,7 @@ def _record(model: Model, record: Record) -> dict[str, Any]:
                 "conservation": ratio,
                 "absorbed": one.absorbed,
                 "closure_error": one.closure_error,
+                "completeness": one.completeness,
                 "files": {kind: str(path) for kind, path in one.files.items()},
             }
         )

@@ -127,7 +127,7 @@ class _Lowering:
                 continue
             self.tensors[node.name] = _LOWER[type(node.operator)](self, node)
             self.step_nodes += [node.name] * (self.plan.steps - len(self.step_nodes))
-            if node.name in self.fused and not self.gradient(self.fused[node.name]):
+            if node.name in self.fused and self.activation_rule(self.fused[node.name]) == "pass":
                 self.tensors[self.fused[node.name]] = self.tensors[node.name]
         self.plan.finish(self.tensors[self.graph.output])
         return Compiled(
@@ -148,6 +148,9 @@ class _Lowering:
 
     def gradient(self, name: str) -> bool:
         return isinstance(self.rules[name], r.Gradient)
+
+    def activation_rule(self, name: str) -> str:
+        return _ACTIVATION_RULES.get(type(self.rules[name]), "pass")
 
     def epsilon(self, node: Node) -> float | None:
         """The stabilizer of a node that is linear with constant weights; None: the gradient."""
@@ -192,12 +195,15 @@ class _Lowering:
         index = np.broadcast_to(before.places(), node.shape)
         return self.move(self.tensors[source], index, 0.0, after)
 
-    def clamp(self, node: Node, *, needs_value: bool) -> tuple[float, float] | None:
+    def clamp(
+        self, node: Node, *, needs_value: bool, relu_alone: bool = False
+    ) -> tuple[float, float] | None:
         """Bounds of the activation that can be fused into ``node``, which is then recorded.
 
         A layer whose rule needs its value before the ReLU keeps it, unless no relevance
-        arrives where the ReLU changes anything. Under the gradient the ReLU stays a step: its
-        value is the layer's, its relevance is not.
+        arrives where the ReLU changes anything. Where a ReLU changes relevance it stays a step:
+        its value is the layer's, its relevance is not. ``relu_alone`` where the node's step
+        knows no other bounds.
         """
         if len(self.readers[node.name]) != 1 or node.name == self.graph.output:
             return None
@@ -206,7 +212,7 @@ class _Lowering:
         if bounds is None or bounds[0] == bounds[1] or self.blocks(reader):
             return None
         harmless = bounds == (0.0, math.inf) and node.name in self.supported
-        if needs_value and not harmless:
+        if (needs_value and not harmless) or (relu_alone and bounds != (0.0, math.inf)):
             return None
         self.fused[node.name] = reader.name
         return bounds
@@ -487,14 +493,13 @@ class _Lowering:
 
     def activation(self, node: Node) -> int:
         operator, bounds = node.operator, clip_bounds(node.operator)
-        source, gradient, blocks = self.inputs(node)[0], self.gradient(node.name), self.blocks(node)
+        source, blocks = self.inputs(node)[0], self.blocks(node)
+        rule = self.activation_rule(node.name)
         if bounds is not None:
             clamped = node.inputs[0] in self.fused
-            return self.plan.clip(source, *bounds, gradient, clamped, blocks)
+            return self.plan.clip(source, *bounds, rule, clamped, blocks)
         assert isinstance(operator, Activation)
-        return self.plan.activation(
-            source, operator.function, operator.parameter, gradient, blocks=blocks
-        )
+        return self.plan.activation(source, operator.function, operator.parameter, rule, blocks)
 
     def prelu(self, node: Node) -> int:
         assert isinstance(node.operator, PReLU)
@@ -504,12 +509,13 @@ class _Lowering:
             each = slope.reshape(-1, *(1,) * (len(node.shape) - 1))
             slope = layout.stored(np.broadcast_to(each, node.shape))
         slope = np.ascontiguousarray(slope, np.float32)
-        gradient = self.gradient(node.name)
-        return self.plan.prelu(self.inputs(node)[0], slope, gradient, self.blocks(node))
+        rule = self.activation_rule(node.name)
+        return self.plan.prelu(self.inputs(node)[0], slope, rule, self.blocks(node))
 
     def add(self, node: Node) -> int:
         branches = [self.broadcast(node, source) for source in node.inputs]
-        clamp = self.clamp(node, needs_value=not self.gradient(node.name))
+        needs_value = not self.gradient(node.name)
+        clamp = self.clamp(node, needs_value=needs_value, relu_alone=True)
         return self.plan.add(branches, self.epsilon(node), clamp is not None, self.blocks(node))
 
     def mul(self, node: Node) -> int:
@@ -584,6 +590,13 @@ class _Lowering:
     def identity(self, node: Node) -> int:
         return self.rearrange(node, lambda places: places)
 
+
+_ACTIVATION_RULES: dict[type, str] = {
+    r.Gradient: "gradient",
+    r.Deconvolution: "deconvolution",
+    r.GuidedBackprop: "guided",
+}
+"""What an activation does with relevance that it does not hand on as it is."""
 
 _LOWER: dict[type, Callable[[_Lowering, Node], int]] = {
     Input: _Lowering.input,

@@ -44,15 +44,32 @@ from relprop.graph import (
     Softmax,
     UpsampleBilinear2d,
     UpsampleNearest2d,
+    clip_bounds,
 )
+from relprop.methods import (
+    ChannelNorm,
+    GradientXInput,
+    IntegratedGradients,
+    Method,
+    Occlusion,
+    Random,
+    SmoothGrad,
+    Sobel,
+)
+from relprop.methods.channel_norm import Norm
+from relprop.methods.integrated_gradients import Quadrature
+from relprop.methods.occlusion import Sides
+from relprop.methods.replacement import Values
 from relprop.rules import (
     AlphaBeta,
     Bias,
     Bound,
+    Deconvolution,
     Epsilon,
     Flat,
     Gamma,
     Gradient,
+    GuidedBackprop,
     HalfAndHalf,
     Pass,
     Proportional,
@@ -80,7 +97,8 @@ _OPERATORS: dict[str, type] = {operator.__name__: operator for operator in get_a
 _APPLICABLE: dict[type, tuple[type, ...]] = {
     **dict.fromkeys(_LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero)),
     **dict.fromkeys(_CONSTANT_WEIGHTS, (Epsilon, Gradient, Zero)),
-    **dict.fromkeys((*_ACTIVATIONS, *_MOVES), (Pass, Gradient, Zero)),
+    **dict.fromkeys(_ACTIVATIONS, (Pass, Gradient, Deconvolution, GuidedBackprop, Zero)),
+    **dict.fromkeys(_MOVES, (Pass, Gradient, Zero)),
     Embedding: (Pass, Zero),
     BatchNorm: (Epsilon, Pass, Gradient, Zero),
     MaxPool: (WinnerTakesAll, Proportional, Gradient, Zero),
@@ -129,15 +147,18 @@ class Entry:
 class Composite:
     """A name and its entries in order; the first entry that matches a node gives its rule.
 
-    ``initial`` is what targets start with where a run does not say otherwise.
+    ``initial`` is what targets start with where a run does not say otherwise. ``method`` is what
+    is made of runs under these rules; where there is none, a run's relevance is the attribution.
     """
 
     name: str
     entries: tuple[Entry, ...]
     initial: Initial = "value"
+    method: Method | None = None
 
     def __str__(self) -> str:
-        return "\n".join([self.name, *(f"  {entry}" for entry in self.entries)])
+        method = () if self.method is None else (f"  {self.method}",)
+        return "\n".join([self.name, *(f"  {entry}" for entry in self.entries), *method])
 
 
 def assign(
@@ -354,11 +375,74 @@ def _epsilon(epsilon: float = 1e-6, bias: Bias = "absorb") -> Composite:
     return _composite("epsilon", rule, rule, epsilon=epsilon)
 
 
-def _gradient() -> Composite:
-    return Composite("gradient", (Entry(object, Gradient()),), initial="one")
+def rectifier(node: Node) -> bool:
+    """Tell whether a node is a ReLU or one of its smooth and leaky kin, not a gate or a clamp."""
+    bounds = clip_bounds(node.operator)
+    if bounds is not None:
+        return bounds[0] == 0
+    if isinstance(node.operator, Activation):
+        return node.operator.function in _RECTIFIERS
+    return isinstance(node.operator, PReLU)
 
 
-PRESETS: dict[str, Callable[..., Composite]] = {
+_RECTIFIERS = ("leaky_relu", "elu", "silu", "gelu", "gelu_tanh", "hard_swish")
+
+
+def _gradients(name: str, *first: Entry, method: Method | None = None) -> Composite:
+    """The gradient but at the nodes of other entries, and what is made of it."""
+    return Composite(name, (*first, Entry(object, Gradient())), initial="one", method=method)
+
+
+def _of_channels(norm: Norm | None) -> Method | None:
+    return None if norm is None else ChannelNorm(norm)
+
+
+def _gradient(norm: Norm | None = None) -> Composite:
+    return _gradients("gradient", method=_of_channels(norm))
+
+
+def _deconvnet(norm: Norm | None = None) -> Composite:
+    first = Entry(rectifier, Deconvolution())
+    return _gradients("deconvnet", first, method=_of_channels(norm))
+
+
+def _guided_backprop(norm: Norm | None = None) -> Composite:
+    first = Entry(rectifier, GuidedBackprop())
+    return _gradients("guided_backprop", first, method=_of_channels(norm))
+
+
+def _sensitivity(norm: Norm = "l2") -> Composite:
+    return _gradients("sensitivity", method=ChannelNorm(norm))
+
+
+def _gradient_x_input() -> Composite:
+    return _gradients("gradient_x_input", method=GradientXInput())
+
+
+def _smoothgrad(samples: int = 25, noise: float = 0.15, seed: int = 0) -> Composite:
+    return _gradients("smoothgrad", method=SmoothGrad(samples, noise, seed))
+
+
+def _integrated_gradients(
+    steps: int = 50, quadrature: Quadrature = "gauss_legendre", baseline: Values = 0.0
+) -> Composite:
+    method = IntegratedGradients(steps, quadrature, baseline)
+    return _gradients("integrated_gradients", method=method)
+
+
+def _occlusion(window: Sides = 16, stride: Sides = 8, value: Values = 0.0) -> Composite:
+    return _gradients("occlusion", method=Occlusion(window, stride, value))
+
+
+def _random(seed: int = 0) -> Composite:
+    return _gradients("random", method=Random(seed))
+
+
+def _sobel() -> Composite:
+    return _gradients("sobel", method=Sobel())
+
+
+RULES_ALONE: dict[str, Callable[..., Composite]] = {
     "epsilon_plus": _epsilon_plus,
     "epsilon_plus_flat": _epsilon_plus_flat,
     "epsilon_alpha2_beta1": _epsilon_alpha2_beta1,
@@ -369,6 +453,20 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "alpha2_beta1": _alpha2_beta1,
     "epsilon": _epsilon,
     "gradient": _gradient,
+    "deconvnet": _deconvnet,
+    "guided_backprop": _guided_backprop,
+}
+"""The presets of which one run under their rules is the attribution, by default at least."""
+
+PRESETS: dict[str, Callable[..., Composite]] = {
+    **RULES_ALONE,
+    "gradient_x_input": _gradient_x_input,
+    "sensitivity": _sensitivity,
+    "smoothgrad": _smoothgrad,
+    "integrated_gradients": _integrated_gradients,
+    "occlusion": _occlusion,
+    "random": _random,
+    "sobel": _sobel,
 }
 """The presets: name to factory. This is the one list of them."""
 
@@ -380,6 +478,12 @@ def parameters(name: str) -> dict[str, object]:
         key: None if value.default is inspect.Parameter.empty else value.default
         for key, value in signature.items()
     }
+
+
+def required(name: str) -> list[str]:
+    """Names of a preset's parameters that must be given."""
+    signature = inspect.signature(_factory(name)).parameters
+    return [key for key, value in signature.items() if value.default is inspect.Parameter.empty]
 
 
 def preset(name: str, **values: object) -> Composite:
@@ -398,7 +502,7 @@ def preset(name: str, **values: object) -> Composite:
         if key not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise TypeError(f"preset {name!r} has no parameter {key!r}; {has}.")
-    missing = [key for key, default in known.items() if default is None and key not in values]
+    missing = [key for key in required(name) if key not in values]
     if missing:
         raise TypeError(
             f"preset {name!r} needs {' and '.join(missing)}: the bounds of the network's input, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,10 +16,11 @@ from relprop.compile import compile_plan
 from relprop.composites import Composite, Initial, Matcher, assign, parameters, preset
 from relprop.devices import Precision, default_device, gpu_of
 from relprop.graph import Graph, Input, Shape
-from relprop.inputs import Images, by_input, in_structure, read_batches
+from relprop.inputs import Float32, Images, by_input, in_structure, read_batches
 from relprop.ledger import Ledger
+from relprop.methods import ManyRuns, OneRun, Runs
 from relprop.model import Model
-from relprop.rules import Gradient, Rule, ZBox
+from relprop.rules import UNCONSERVED, Rule, ZBox
 from relprop.targets import Start, Target, read_target
 
 
@@ -27,12 +28,14 @@ from relprop.targets import Start, Target, read_target
 class Result:
     """What an :class:`Explainer` returns; arrays are of the kind that (the first) went in.
 
-    ``relevance`` has the input's shape; of several inputs it is a dictionary or a tuple, as
-    they were given. ``scores`` is (samples, *output shape) and ``target`` (samples,), -1 where
-    a mask or the output's relevance was given. ``ledger`` is None where it was switched off, or
-    a rule is the gradient. ``intermediate`` and ``activations`` hold the relevance at the outputs
-    of the nodes that were asked for, and their values; a node whose ReLU is fused into it has no
-    value of its own and is left out of ``activations``.
+    ``relevance`` has the input's shape, or the method's (:attr:`Explainer.attribution_shape`); of
+    several inputs it is a dictionary or a tuple, as they were given. ``scores`` is (samples,
+    *output shape) and ``target`` (samples,), -1 where a mask or the output's relevance was given.
+    ``ledger`` is None where it was switched off, or a rule conserves nothing. ``intermediate`` and
+    ``activations`` hold the relevance at the outputs of the nodes that were asked for, and their
+    values; a node whose ReLU is fused into it has no value of its own and is left out of
+    ``activations``. ``completeness`` (samples,) is, of integrated gradients, the sum of the
+    attribution less f(x) - f(baseline), and else None.
     """
 
     relevance: Any
@@ -41,6 +44,7 @@ class Result:
     ledger: Ledger | None
     intermediate: dict[str, Any]
     activations: dict[str, Any]
+    completeness: NDArray[np.float64] | None = None
 
 
 class Explainer:
@@ -65,8 +69,8 @@ class Explainer:
         How exactly a GPU computes products: ``"float32"``, or faster with factors rounded to 10
         bits (``"tf32"``) or 7 (``"bf16"``); docs/gpu.md has the errors.
     ledger
-        Whether to account for absorbed relevance. It costs a few percent. Where a rule is
-        :class:`relprop.rules.Gradient`, which conserves nothing, there is none.
+        Whether to account for absorbed relevance. It costs a few percent. Where a rule is one
+        that conserves nothing, such as :class:`relprop.rules.Gradient`, there is none.
     parameters
         The preset's parameters, such as ``epsilon=1e-9``. ``low`` and ``high`` default to the
         bounds that the model's preprocessing implies.
@@ -107,8 +111,9 @@ class Explainer:
         self.graph = for_output(model.graph, output)
         self.composite = composite_for(model, composite, parameters)
         self.rules = assign(self.composite, model.graph, rules, part=self.graph)
-        conserves = not any(isinstance(rule, Gradient) for rule in self.rules.values())
+        conserves = not any(isinstance(rule, UNCONSERVED) for rule in self.rules.values())
         self.ledger = ledger and conserves
+        self._check_inputs()
         self._compiled = compile_plan(self.graph, self.rules, self._gpu, precision)
         self._vocabularies = self.graph.vocabularies()
         self._boxes = [
@@ -145,9 +150,10 @@ class Explainer:
             prediction is made of what :meth:`forward` returns.
         initial
             The relevance that the target starts with: its output value, or one; by default
-            what the composite says, which is one for ``"gradient"`` and else the value.
+            what the composite says, which is one for the gradient and its family and else the
+            value. A method of many runs takes nothing else.
         intermediate
-            Nodes whose relevance and value are returned as well.
+            Nodes whose relevance and value are returned as well; a method of many runs has none.
 
         Raises
         ------
@@ -167,6 +173,14 @@ class Explainer:
         if initial not in ("value", "one"):
             raise ValueError(f'initial must be "value" or "one", not {initial!r}.')
         names = self._known(intermediate)
+        method = self.composite.method
+        if isinstance(method, ManyRuns):
+            if names or initial != self.composite.initial:
+                raise ValueError(
+                    f"{self.composite.name} is made of many runs: intermediate must be empty, not "
+                    f"{names}, and initial {self.composite.initial!r}, not {initial!r}."
+                )
+            return self._of_many_runs(method, images, next(iter(batches.values())), arrays, start)
 
         plan = self._compiled.plan
         scores = arrays.empty((n, _size(shape)))
@@ -189,8 +203,12 @@ class Explainer:
             stream=arrays.stream,
         )
         ledger = self._ledger(absorbed, totals, start, arrays.numpy(scores), initial)
+        if isinstance(method, OneRun):
+            for name, array in relevance.items():
+                read = method.read(arrays.numpy(batches[name]), arrays.numpy(array))
+                relevance[name] = arrays.of(read)
         at_inputs = {
-            name: arrays.give(array.reshape(np.shape(given[name])))
+            name: arrays.give(_without_batch(array, given[name]))
             for name, array in relevance.items()
         }
         return Result(
@@ -212,17 +230,100 @@ class Explainer:
         self._compiled.plan.run(self._ordered(batches), scores, stream=arrays.stream)
         return arrays.give(scores.reshape(n, *shape))
 
+    @property
+    def attribution_shape(self) -> Shape:
+        """Shape of a sample's attribution, without the batch axis.
+
+        Raises
+        ------
+        ValueError
+            If the model has several inputs, each of which has its own.
+        """
+        if len(self.graph.inputs) != 1:
+            raise ValueError(
+                "a model of several inputs has an attribution for each: "
+                f"{', '.join(node.name for node in self.graph.inputs)}."
+            )
+        shape = self.graph.inputs[0].shape
+        method = self.composite.method
+        return shape if method is None else method.attribution_shape(shape)
+
     def __str__(self) -> str:
         nodes = list(self.graph)
         width = max(len(node.name) for node in nodes)
         kind = max(len(node.type) for node in nodes)
-        lines = [f"{self.model.name}, composite {self.composite.name}"]
+        method = "" if self.composite.method is None else f", {self.composite.method}"
+        lines = [f"{self.model.name}, composite {self.composite.name}{method}"]
         for node in nodes:
             rule = self.rules.get(node.name, "")
             lines.append(f"{node.name:<{width}}  {node.type:<{kind}}  {node.shape!s:<16}  {rule}")
         return "\n".join(lines)
 
+    def _of_many_runs(
+        self, method: ManyRuns, images: Images, batch: Any, arrays: Arrays, start: Start
+    ) -> Result:
+        """Let a method run what it likes, once it is fixed what is explained."""
+        samples = arrays.numpy(batch)
+        scores = self._forward(samples)
+        if start.argmax:
+            start = replace(start, indices=scores.argmax(axis=1), argmax=False)
+        explained = start.explained(scores)
+        runs = Runs(samples, explained, start, self._forward, self._backward)
+        found = method.attribute(runs)
+        values = arrays.of(found.values.astype(np.float32))
+        (name,) = (node.name for node in self.graph.inputs)
+        given = by_input(images, self.graph.inputs)[name]
+        at_input = {name: arrays.give(_without_batch(values, given))}
+        shape = self.graph[self.graph.output].shape
+        return Result(
+            relevance=in_structure(images, at_input),
+            scores=arrays.give(arrays.of(scores.reshape(len(samples), *shape))),
+            target=start.indices,
+            ledger=None,
+            intermediate={},
+            activations={},
+            completeness=found.completeness,
+        )
+
+    def _forward(self, images: Float32) -> Float32:
+        """The scores, flat, of numpy's images for the only input."""
+        scores = np.empty((len(images), _size(self.graph[self.graph.output].shape)), np.float32)
+        self._compiled.plan.run([images.reshape(len(images), -1)], scores)
+        return scores
+
+    def _backward(self, images: Float32, start: Start) -> Float32:
+        """The plain relevance of numpy's images for the only input."""
+        n = len(images)
+        relevance = np.empty((n, images[0].size), np.float32)
+        self._compiled.plan.run(
+            [images.reshape(n, -1)],
+            np.empty((n, _size(self.graph[self.graph.output].shape)), np.float32),
+            initial=self.composite.initial if start.given is None else "given",
+            argmax=start.argmax,
+            targets=start.indices,
+            mask=start.mask,
+            given=start.given,
+            relevance=[relevance],
+        )
+        return relevance.reshape(images.shape)
+
     # ---- arguments -----------------------------------------------------------------------
+
+    def _check_inputs(self) -> None:
+        """Refuse inputs that the method does not serve."""
+        method, inputs = self.composite.method, self.graph.inputs
+        if method is None:
+            return
+        ids = [node.name for node in inputs if node.ids]
+        if ids:
+            raise ValueError(f"{self.composite.name} needs numbers, not ids ({', '.join(ids)}).")
+        if isinstance(method, ManyRuns) and len(inputs) != 1:
+            raise ValueError(
+                f"{self.composite.name} needs a model of one input, not of "
+                f"{' and '.join(node.name for node in inputs)}."
+            )
+        for node in inputs:
+            method.attribution_shape(node.shape)
 
     def _batches(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
         """Every input's samples, checked."""
@@ -298,6 +399,11 @@ class Explainer:
             initial=started,
             input=at_inputs[:, :, 0].sum(axis=1),
         )
+
+
+def _without_batch(array: Any, given: Any) -> Any:
+    """An array of one sample without the batch axis, if what was given had none."""
+    return array[0] if len(np.shape(given)) < array.ndim else array
 
 
 def _size(shape: Shape) -> int:

@@ -202,6 +202,24 @@ class Gradient:
     """
 
 
+@dataclass(frozen=True)
+class Deconvolution:
+    """The positive part of the relevance goes on, whatever the input (Zeiler and Fergus 2014).
+
+    Applies to activations, whose forward value takes no part. As :class:`Gradient` it conserves
+    nothing.
+    """
+
+
+@dataclass(frozen=True)
+class GuidedBackprop:
+    """The positive part of the relevance times the derivative (Springenberg et al. 2015).
+
+    Applies to activations: both the deconvolution's and the gradient's masks of a ReLU. As
+    :class:`Gradient` it conserves nothing.
+    """
+
+
 Rule = (
     Epsilon
     | AlphaBeta
@@ -217,5 +235,10 @@ Rule = (
     | SignalTakesAll
     | HalfAndHalf
     | Gradient
+    | Deconvolution
+    | GuidedBackprop
 )
 """Any rule. This is the one list of them."""
+
+UNCONSERVED = (Gradient, Deconvolution, GuidedBackprop)
+"""Rules that conserve nothing: where any node has one there is no ledger."""

@@ -43,6 +43,23 @@ class Start:
             started = values[np.arange(len(values)), self.indices].astype(np.float64)
         return cast("NDArray[np.float64]", started)
 
+    def explained(self, scores: Float32) -> NDArray[np.float64]:
+        """Sum up what is explained, (samples,): the function whose gradient a run returns."""
+        if self.given is None:
+            return self.relevance(scores, "value")
+        weighed: NDArray[np.float64] = (self.given.astype(np.float64) * scores).sum(axis=1)
+        return weighed
+
+    def repeated(self, samples: Sequence[int]) -> Start:
+        """Return the start of these samples, in this order."""
+        of = np.asarray(samples, np.intp)
+        return Start(
+            self.indices[of],
+            self.argmax,
+            None if self.mask is None else self.mask[of],
+            None if self.given is None else self.given[of],
+        )
+
 
 def read_target(target: Target, samples: int, shape: Shape, model: Model) -> Start:
     """Check a target for an output of ``shape``.

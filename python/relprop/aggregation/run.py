@@ -152,7 +152,7 @@ def aggregate(
         else:
             tally.count(begun)
         if keep_maps is not None:
-            shape, names = explainer.graph.inputs[0].shape, run.output_names
+            shape, names = explainer.attribution_shape, run.output_names
             kept = 0 if begun is None else begun.kept
             tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
         bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
@@ -235,7 +235,7 @@ class Run:
 
     def new_state(self) -> RunState:
         """Return a state that has seen nothing."""
-        channels, height, width = self._explainer.graph.inputs[0].shape
+        channels, height, width = self._explainer.attribution_shape
         regions = {name: one.names for name, one in self._regions.items()}
         groups = 1 + (len(self.part.classes) or len(self._classes.names))
         canvas = _canvas(height, width, groups)

@@ -18,6 +18,9 @@ def zennit_composite(name: str, low: float = 0.0, high: float = 0.0) -> Any:
     composites, rules, types = (
         import_module(f"zennit.{part}") for part in ("composites", "rules", "types")
     )
+    if name in ("deconvnet", "guided_backprop"):  # there of ReLU alone
+        rule = rules.ReLUDeconvNet() if name == "deconvnet" else rules.ReLUGuidedBackprop()
+        return composites.LayerMapComposite([((nn.ReLU, nn.ReLU6), rule)])
     # Zennit knows no response norm, and its excitation_backprop no activations.
     norm = [(nn.LocalResponseNorm, rules.Pass()), (types.Activation, rules.Pass())]
     if name in composites.COMPOSITES:

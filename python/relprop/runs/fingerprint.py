@@ -43,6 +43,7 @@ def of_method(explainer: Explainer) -> Fingerprint:
     return {
         "composite": explainer.composite.name,
         "initial": explainer.composite.initial,
+        "method": None if explainer.composite.method is None else str(explainer.composite.method),
         "rules": {name: str(rule) for name, rule in explainer.rules.items()},
         "ledger": str(explainer.ledger),
     }
