@@ -325,7 +325,7 @@ def _table(rows: list[dict[str, Any]], names: tuple[str, ...], across: str, valu
         table.add_column(name)
     columns = list(dict.fromkeys(row[across] for row in rows))
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     cells = {(tuple(row[name] for name in names), row[across]): row for row in rows}
     for line in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
         table.add_row(*line, *(_cell(cells[line, column], value) for column in columns))
@@ -336,8 +336,9 @@ def _cell(row: dict[str, Any], value: str) -> str:
     if row[value] is None:
         return "-"
     if row["low"] is None:
-        return f"{row[value]:.4g}"
-    return f"{row[value]:.4g} ({row['low']:.4g} to {row['high']:.4g})"
+        return f"{row[value]:.3g}"
+    low, high = row["low"], row["high"]
+    return f"{row[value]:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _undefined(rows: list[dict[str, Any]]) -> dict[str, int]:
