@@ -89,6 +89,7 @@ def test_frameworks_are_imported_late(path: Path) -> None:
         return
     roots = {name.partition(".")[0] for name in imported_at_once(ast.parse(path.read_text()))}
     late = {"torch", "onnx", "google", "cupy", "ray", "zarr", "h5py", "fsspec"}
+    late |= {"cv2", "matplotlib", "pyarrow", "scipy", "skimage"}
     assert not roots & late
 
 

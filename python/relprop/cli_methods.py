@@ -40,6 +40,8 @@ def methods_of(
     ``params`` are KEY=VALUE for all presets that know the key; a word's own come before them.
     """
     words = _words(texts)
+    if not words:
+        raise typer.BadParameter("must name at least one.", param_hint=OPTION)
     if twice := [word for word in words if words.count(word) > 1]:
         raise typer.BadParameter(f"{twice[0]!r} is there twice.", param_hint=OPTION)
     presets = [word.partition(":")[0] for word in words]
@@ -55,7 +57,7 @@ def _words(texts: Sequence[str]) -> list[str]:
     """Split at commas, but for those between the numbers of one parameter."""
     words: list[str] = []
     for part in listed(texts):
-        if words and "=" in words[-1] and _is_number(part):
+        if words and "=" in words[-1] and _is_number(part.partition(":")[0]):
             words[-1] += f",{part}"
         else:
             words.append(part)
