@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from relprop.evaluation.maps import batches, explained_maps
-from relprop.evaluation.randomness import generator
+from relprop.evaluation.streams import Stream
 from relprop.explain import Explainer
 from relprop.rules import Bound
 from relprop.targets import Target
@@ -87,7 +87,7 @@ def noise_stability(
         Lowest and highest value of an input, a number or one per channel, to which noisy images are
         cut off; by default what the model's preprocessing makes of black and white, or none.
     seed
-        At least 0.
+        Any whole number.
     batch_size
         How many images are explained at once.
 
@@ -127,7 +127,7 @@ def noise_stability(
     distance, slope = np.empty((2, len(given), repeats))
     for part in batches(len(pairs), batch_size):
         noisy = [
-            _noisy(given[i], noise, low, high, generator(seed, "stability", keys[i], repeat))
+            _noisy(given[i], noise, low, high, Stream(seed, ("stability", keys[i], repeat)))
             for i, repeat in pairs[part]
         ]
         wanted = classes[[i for i, _ in pairs[part]]]
@@ -145,10 +145,10 @@ def _noisy(
     noise: float,
     low: NDArray[np.float32],
     high: NDArray[np.float32],
-    random: np.random.Generator,
+    stream: Stream,
 ) -> NDArray[np.float32]:
     deviation = noise * float(np.ptp(image.astype(np.float64)))
-    moved = image + random.normal(0.0, deviation, image.shape)
+    moved = image + stream.generator().normal(0.0, deviation, image.shape)
     return np.asarray(np.clip(moved.astype(np.float32), low, high))
 
 
