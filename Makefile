@@ -116,8 +116,8 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers fsspec h5py hypothesis onnxscript opencv-python-headless pytest \
-	  pytest-xdist ray 'zarr; python_version >= "3.11"'
+	$(INSTALL) flatbuffers fsspec h5py hypothesis matplotlib onnxscript opencv-python-headless \
+	  pyarrow pytest pytest-xdist ray scipy 'zarr; python_version >= "3.11"'
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
 
@@ -127,6 +127,7 @@ $(MADE)/check: $(MADE)/test
 
 # All of these ask for another torch, or for much that they never use here.
 $(MADE)/peers: $(MADE)/environment
-	$(INSTALL) click h5py matplotlib requests tabulate tqdm
-	$(INSTALL) --no-deps autolrp captum lxt torchvision virelay zennit
+	$(INSTALL) cachetools click h5py matplotlib opencv-python-headless pandas requests scikit-image \
+	  scikit-learn tabulate tqdm
+	$(INSTALL) --no-deps autolrp captum lxt quantus torchvision virelay zennit
 	touch $@
