@@ -165,13 +165,33 @@ def test_what_does_not_fit_is_refused(case) -> None:
 # --- Where Quantus differs, as docs/localisation-and-sanity.md says ------------------------------
 
 
-def test_an_empty_mask_counts_as_a_hit_there(case) -> None:
+def given(metric, maps: np.ndarray, masks: np.ndarray | None = None) -> list[float]:
+    """What a metric says of maps (N, H, W)."""
+    images, classes = np.ones((len(maps), 3, *maps.shape[1:])), np.zeros(len(maps), int)
+    return metric(None, images, classes, maps[:, None].copy(), masks)
+
+
+def test_an_empty_mask_and_one_of_all_pixels_are_hits_there() -> None:
     """Its NaN is stored among booleans."""
-    *_, masks, _, maps = case
-    masks = masks.copy()
-    masks[0] = False
-    assert scores(quantus.PointingGame(**RAW), case, s_batch=masks)[0] == 1.0
-    assert pointing_game(maps[0], masks[0, 0]) is None
+    maps, masks = np.stack([np.eye(4), np.eye(4)]), np.zeros((2, 1, 4, 4), bool)
+    masks[1] = True
+    assert given(quantus.PointingGame(**RAW), maps, masks) == [True, True]
+    assert [pointing_game(*pair) for pair in zip(maps, masks[:, 0])] == [None, None]
+    assert given(quantus.RelevanceRankAccuracy(**RAW), maps[:1], masks[1:]) == [1.0]
+    assert np.isnan(relevance_rank(maps[1], masks[1, 0]))
+
+
+def test_any_of_equal_maxima_hits_there() -> None:
+    masks = np.zeros((1, 1, 4, 4), bool)
+    masks[0, 0, 3, 3] = True
+    assert given(quantus.PointingGame(**RAW), np.eye(4)[None], masks) == [True]
+    assert pointing_game(np.eye(4), masks[0, 0], tolerance=0) is False
+
+
+def test_a_map_of_zeros_is_not_sparse_there() -> None:
+    maps = np.stack([np.eye(4), np.zeros((4, 4))])
+    assert given(quantus.Sparseness(**RAW), maps)[1] == pytest.approx(0, abs=1e-9)
+    assert np.isnan(gini(maps[1])) and np.isnan(entropy(maps[1]))
 
 
 def test_mass_has_both_signs_there(case) -> None:

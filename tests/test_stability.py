@@ -126,6 +126,8 @@ def test_noise_stays_within_black_and_white() -> None:
     assert np.array_equal(cut.slope, known.slope)
     uncut = noise_stability(free, images, KEYS, noise=0.3)
     assert not np.array_equal(cut.slope, uncut.slope)
+    rounded = noise_stability(Explainer(model, "gradient"), images * np.float32(1 + 1e-6), KEYS)
+    assert np.isfinite(rounded.distance).all()
     with pytest.raises(ValueError, match="must lie in the bounds"):
         noise_stability(Explainer(model, "gradient"), images * 2, KEYS)
 

@@ -118,7 +118,8 @@ def noise_stability(
         raise ValueError(f"repeats must be at least 1, not {repeats}.")
     own, classes = explained_maps(explainer, given, target, batch_size)
     low, high = _bounds(explainer, bounds)
-    if (given < low).any() or (given > high).any():
+    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))  # as z_box has it
+    if (given < low - slack).any() or (given > high + slack).any():
         raise ValueError(
             f"images must lie in the bounds, not in [{given.min():g}, {given.max():g}]."
         )
