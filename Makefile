@@ -116,7 +116,7 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers fsspec h5py hypothesis onnxscript opencv-python-headless pytest \
+	$(INSTALL) aiohttp flatbuffers fsspec h5py hypothesis onnxscript opencv-python-headless pytest \
 	  pytest-xdist ray 'zarr; python_version >= "3.11"'
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
