@@ -20,11 +20,11 @@ from PIL import Image
 
 from relprop import Explainer, rules
 from relprop.aggregation import run as runs
-from relprop.aggregation.checkpoint import Checkpoint
 from relprop.aggregation.regions import LabelMap, Thirds
 from relprop.aggregation.run import aggregate
 from relprop.datasets import open_dataset
 from relprop.errors import TooManyRejectedError
+from relprop.runs.checkpoint import Checkpoint
 from synthetic_run import CLASSES, SHAPE, Elements, network, run, synthetic
 
 COUNT = 200
@@ -116,6 +116,7 @@ def test_what_a_folder_holds_at_the_end(tmp_path: Path) -> None:
     result = run(tmp_path, COUNT, command=["relprop", "aggregate"])
     names = {name for name in files(tmp_path) if not name.startswith("maps")}
     assert names == {
+        ".lock",
         "average_maps.npz",
         "channels.csv",
         "checkpoint",
@@ -304,7 +305,7 @@ def test_results_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     (tmp_path / "regions.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"regions\.csv exists already"):
         run(tmp_path, COUNT)
-    assert files(tmp_path) == {"regions.csv": b"mine"}
+    assert files(tmp_path) == {".lock": b"", "regions.csv": b"mine"}
     run(tmp_path / "other", 40)
     with pytest.raises(FileExistsError, match=r"result\.json exists already"):
         run(tmp_path / "other", 40, resume=False)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 import relprop
 from real_data import real
-from relprop.aggregation.classes import read_class_map
 from relprop.aggregation.run import aggregate
 from relprop.datasets import open_dataset
 from relprop.preprocessing import Preprocessing
+from relprop.runs.classes import read_class_map
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared/data"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from relprop import Explainer, Graph, Model, rules
-from relprop.aggregation.checkpoint import Checkpoint
-from relprop.aggregation.fingerprint import differences, of_explainer
 from relprop.graph import Activation, Dense, Input
+from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.fingerprint import differences, of_explainer
 
 
 def network(seed: int = 0) -> Model:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from relprop import Graph, Model
-from relprop.aggregation.classes import Classes, UnknownClassError, read_class_map
+from relprop.runs.classes import Classes, UnknownClassError, read_class_map
 
 MODEL = Model(Graph(), classes=("beagle", "tabby, tabby cat", "poodle", "7"))
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from relprop.aggregation.interruption import Interruption
+from relprop.runs.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

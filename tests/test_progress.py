@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from relprop.aggregation import progress
-from relprop.aggregation.progress import RunProgress
 from relprop.cli_summary import plain_console
+from relprop.runs import progress
+from relprop.runs.progress import RunProgress
 
 
 def test_items_rate_and_rejected_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:

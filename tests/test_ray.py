@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from relprop import Explainer
-from relprop.aggregation.checkpoint import Checkpoint
 from relprop.aggregation.ray import aggregate_on_ray, merged
 from relprop.aggregation.run import RunResult, Tally, aggregate
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import open_dataset
 from relprop.errors import TooManyRejectedError
+from relprop.runs.checkpoint import Checkpoint
 from synthetic_run import Elements, network, synthetic
 
 COUNT, SHARDS = 300, 7

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from relprop.aggregation.stretch import count, stretch
 from relprop.datasets import Dataset, open_dataset
+from relprop.runs.stretch import count, stretch
 
 IMAGES = [np.full((1, 2, 2), value, np.float32) for value in range(11)]
 

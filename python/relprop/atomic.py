@@ -40,6 +40,12 @@ def atomic_file(target: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove the beginnings of files in a folder that a killed program left behind."""
+    for part in folder.glob(f".*.{'[0-9a-f]' * 8}.part"):
+        part.unlink()
+
+
 def _to_disk(path: Path, flags: int) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, flags)

@@ -283,7 +283,7 @@ def _ways(words: list[str], classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _class_map(path: Path | None, model: Model, outputs: int) -> dict[str, tuple[int, ...]] | None:
     """The map of classes in a file, if there is one."""
-    from relprop.aggregation.classes import read_class_map
+    from relprop.runs.classes import read_class_map
 
     try:
         return None if path is None else read_class_map(path, model, outputs)

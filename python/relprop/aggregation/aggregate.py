@@ -13,9 +13,10 @@ from relprop.aggregation.context_state import ContextState
 from relprop.aggregation.extreme_state import ExtremeState
 from relprop.aggregation.map_state import MapState
 from relprop.aggregation.moments import Arrays, Summary
-from relprop.aggregation.records import NO_LABEL, Record, recognised
+from relprop.aggregation.records import Record, recognised
 from relprop.aggregation.region_state import RegionState
 from relprop.aggregation.states import Row, State
+from relprop.runs.classes import NO_LABEL
 
 INSIDE_OUTSIDE = ("inside", "outside")
 """The regions for which the outside-inside ratio is kept."""

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.aggregation.classes import Classes
-from relprop.aggregation.records import NO_LABEL, Record, records_of
+from relprop.aggregation.records import Record, records_of
 from relprop.aggregation.regions import Regions
 from relprop.datasets import Rejected, Sample
 from relprop.explain import Explainer, Result
-
-Target = Literal["argmax", "label"]
-TARGETS = get_args(Target)
+from relprop.runs.classes import TARGETS, Classes, Target
 
 
 @dataclass(frozen=True)
@@ -93,16 +90,10 @@ class Explaining:
                 raise ValueError(f"the model takes {shape}, not {sample.pixels.shape}.")
             truth = self._classes.truth(sample.label)
             if self._target == "label":
-                self._require_output(truth)
+                self._classes.require_outputs(truth)
             return _Prepared(sample, truth, self._labels(sample))
         except (ValueError, OSError) as error:  # the latter of a user's own regions
             return _rejected(sample.key, error)
-
-    def _require_output(self, truth: int) -> None:
-        if truth == NO_LABEL:
-            raise ValueError("it has no label to explain.")
-        if not self._classes.outputs(truth):
-            raise ValueError(f"{self._classes.names[truth]!r} is none of the model's classes.")
 
     def _labels(self, sample: Sample) -> dict[str, NDArray[np.int32]]:
         """Each pixel's region, for each way of cutting."""
@@ -151,7 +142,7 @@ class Explaining:
             return np.array(candidates, np.int64).reshape(-1)
         scores = self._explainer.forward(pixels)
         return np.array(
-            [one[int(scores[i, list(one)].argmax())] for i, one in enumerate(candidates)], np.int64
+            [self._classes.output(one.truth, of) for one, of in zip(batch, scores)], np.int64
         )
 
     def _records(self, name: str, result: Result, batch: Sequence[_Prepared]) -> list[Record]:

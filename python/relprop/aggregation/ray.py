@@ -15,27 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from relprop.aggregation.checkpoint import Checkpoint
-from relprop.aggregation.classes import ClassMap
-from relprop.aggregation.explaining import Target
-from relprop.aggregation.interruption import Interruption
-from relprop.aggregation.progress import RunProgress
 from relprop.aggregation.regions import Regions
-from relprop.aggregation.results import CHECKPOINT, SHARDS
-from relprop.aggregation.run import (
-    Run,
-    RunResult,
-    Tally,
-    begin,
-    conclude,
-    finished_before,
-    too_many,
-)
+from relprop.aggregation.results import SHARDS, results_in
+from relprop.aggregation.run import Run, RunResult, Tally, conclude, finished_before
 from relprop.aggregation.run_state import RunState
-from relprop.aggregation.stretch import count
 from relprop.datasets import Dataset
 from relprop.explain import Explainer
 from relprop.optional import import_optional
+from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.classes import ClassMap, Target
+from relprop.runs.folder import CHECKPOINT, begin, locked
+from relprop.runs.interruption import Interruption
+from relprop.runs.progress import RunProgress
+from relprop.runs.stretch import count
 
 COUNT = 32
 """Shards where nothing is said."""
@@ -92,7 +84,8 @@ command, progress
         If Ray is not installed.
     RuntimeError
         If a shard's worker is lost again and again.
-    TooManyRejectedError, FileExistsError, KeyboardInterrupt, TypeError, ValueError, OSError
+    TooManyRejectedError, FileExistsError, BlockingIOError, KeyboardInterrupt, TypeError, \
+ValueError, OSError
         As :func:`relprop.aggregation.run.aggregate` does.
     """
     if shards < 1:
@@ -105,31 +98,32 @@ command, progress
         "precision": precision,
         "shards": shards,
     }
-    begun = begin(folder, fingerprint, force=force)
-    if begun is not None and begun.finished:
-        return finished_before(folder, begun, command)
-    Checkpoint(fingerprint, b"").write(folder / CHECKPOINT)  # whose folder it is
-    files = _ShardFiles(folder / SHARDS, shards)
-    done = Tally(run.new_state())
-    for checkpoint in files.finished():
-        done.count(checkpoint)
-    recipe = (make, dataset, regions, target, class_map, limit, device, precision)
-    bar = RunProgress(count(run.part), done.position, len(done.rejected), progress)
-    with cluster.started(recipe), Interruption() as interruption, bar:
-        for finished in cluster.work(files.missing(), shards, batch, workers):
-            for number, checkpoint in finished:
-                files.write(number, checkpoint)
-                done.count(checkpoint)
-                bar.advance(checkpoint.position, len(checkpoint.rejected))
-            if too_many(done, most_rejected):
-                raise done.refusal(folder)
-            if interruption.asked:
-                raise done.interruption()
-    total = Tally(run.new_state())
-    for checkpoint in files.finished():
-        total.count(checkpoint)
-    total.state = merged(RunState.from_bytes(one.state) for one in files.finished())
-    return conclude(folder, total, fingerprint, command)
+    with locked(folder):
+        begun = begin(folder, results_in, fingerprint, force=force)
+        if begun is not None and begun.finished:
+            return finished_before(folder, begun, command)
+        Checkpoint(fingerprint, b"").write(folder / CHECKPOINT)  # whose folder it is
+        files = _ShardFiles(folder / SHARDS, shards)
+        done = Tally(run.new_state())
+        for checkpoint in files.finished():
+            done.count(checkpoint)
+        recipe = (make, dataset, regions, target, class_map, limit, device, precision)
+        bar = RunProgress(count(run.part), done.position, len(done.rejected), progress)
+        with cluster.started(recipe), Interruption() as interruption, bar:
+            for finished in cluster.work(files.missing(), shards, batch, workers):
+                for number, checkpoint in finished:
+                    files.write(number, checkpoint)
+                    done.count(checkpoint)
+                    bar.advance(checkpoint.position, len(checkpoint.rejected))
+                if done.too_many(most_rejected):
+                    raise done.refusal(folder)
+                if interruption.asked:
+                    raise done.interruption()
+        total = Tally(run.new_state())
+        for checkpoint in files.finished():
+            total.count(checkpoint)
+        total.state = merged(RunState.from_bytes(one.state) for one in files.finished())
+        return conclude(folder, total, fingerprint, command)
 
 
 class _ShardFiles:

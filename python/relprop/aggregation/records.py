@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from relprop import _core
 from relprop.arrays import to_numpy
 from relprop.explain import Result
+from relprop.runs.classes import NO_LABEL
 
 SUM, POSITIVE, PIXELS = range(3)
 """Columns of ``Record.region_sums``."""
-
-NO_LABEL = -1
-"""The label of an item whose class is not known."""
 
 
 @dataclass(frozen=True)

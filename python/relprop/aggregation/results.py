@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from shutil import rmtree
-from typing import Any
 
 import numpy as np
 
-from relprop.aggregation.checkpoint import Checkpoint
 from relprop.aggregation.kept_maps import FILES as KEPT_FILES
 from relprop.aggregation.run_state import RunState
-from relprop.aggregation.states import Row
-from relprop.atomic import atomic_file, write_atomically
+from relprop.atomic import atomic_file
 from relprop.heatmaps import heatmap
+from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.folder import CHECKPOINT
+from relprop.runs.rejections import REJECTED, Rejections
+from relprop.runs.tables import versions, write_json, write_table
 
-CHECKPOINT = "checkpoint"
 LAST = "result.json"
 """The file that is written when all others are."""
 
-REJECTED = "rejected.csv"
 CONSERVATION = "conservation.json"
 MAPS, AVERAGES = "maps", "average_maps.npz"
 SHARDS = "shards"
@@ -44,42 +39,20 @@ def results_in(folder: Path) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
-def remove_results(folder: Path) -> None:
-    """Remove the files of a run, the one first that says that it is complete."""
-    for path in results_in(folder):
-        if path.is_dir():
-            rmtree(path)
-        else:
-            path.unlink()
-
-
-def remove_parts(folder: Path) -> None:
-    """Remove the beginnings of files that a killed run left behind."""
-    for place in (folder, folder / MAPS, folder / SHARDS):
-        for part in place.glob(".*.part"):
-            part.unlink()
-
-
-def write_rejected(folder: Path, rejected: Iterable[tuple[str, str]]) -> None:
-    """Write which items were not used, and why."""
-    rows = [{"key": key, "reason": reason} for key, reason in rejected]
-    _write_table(folder / REJECTED, rows, ("key", "reason"))
-
-
 def write_results(
     folder: Path, state: RunState, checkpoint: Checkpoint, command: Sequence[str]
 ) -> None:
     """Write every file; the folder holds a complete run once ``result.json`` is there."""
     tables = state.tables()
-    write_rejected(folder, checkpoint.rejected)
+    Rejections(checkpoint.position, checkpoint.rejected).write(folder)
     for name in TABLES:
         if name in tables:
-            _write_table(folder / f"{name}.csv", tables[name])
+            write_table(folder / f"{name}.csv", tables[name])
     conservation = {name: tables[name] for name in ("conservation", "beyond")}
-    _write_json(folder / CONSERVATION, conservation)
+    write_json(folder / CONSERVATION, conservation)
     _write_maps(folder, state)
     content = {
-        "versions": _versions(),
+        "versions": versions(),
         "command": list(command),
         "fingerprint": checkpoint.fingerprint,
         "items": checkpoint.position,
@@ -87,20 +60,7 @@ def write_results(
         "rejected": [{"key": key, "reason": reason} for key, reason in checkpoint.rejected],
         **tables,
     }
-    _write_json(folder / LAST, content)
-
-
-def _write_table(path: Path, rows: Sequence[Row], header: Sequence[str] = ()) -> None:
-    text = io.StringIO()
-    names = header or list(rows[0] if rows else ())
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
+    write_json(folder / LAST, content)
 
 
 def _write_maps(folder: Path, state: RunState) -> None:
@@ -125,9 +85,3 @@ def _write_maps(folder: Path, state: RunState) -> None:
 def _file_name(name: str | None) -> str:
     """A class's name as a file may be called."""
     return re.sub(r"[^\w.-]+", "_", name)[:60] if name else "unlabelled"
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {package: version(package) for package in ("relprop", "numpy", "Pillow")}

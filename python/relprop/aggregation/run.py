@@ -6,7 +6,6 @@ workers or on where a run was interrupted.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,32 +13,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from relprop.aggregation import kept_maps
-from relprop.aggregation.checkpoint import Checkpoint
-from relprop.aggregation.classes import Classes, ClassMap
-from relprop.aggregation.explaining import Explaining, Outcome, Target
-from relprop.aggregation.fingerprint import Fingerprint, differences, of_explainer
-from relprop.aggregation.interruption import Interruption
+from relprop.aggregation.explaining import Explaining, Outcome
 from relprop.aggregation.kept_maps import KeptMap, KeptMaps
-from relprop.aggregation.progress import RunProgress
 from relprop.aggregation.regions import Regions, regions_of
-from relprop.aggregation.results import (
-    CHECKPOINT,
-    LAST,
-    REJECTED,
-    remove_parts,
-    remove_results,
-    results_in,
-    write_rejected,
-    write_results,
-)
+from relprop.aggregation.results import LAST, results_in, write_results
 from relprop.aggregation.run_state import RunState
-from relprop.aggregation.stretch import count, stretch
 from relprop.datasets import Dataset, Rejected, read_ahead
-from relprop.errors import TooManyRejectedError
 from relprop.explain import Explainer
-
-FREE = 100
-"""Items before which no share of rejected ones is too large."""
+from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.classes import Classes, ClassMap, Target
+from relprop.runs.fingerprint import Fingerprint, of_explainer
+from relprop.runs.folder import CHECKPOINT, begin, locked
+from relprop.runs.interruption import Interruption
+from relprop.runs.progress import RunProgress
+from relprop.runs.rejections import Rejections
+from relprop.runs.saving import Saving
+from relprop.runs.stretch import count, stretch
 
 MAP_BYTES = 256 * 2**20
 """About how much memory average maps may take; their canvas is made smaller where it must be."""
@@ -139,6 +128,8 @@ def aggregate(
         If more items were rejected than may be, or all. A checkpoint stays in the folder.
     FileExistsError
         If the folder holds other results; the message says what differs.
+    BlockingIOError
+        If another run is writing there.
     KeyboardInterrupt
         If Ctrl-C or SIGTERM stopped the run; a checkpoint stays in the folder.
     TypeError, ValueError, OSError
@@ -151,57 +142,37 @@ def aggregate(
         raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
     run = Run.of(explainer, dataset, regions, target, class_map, limit)
     fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
-    begun = begin(folder, fingerprint, resume=resume, force=force)
-    if begun is not None and begun.finished:
-        return finished_before(folder, begun, command)
-    tally = Tally(run.new_state() if begun is None else RunState.from_bytes(begun.state))
-    saving = _Saving(folder, fingerprint, tally, checkpoint_seconds)
-    if begun is None:
-        saving.save()  # which says whose folder it is
-    else:
-        tally.count(begun)
-    if keep_maps is not None:
-        shape, names = explainer.graph.inputs[0].shape, run.output_names
-        kept = 0 if begun is None else begun.kept
-        tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
-    bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
-    with Interruption() as interruption, bar:
-        for outcomes in run.outcomes(stretch(run.part, tally.position), batch, workers):
-            before = len(tally.rejected)
-            for outcome in outcomes:
-                tally.add(outcome)
-                if too_many(tally, most_rejected):
+    with locked(folder):
+        begun = begin(folder, results_in, fingerprint, resume=resume, force=force)
+        if begun is not None and begun.finished:
+            return finished_before(folder, begun, command)
+        tally = Tally(run.new_state() if begun is None else RunState.from_bytes(begun.state))
+        saving = Saving(
+            folder / CHECKPOINT, lambda: tally.checkpoint(fingerprint), checkpoint_seconds
+        )
+        if begun is None:
+            saving.save()  # which says whose folder it is
+        else:
+            tally.count(begun)
+        if keep_maps is not None:
+            shape, names = explainer.graph.inputs[0].shape, run.output_names
+            kept = 0 if begun is None else begun.kept
+            tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
+        bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
+        with Interruption() as interruption, bar:
+            for outcomes in run.outcomes(stretch(run.part, tally.position), batch, workers):
+                before = len(tally.rejected)
+                for outcome in outcomes:
+                    tally.add(outcome)
+                    if tally.too_many(most_rejected):
+                        saving.save()
+                        raise tally.refusal(folder)
+                bar.advance(len(outcomes), len(tally.rejected) - before)
+                if interruption.asked:
                     saving.save()
-                    raise tally.refusal(folder)
-            bar.advance(len(outcomes), len(tally.rejected) - before)
-            if interruption.asked:
-                saving.save()
-                raise tally.interruption()
-            saving.save_when_due()
-    return conclude(folder, tally, fingerprint, command)
-
-
-class _Saving:
-    """Writes checkpoints, by time."""
-
-    def __init__(
-        self, folder: Path, fingerprint: Fingerprint, tally: Tally, seconds: float
-    ) -> None:
-        self._path = folder / CHECKPOINT
-        self._fingerprint = fingerprint
-        self._tally = tally
-        self._seconds = seconds
-        self._last = time.monotonic()
-
-    def save_when_due(self) -> None:
-        """Write a checkpoint where the last one is old."""
-        if time.monotonic() - self._last >= self._seconds:
-            self.save()
-            self._last = time.monotonic()
-
-    def save(self) -> None:
-        """Write a checkpoint."""
-        self._tally.checkpoint(self._fingerprint).write(self._path)
+                    raise tally.interruption()
+                saving.save_when_due()
+        return conclude(folder, tally, fingerprint, command)
 
 
 class Run:
@@ -281,21 +252,20 @@ class Run:
             yield self._explaining(samples)
 
 
-class Tally:
+class Tally(Rejections):
     """What a run knows after the items so far."""
 
     def __init__(
         self, state: RunState, position: int = 0, rejected: Iterable[tuple[str, str]] = ()
     ) -> None:
+        super().__init__(position, rejected)
         self.state = state
-        self.position = position
-        self.rejected = list(rejected)
         self.maps: KeptMaps | None = None
 
     def add(self, outcome: Outcome) -> None:
         """Count the next item."""
         if isinstance(outcome, Rejected):
-            self.rejected.append((outcome.key, outcome.reason))
+            self.reject(outcome)
         else:
             self.state.update(outcome.records)
             if self.maps is not None:
@@ -317,54 +287,6 @@ class Tally:
             kept = self.maps.count
         state = self.state.to_bytes()
         return Checkpoint(fingerprint, state, self.position, kept, self.rejected, finished)
-
-    def interruption(self) -> KeyboardInterrupt:
-        """Say how far the run is, and that it can go on."""
-        return KeyboardInterrupt(
-            f"stopped after {self.position} items; the same call goes on from there."
-        )
-
-    def refusal(self, folder: Path) -> TooManyRejectedError:
-        """List the rejected items, and say that they are too many."""
-        write_rejected(folder, self.rejected)
-        key, reason = self.rejected[-1] if self.rejected else ("", "the dataset is empty")
-        last = f"{key}: {reason}" if key else reason
-        return TooManyRejectedError(
-            f"{len(self.rejected)} of {self.position} items were rejected, see "
-            f"{folder / REJECTED}; the last: {last}"
-        )
-
-
-def begin(
-    folder: Path, fingerprint: Fingerprint, *, resume: bool = True, force: bool = False
-) -> Checkpoint | None:
-    """Make a folder ready for a run, and return the checkpoint from which the run goes on.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds results of another run; the message says what differs.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_parts(folder)
-    if force:
-        remove_results(folder)
-    found = results_in(folder)
-    if not found:
-        return None
-    advice = "take another folder, or overwrite it (force, --force)."
-    if not (folder / CHECKPOINT).exists() or not resume:
-        raise FileExistsError(f"{found[0]} exists already: {advice}")
-    checkpoint = Checkpoint.read(folder / CHECKPOINT)
-    differing = differences(checkpoint.fingerprint, fingerprint)
-    if differing:
-        raise FileExistsError(f"{folder} holds another run ({'; '.join(differing)}): {advice}")
-    return checkpoint
-
-
-def too_many(tally: Tally, most: float) -> bool:
-    """Whether the share of rejected items is beyond ``most``."""
-    return tally.position >= FREE and len(tally.rejected) > most * tally.position
 
 
 def finished_before(folder: Path, begun: Checkpoint, command: Sequence[str]) -> RunResult:

@@ -10,8 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from relprop.aggregation.fingerprint import Fingerprint
 from relprop.atomic import write_atomically
+from relprop.runs.fingerprint import Fingerprint
 
 FORMAT = "relprop checkpoint 1"
 

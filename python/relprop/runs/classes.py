@@ -9,10 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from relprop.aggregation.records import NO_LABEL
+import numpy as np
+from numpy.typing import NDArray
+
 from relprop.model import Model
+
+NO_LABEL = -1
+"""The number of a class that is not known."""
+
+Target = Literal["argmax", "label"]
+TARGETS = get_args(Target)
+"""What a run explains of each item: the class that the model says, or the true one."""
 
 ClassMap = Mapping[str, tuple[int, ...]]
 """For each class of the dataset the model's: one, several that it is made of, or none."""
@@ -77,6 +86,25 @@ class Classes:
     def outputs(self, number: int) -> tuple[int, ...]:
         """Return the model's classes of which a class is made."""
         return (number,) if self._known is None else self._known[self.names[number]]
+
+    def require_outputs(self, number: int) -> tuple[int, ...]:
+        """Return the model's classes of which a class is made, where there are any.
+
+        Raises
+        ------
+        ValueError
+            If the class is not known, or none of the model's.
+        """
+        if number == NO_LABEL:
+            raise ValueError("it has no label to explain.")
+        if not self.outputs(number):
+            raise ValueError(f"{self.names[number]!r} is none of the model's classes.")
+        return self.outputs(number)
+
+    def output(self, number: int, scores: NDArray[Any]) -> int:
+        """Return the model's class for one of these, of several that with the highest score."""
+        outputs = self.outputs(number)
+        return outputs[int(np.argmax(scores[list(outputs)]))]
 
     def predicted(self, output: int, truth: int) -> int:
         """Return the class to which one of the model's belongs; -1 where there is none.

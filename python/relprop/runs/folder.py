@@ -1,0 +1,74 @@
+"""The folder of a run: whose it is, what it holds, and that one run at a time writes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+from filelock import FileLock, Timeout
+
+from relprop.atomic import remove_parts
+from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.fingerprint import Fingerprint, differences
+
+CHECKPOINT = "checkpoint"
+LOCK = ".lock"
+
+Found = Callable[[Path], list[Path]]
+"""Lists the files of a run that are in a folder, first the one that is written last."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other runs out of it; where the process ends, the lock does.
+
+    Raises
+    ------
+    BlockingIOError
+        If another run is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(f"{folder}: another run is writing there: take another.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def begin(
+    folder: Path,
+    found: Found,
+    fingerprint: Fingerprint,
+    *,
+    resume: bool = True,
+    force: bool = False,
+) -> Checkpoint | None:
+    """Make a folder ready for a run, and return the checkpoint from which the run goes on.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds results of another run; the message says what differs.
+    """
+    for place in (folder, *(one for one in folder.iterdir() if one.is_dir())):
+        remove_parts(place)  # that a killed run left behind
+    if force:
+        for path in found(folder):
+            rmtree(path) if path.is_dir() else path.unlink()
+    there = found(folder)
+    if not there:
+        return None
+    advice = "take another folder, or overwrite it (force, --force)."
+    if not (folder / CHECKPOINT).exists() or not resume:
+        raise FileExistsError(f"{there[0]} exists already: {advice}")
+    checkpoint = Checkpoint.read(folder / CHECKPOINT)
+    differing = differences(checkpoint.fingerprint, fingerprint)
+    if differing:
+        raise FileExistsError(f"{folder} holds another run ({'; '.join(differing)}): {advice}")
+    return checkpoint
