@@ -57,7 +57,7 @@ APART = cmake --preset $@ && cmake --build --preset $@ \
 SANITIZED = $(APART) \
   && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
-CORE_TESTS := $(addprefix tests/test_,bindings.py conv.py conv_transpose.py dense.py \
+CORE_TESTS := $(addprefix tests/test_,bindings.py canvas.py conv.py conv_transpose.py dense.py \
   embedding.py instruction_sets.py merge.py move.py norm.py packed.py pointwise.py pool.py \
   ranges.py region_sums.py scarce.py stages.py upsample.py whole_graphs.py winograd.py)
 
@@ -116,8 +116,8 @@ $(MADE)/demo: $(MADE)/environment
 	touch $@
 
 $(MADE)/test: $(MADE)/demo
-	$(INSTALL) flatbuffers fsspec h5py hypothesis onnxscript opencv-python-headless pytest \
-	  pytest-xdist ray 'zarr; python_version >= "3.11"'
+	$(INSTALL) aiohttp flatbuffers fsspec h5py hypothesis matplotlib onnxscript \
+	  opencv-python-headless pyarrow pytest pytest-xdist ray scipy 'zarr; python_version >= "3.11"'
 	$(INSTALL) --no-deps onnxruntime
 	touch $@
 
@@ -127,6 +127,7 @@ $(MADE)/check: $(MADE)/test
 
 # All of these ask for another torch, or for much that they never use here.
 $(MADE)/peers: $(MADE)/environment
-	$(INSTALL) click h5py matplotlib requests tabulate tqdm
-	$(INSTALL) --no-deps autolrp captum lxt torchvision virelay zennit
+	$(INSTALL) cachetools click h5py matplotlib opencv-python-headless pandas requests scikit-image \
+	  scikit-learn tabulate tqdm
+	$(INSTALL) --no-deps autolrp captum lxt quantus torchvision virelay zennit
 	touch $@

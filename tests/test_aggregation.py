@@ -254,20 +254,6 @@ def test_maps_are_numpys() -> None:
         np.testing.assert_allclose(average.deviation, deviation, rtol=1e-7, atol=1e-7 * size)
 
 
-@given(*[st.integers(1, 40)] * 4)
-def test_a_canvas_keeps_the_sum_and_a_constant(h: int, w: int, rows: int, columns: int) -> None:
-    relevance = np.random.default_rng(0).random((h, w), np.float32)
-    stretched = on_canvas(relevance, (rows, columns))
-    assert stretched.shape == (rows, columns)
-    assert stretched.sum() == pytest.approx(relevance.sum(dtype=np.float64), rel=1e-12)
-    ones = on_canvas(np.ones((h, w), np.float32), (rows, columns))
-    np.testing.assert_allclose(ones, h * w / (rows * columns), rtol=1e-12)
-
-
-def test_a_canvas_of_twice_the_size_halves_each_pixel_both_ways() -> None:
-    assert on_canvas(np.array([[4.0, 8.0]], np.float32), (2, 4)).tolist() == [[1, 1, 2, 2]] * 2
-
-
 def test_extremes_are_the_first_of_the_sorted() -> None:
     records = [*some_records(8, 50), *some_records(8, 20)]  # with ties
     for row in after(new_aggregate, records).result()["extremes"]:

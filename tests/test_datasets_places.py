@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from annotated_photos import write
+from relprop import Preprocessing
+from relprop.datasets import Sample, open_dataset, read_ahead
 from relprop.datasets.places import Place, find
 
 FILES = {"a.txt": "a", "b/c.txt": "cc", "b/d/e.txt": "eee", ".hidden/f": "f", "b/.g": "g"}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address at which a web server of this machine offers ``tmp_path``."""
+    pytest.importorskip("aiohttp", reason="fsspec's HTTP needs aiohttp")
+    handler = partial(Quiet, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
 
 
 @pytest.fixture(params=["local", "memory", "zip"])
@@ -93,3 +118,26 @@ def test_remote_nothing() -> None:
     pytest.importorskip("fsspec", reason="remote places need fsspec")
     with pytest.raises(FileNotFoundError, match="memory://relprop-none: there is no such"):
         find("memory://relprop-none")
+
+
+def test_a_dataset_on_a_web_server(server: str, tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (8, 6), (label == "cat" and "red") or "blue").save(
+            tmp_path / "photos" / label / "1.png"
+        )
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        shard.add(tmp_path / "photos" / "cat" / "1.png", "first.png")
+    place, _ = find(f"{server}/photos")
+    assert place.files() == ["cat/1.png", "dog/1.png"]
+    assert place.files("cat", deep=False) == ["cat/1.png"]
+    assert place.folders() == ["cat", "dog"]
+    fit = Preprocessing((6, 8), (0.0,) * 3, (1.0,) * 3)
+    found = list(read_ahead(open_dataset(f"{server}/photos"), fit))
+    assert [one.key for one in found] == ["cat/1.png", "dog/1.png"]
+    assert all(isinstance(one, Sample) for one in found)
+    (only,) = read_ahead(open_dataset(f"{server}/shard.tar"), fit)
+    assert isinstance(only, Sample)
+    assert only.pixels[:, 0, 0].tolist() == [255, 0, 0]
+    with pytest.raises(FileNotFoundError, match="there is no such file or folder"):
+        open_dataset(f"{server}/nothing")

@@ -44,4 +44,5 @@ PYBIND11_MODULE(_core, module) {
     relprop::register_plan(module);
     relprop::register_regions(module);
     relprop::register_moments(module);
+    relprop::register_canvas(module);
 }

@@ -11,5 +11,6 @@ void register_rules(py::module_ &module);
 void register_plan(py::module_ &module);
 void register_regions(py::module_ &module);
 void register_moments(py::module_ &module);
+void register_canvas(py::module_ &module);
 
 } // namespace relprop

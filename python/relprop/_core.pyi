@@ -26,6 +26,7 @@ def region_sums(
 def add_moments(
     values: NDArray[np.float64], high: NDArray[np.float64], low: NDArray[np.float64]
 ) -> None: ...
+def on_canvas(map: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float64]: ...
 
 class Rule:
     def __init__(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop import _core
 from relprop.aggregation.double_double import Float64
 from relprop.aggregation.moments import Arrays, Moments, Summary
 from relprop.aggregation.records import Record
@@ -51,20 +52,6 @@ class MapState(State):
 
 def on_canvas(map: NDArray[np.float32], canvas: tuple[int, int]) -> Float64:  # noqa: A002
     """Relevance (H, W) on a canvas of another size, with the same sum up to rounding."""
-    values = map.astype(np.float64)
     if map.shape == canvas:
-        return values
-    rows, columns = canvas
-    stretched: Float64 = _stretched(_stretched(values, rows).T, columns).T
-    return stretched
-
-
-def _stretched(values: Float64, cells: int) -> Float64:
-    """The rows of a map shared out among ``cells`` rows: differences of the sum up to each edge."""
-    size = len(values)
-    sums = np.zeros((size + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    whole, part = np.divmod(np.arange(cells + 1) * size, cells)
-    cut = values[np.minimum(whole, size - 1)] * (part / cells)[:, None]
-    shared: Float64 = np.diff(sums[whole] + cut, axis=0)
-    return shared
+        return map.astype(np.float64)
+    return _core.on_canvas(np.ascontiguousarray(map), *canvas)

@@ -203,12 +203,16 @@ def _find_remote(spec: str) -> tuple[Place, str]:
         raise ImportError(f"{spec} is remote; that needs fsspec: pip install fsspec") from None
     system, path = url_to_fs(spec)
     path = str(path).rstrip("/")
-    if system.isfile(path):
-        folder, _, name = path.rpartition("/")
-        return _RemotePlace(system, folder), name
-    if not system.isdir(path):
+    kinds = [system.isfile, system.isdir]
+    if not PurePosixPath(path).suffix:  # on a web server every folder is a file, too
+        kinds.reverse()
+    kind = next((kind for kind in kinds if kind(path)), None)
+    if kind is None:
         raise FileNotFoundError(f"{spec}: there is no such file or folder.")
-    return _RemotePlace(system, path), ""
+    if kind == system.isdir:
+        return _RemotePlace(system, path), ""
+    folder, _, name = path.rpartition("/")
+    return _RemotePlace(system, folder), name
 
 
 def _limited(file: BinaryIO, name: str, limit: int) -> bytes:

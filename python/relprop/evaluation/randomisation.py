@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from relprop.composites import Composite
 from relprop.evaluation.maps import explained_maps
-from relprop.evaluation.randomness import generator
 from relprop.evaluation.similarity import SIMILARITIES, Similarity
+from relprop.evaluation.streams import Stream
 from relprop.explain import Explainer
 from relprop.graph import (
     BatchNorm,
@@ -75,7 +75,7 @@ def learned_layers(graph: Graph, output: str | None = None) -> tuple[str, ...]:
 
 def randomised(
     graph: Graph,
-    layers: Iterable[str],
+    layers: str | Iterable[str],
     *,
     initialisation: Initialisation = "normal",
     seed: int = 0,
@@ -90,12 +90,12 @@ def randomised(
     graph
         A model's graph.
     layers
-        Names of layers, see :func:`learned_layers`.
+        A layer's name, or several; see :func:`learned_layers`.
     initialisation
         ``"normal"`` draws from the normal distribution with the mean and the standard deviation of
         the old array; ``"permutation"`` puts its values in random order.
     seed
-        At least 0.
+        Any whole number.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def randomised(
         raise ValueError(f"initialisation must be {known}, not {initialisation!r}.")
     nodes = dict(graph.nodes)
     learned = [node.name for node in graph if type(node.operator) in _LEARNED]
-    for name in layers:
+    for name in [layers] if isinstance(layers, str) else layers:
         if name not in learned:
             close = get_close_matches(name, learned, n=3)
             hint = f"; did you mean {', '.join(close)}?" if close else "."
@@ -204,7 +204,7 @@ def _redrawn(operator: Operator, name: str, initialisation: Initialisation, seed
         old = getattr(operator, field)
         if old is None:
             continue
-        random = generator(seed, "randomisation", name, field)
+        random = Stream(seed, ("randomisation", name, field)).generator()
         if initialisation == "normal":
             drawn = random.normal(old.mean(dtype=np.float64), old.std(dtype=np.float64), old.shape)
         else:

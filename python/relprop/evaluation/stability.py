@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from relprop.evaluation.maps import batches, explained_maps
-from relprop.evaluation.randomness import generator
+from relprop.evaluation.streams import Stream
 from relprop.explain import Explainer
 from relprop.rules import Bound
 from relprop.targets import Target
@@ -87,7 +87,7 @@ def noise_stability(
         Lowest and highest value of an input, a number or one per channel, to which noisy images are
         cut off; by default what the model's preprocessing makes of black and white, or none.
     seed
-        At least 0.
+        Any whole number.
     batch_size
         How many images are explained at once.
 
@@ -118,7 +118,8 @@ def noise_stability(
         raise ValueError(f"repeats must be at least 1, not {repeats}.")
     own, classes = explained_maps(explainer, given, target, batch_size)
     low, high = _bounds(explainer, bounds)
-    if (given < low).any() or (given > high).any():
+    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))  # as z_box has it
+    if (given < low - slack).any() or (given > high + slack).any():
         raise ValueError(
             f"images must lie in the bounds, not in [{given.min():g}, {given.max():g}]."
         )
@@ -127,7 +128,7 @@ def noise_stability(
     distance, slope = np.empty((2, len(given), repeats))
     for part in batches(len(pairs), batch_size):
         noisy = [
-            _noisy(given[i], noise, low, high, generator(seed, "stability", keys[i], repeat))
+            _noisy(given[i], noise, low, high, Stream(seed, ("stability", keys[i], repeat)))
             for i, repeat in pairs[part]
         ]
         wanted = classes[[i for i, _ in pairs[part]]]
@@ -145,10 +146,10 @@ def _noisy(
     noise: float,
     low: NDArray[np.float32],
     high: NDArray[np.float32],
-    random: np.random.Generator,
+    stream: Stream,
 ) -> NDArray[np.float32]:
     deviation = noise * float(np.ptp(image.astype(np.float64)))
-    moved = image + random.normal(0.0, deviation, image.shape)
+    moved = image + stream.generator().normal(0.0, deviation, image.shape)
     return np.asarray(np.clip(moved.astype(np.float32), low, high))
 
 
