@@ -70,6 +70,33 @@ def test_the_figures_are_those_of_explaining_all_at_once(tmp_path: Path) -> None
     np.testing.assert_allclose(average, expected_map, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sensitivity", "smoothgrad", "random"])
+def test_methods_are_added_up_too(tmp_path: Path, name: str) -> None:
+    """Of one map for each image, or of a run for each of many copies, whatever the batch."""
+    explainer = Explainer(network(), name)
+    states = []
+    for batch in (4, 7):
+        kept = _kept(explainer, tmp_path / str(batch), batch=batch)
+        states.append([one.relevance for one in kept])
+    assert states[0][0].shape == explainer.attribution_shape
+    np.testing.assert_array_equal(states[0], states[1])
+    expected = explainer(images(12)).relevance
+    np.testing.assert_array_equal(states[0], expected)
+    folder = tmp_path / "run"
+    result = aggregate(explainer, synthetic(12, bad=False), folder=folder, keep_maps="zarr")
+    assert (result.items, result.rejected) == (12, [])
+    average = result.state.average_maps()["dog"].mean
+    of_dogs = expected[np.arange(12) % 3 == 1].sum(axis=1, dtype=np.float64).mean(axis=0)
+    np.testing.assert_allclose(average, of_dogs, rtol=1e-6, atol=1e-6)
+
+
+def test_another_method_is_another_run(tmp_path: Path) -> None:
+    dataset = synthetic(6, bad=False)
+    aggregate(Explainer(network(), "smoothgrad", seed=1), dataset, folder=tmp_path)
+    with pytest.raises(FileExistsError, match=r"method: SmoothGrad\(.*seed=1\) there, .*seed=2"):
+        aggregate(Explainer(network(), "smoothgrad", seed=2), dataset, folder=tmp_path)
+
+
 def test_the_true_class_is_explained_where_that_is_asked_for(tmp_path: Path) -> None:
     explainer = Explainer(network(), "epsilon_plus_flat")
     kept = list(_kept(explainer, tmp_path, target="label"))

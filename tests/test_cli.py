@@ -99,6 +99,52 @@ def test_every_preset_runs(run: Run, preset: str) -> None:
     assert explain(run, "left.png", "-c", preset)[0] == 0
 
 
+def test_parameters_of_methods(run: Run) -> None:
+    """Whole numbers, numbers of channels, words and none."""
+    presets = ("integrated_gradients", "occlusion", "smoothgrad", "gradient")
+    chosen = (word for name in presets for word in ("-c", name))
+    values = ("steps=7", "quadrature=riemann_left", "baseline=0,0.5,-1", "window=5,6", "stride=4",
+              "samples=3", "noise=0.3", "seed=9", "norm=none")  # fmt: skip
+    options = [word for value in values for word in ("-p", value)]
+    code, out, err = explain(run, "left.png", *chosen, *options, "--json")
+    assert code == 0, err
+    shapes, completeness = [], []
+    for one in json.loads(out)["images"][0]["explanations"]:
+        with np.load(one["files"]["relevance"]) as arrays:
+            shapes.append(arrays["relevance"].shape)
+        completeness.append(one["completeness"])
+        assert one["conservation"] is None
+    assert shapes == [(3, 16, 16), (1, 16, 16), (3, 16, 16), (3, 16, 16)]
+    assert [value is None for value in completeness] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("preset", "value", "text"),
+    [
+        ("smoothgrad", "samples=2.5", "samples must be a whole number"),
+        ("sensitivity", "norm=none", "norm must be"),
+        ("occlusion", "window=20", "window must fit into the image"),
+        ("sobel", "seed=1", "is not KEY=VALUE"),
+    ],
+)
+def test_parameters_of_methods_that_are_refused(
+    run: Run, preset: str, value: str, text: str
+) -> None:
+    code, _, err = explain(run, "left.png", "-c", preset, "-p", value)
+    assert code in (2, 3)
+    assert text in " ".join(err.split())
+
+
+def test_the_completeness_error_is_shown(run: Run) -> None:
+    _, out, _ = explain(run, "left.png", "-c", "integrated_gradients", "-c", "sobel")
+    assert "completeness error" in out
+    (line,) = (line for line in out.splitlines() if line.startswith("integrated_gradients"))
+    assert abs(float(line.split()[-1])) < 1
+    (line,) = (line for line in out.splitlines() if line.startswith("sobel"))
+    assert line.split()[-3:] == ["-", "-", "-"]
+    assert "completeness" not in explain(run, "left.png", "-c", "sobel", "--force")[1]
+
+
 def test_a_gradient_has_no_ledger(run: Run) -> None:
     arguments = ("left.png", "-c", "gradient", "-c", "epsilon")
     code, out, _ = explain(run, *arguments, "--json")

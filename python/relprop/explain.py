@@ -288,15 +288,15 @@ class Explainer:
     def _forward(self, images: Float32) -> Float32:
         """The scores, flat, of numpy's images for the only input."""
         scores = np.empty((len(images), _size(self.graph[self.graph.output].shape)), np.float32)
-        self._compiled.plan.run([images.reshape(len(images), -1)], scores)
+        self._compiled.plan.run([images.reshape(len(images), _size(images.shape[1:]))], scores)
         return scores
 
     def _backward(self, images: Float32, start: Start) -> Float32:
         """The plain relevance of numpy's images for the only input."""
         n = len(images)
-        relevance = np.empty((n, images[0].size), np.float32)
+        relevance = np.empty((n, _size(images.shape[1:])), np.float32)
         self._compiled.plan.run(
-            [images.reshape(n, -1)],
+            [images.reshape(relevance.shape)],
             np.empty((n, _size(self.graph[self.graph.output].shape)), np.float32),
             initial=self.composite.initial if start.given is None else "given",
             argmax=start.argmax,
