@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from relprop.evaluation.bootstrap import Difference, Estimate, Resampling, difference, estimate
 from relprop.evaluation.curve import Curve, abpc, aopc, perturbation_curve
+from relprop.evaluation.dataset_mean import mean_input
 from relprop.evaluation.localisation import (
     box_mask,
     class_accuracies,
@@ -84,6 +85,7 @@ __all__ = [
     "maps_of",
     "masks",
     "mean_class_accuracy",
+    "mean_input",
     "noise_stability",
     "order_of",
     "perturbation_curve",

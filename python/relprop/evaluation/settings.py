@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,15 @@ from typing import Any, get_args
 
 import numpy as np
 
-from relprop.evaluation.cutting import FORMS, Cutting, cutting_of
+from relprop.evaluation.cutting import Cutting, cutting_of
 from relprop.evaluation.metrics import Metric, metrics_of
 from relprop.evaluation.ordering import ORDERS, By, Order
-from relprop.evaluation.perturbations import Colours, Perturbation, perturbation_of
+from relprop.evaluation.perturbations import (
+    Colours,
+    DatasetMean,
+    Perturbation,
+    perturbation_of,
+)
 from relprop.evaluation.perturbing import SCORES, Score
 from relprop.evaluation.streams import Stream
 from relprop.preprocessing import Preprocessing
@@ -171,7 +177,7 @@ class Settings:
         """Describe them."""
         return {
             "orders": ", ".join(self.orders),
-            "perturbations": {name: one.word for name, one in self.perturbations.items()},
+            "perturbations": {name: _told(one) for name, one in self.perturbations.items()},
             "regions": self.cutting.word,
             "metrics": ", ".join(one.word for one in self.metrics),
             **{
@@ -188,6 +194,14 @@ class Settings:
                 )
             },
         }
+
+
+def _told(perturbation: Perturbation) -> str:
+    """What describes a perturbation; an image is told by its values, not by its file alone."""
+    if isinstance(perturbation, DatasetMean):
+        digest = hashlib.sha256(perturbation.image.tobytes()).hexdigest()
+        return f"{perturbation.word} {digest[:16]}"
+    return perturbation.word
 
 
 def perturbations_of(
@@ -210,6 +224,3 @@ def perturbations_of(
             raise ValueError(f"perturbations must differ, but {name!r} is there twice.")
         found[name] = perturbation
     return found
-
-
-__all__ = ["FORMS", "RANDOM_ORDER", "Row", "Settings", "perturbations_of"]

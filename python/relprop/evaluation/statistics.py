@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from relprop.evaluation.bootstrap import Difference, Estimate, Resampling
 from relprop.evaluation.curve import aopc
 from relprop.evaluation.record_file import Record
-from relprop.evaluation.settings import RANDOM_ORDER, Row, Settings
+from relprop.evaluation.settings import Row, Settings
 from relprop.runs.classes import NO_LABEL
 
 BAND_RESAMPLES = 1000
@@ -294,6 +294,3 @@ def _interval(found: Estimate, place: int) -> dict[str, float | None]:
     """The ends of an interval, None where one image tells none."""
     low, high = float(found.low[place]), float(found.high[place])
     return {"low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
-
-
-__all__ = ["BAND_RESAMPLES", "RANDOM_ORDER", "TABLES", "record_aopc", "tables_of"]
