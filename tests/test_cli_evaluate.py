@@ -97,6 +97,21 @@ def test_a_folder_of_class_folders(run: Run, photos: Path) -> None:
     assert before == {path: path.read_bytes() for path in Path("out").iterdir()}
 
 
+def test_a_narrow_terminal_cuts_nothing_off(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    words = ["uniform", "constant:black", "constant:white", "constant:mean"]
+    code, out, _ = evaluate(run, "--perturbation", ",".join(words))
+    assert code == 0
+    assert "…" not in out
+    headings = [line.split() for line in out.splitlines() if line.startswith("order")]
+    assert [heading[:2] for heading in headings] == [["order", "method"]] * len(headings)
+    assert [word for heading in headings for word in heading[2:]] == words
+    assert len(headings) > 1
+    assert out.count("epsilon_plus_flat") == len(headings)
+
+
 def test_the_papers_methods_are_compared_where_nobody_says(run: Run, photos: Path) -> None:
     assert evaluate(run, methods=())[0] == 0
     assert [row["method"] for row in table("aopc.csv")] == [

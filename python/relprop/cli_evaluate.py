@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from relprop.cli_dataset import ClassesMap, DatasetName, Limit, MostRejected, Split, class_map
@@ -300,13 +301,13 @@ def _show(result: Any, folder: Path) -> None:
     console = plain_console()
     rows, tables = ("order", "method"), result.tables
     console.print("AOPC: mean drop of the score, with its interval", style="bold")
-    console.print(_table(tables["aopc"], rows, "perturbation", "aopc"))
+    _print(console, tables["aopc"], rows, "perturbation", "aopc")
     if tables["abpc"]:
         console.print("\nABPC: most relevant first less least relevant first", style="bold")
-        console.print(_table(tables["abpc"], ("method",), "perturbation", "abpc"))
+        _print(console, tables["abpc"], ("method",), "perturbation", "abpc")
     if tables["metrics"]:
         console.print("\nmetrics of the maps", style="bold")
-        console.print(_table(tables["metrics"], ("method",), "metric", "mean"))
+        _print(console, tables["metrics"], ("method",), "metric", "mean")
         for metric, undefined in _undefined(tables["metrics"]).items():
             console.print(f"{metric}: not defined for up to {undefined} images", style="dim")
     before = "finished before: " if result.before else ""
@@ -318,18 +319,35 @@ def _show(result: Any, folder: Path) -> None:
     )
 
 
-def _table(rows: list[dict[str, Any]], names: tuple[str, ...], across: str, value: str) -> Table:
-    """A line for each combination of ``names``, a column for each of ``across``."""
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    columns = list(dict.fromkeys(row[across] for row in rows))
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    cells = {(tuple(row[name] for name in names), row[across]): row for row in rows}
-    for line in dict.fromkeys(tuple(row[name] for name in names) for row in rows):
-        table.add_row(*line, *(_cell(cells[line, column], value) for column in columns))
-    return table
+def _print(
+    console: Console, rows: list[dict[str, Any]], names: tuple[str, ...], across: str, value: str
+) -> None:
+    """Print a line for each combination of ``names``, a column for each value of ``across``.
+
+    Columns for which there is no room go into further tables below.
+    """
+    lines = list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+    cells: dict[str, list[str]] = {}
+    for row in rows:  # the lines are in one order in every column
+        cells.setdefault(row[across], []).append(_cell(row, value))
+    room = console.width - sum(max(map(len, column)) + 2 for column in zip(names, *lines))
+    together: list[list[str]] = [[]]
+    left = room
+    for column, own in cells.items():
+        left -= max(map(len, (column, *own))) + 2
+        if left < 0 and together[-1]:
+            together.append([])
+            left = room - max(map(len, (column, *own))) - 2
+        together[-1].append(column)
+    for columns in together:
+        table = Table(box=None, pad_edge=False)
+        for name in names:
+            table.add_column(name, no_wrap=True)
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        for i, line in enumerate(lines):
+            table.add_row(*line, *(cells[column][i] for column in columns))
+        console.print(table)
 
 
 def _cell(row: dict[str, Any], value: str) -> str:
