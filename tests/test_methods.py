@@ -19,6 +19,7 @@ from relprop import graph as g
 from relprop.composites import RULES_ALONE, Composite, Entry
 from relprop.methods import runs
 from relprop.rules import Gradient
+from test_real_networks import network as real_network
 
 ONE_RUN = ("gradient_x_input", "sensitivity")
 MANY_RUNS = ("smoothgrad", "integrated_gradients", "occlusion", "random", "sobel")
@@ -169,6 +170,28 @@ def test_attribute_in_one_call() -> None:
     found = relprop.torch.attribute(module, x, 1, "sensitivity", norm="max")
     gradient = relprop.torch.attribute(module, x, 1, "gradient")
     torch.testing.assert_close(found, gradient.abs().amax(1, keepdim=True))
+
+
+def test_squeezenet_on_photos() -> None:
+    """Sums over single gradients, which test_real_networks.py holds against the reference."""
+    graph, x = real_network("squeezenet")
+    plain = Explainer(graph, "gradient")
+    smooth = Explainer(graph, "smoothgrad", samples=3)
+    integrated = Explainer(graph, "integrated_gradients", steps=3, quadrature="riemann_right")
+    found, integral = smooth(x[:2]), integrated(x[:2])
+    for i, image in enumerate(x[:2]):
+        target = int(found.target[i])
+        noisy = [plain(c, target).relevance for c in smooth.composite.method.noisy_copies(image)]
+        np.testing.assert_allclose(found.relevance[i], np.mean(noisy, 0, np.float64), rtol=1e-5)
+        ways = [(k / 3 * image.astype(np.float64)).astype(np.float32) for k in (1, 2, 3)]
+        on_way = [plain(way, target).relevance for way in ways]
+        expected = np.mean(on_way, 0, np.float64) * image
+        error = np.linalg.norm(integral.relevance[i] - expected)
+        assert error <= 1e-5 * np.linalg.norm(expected)
+        assert integral.completeness[i] == pytest.approx(
+            expected.sum() - float(found.scores[i, target] - plain.forward(0 * image)[0, target]),
+            abs=1e-3,
+        )
 
 
 # --- What is refused -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from relprop import composites, datasets, graph, rules, torch
+    from relprop import composites, datasets, graph, methods, rules, torch
     from relprop._core import __version__, set_threads
     from relprop.composites import PRESETS, Composite, preset
     from relprop.errors import UnmatchedLayerError, UnsupportedOperatorError
@@ -44,6 +44,7 @@ __all__ = [
     "graph",
     "heatmap",
     "load",
+    "methods",
     "overlay",
     "preset",
     "read_image",
