@@ -195,11 +195,11 @@ def test_what_does_not_fit_is_refused() -> None:
             function(values, mask.astype(int))
         with pytest.raises(ValueError, match=r"shape \(2, 2\), not \(1, 2\)"):
             function(values, mask[:1])
-        with pytest.raises(ValueError, match="finite, but 1 are not"):
+        with pytest.raises(ValueError, match=r"must be finite, not nan at pixel \(0, 1\)"):
             function(np.array([[0.0, math.nan], [1.0, 2.0]]), mask)
-        with pytest.raises(ValueError, match=r"\(height, width\), not of shape \(1, 2, 2\)"):
-            function(values[None], mask)
-        with pytest.raises(TypeError, match="real numbers, not complex128"):
+        with pytest.raises(ValueError, match=r"for each image, not \(1, 1, 2, 2\)"):
+            function(values[None, None], mask)
+        with pytest.raises(TypeError, match="numbers, not of complex128"):
             function(values * 1j, mask)
     for k in (0, 5):
         with pytest.raises(ValueError, match=f"at least 1 and at most 4, not {k}"):

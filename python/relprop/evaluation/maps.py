@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from relprop.arrays import to_numpy
 from relprop.explain import Explainer
 from relprop.targets import Target, read_target
 
@@ -14,30 +16,41 @@ Map = NDArray[np.float64]
 """Relevance (H, W)."""
 
 
-def read_map(values: ArrayLike, name: str = "relevance") -> Map:
-    """Return a map as float64 (H, W).
+def read_map(relevance: Any, name: str = "relevance") -> Map:
+    """Return an image's relevance as a map, float64 (H, W).
+
+    Parameters
+    ----------
+    relevance
+        Of one image, (C, H, W), whose channels are summed, or (H, W); numpy's, torch's or cupy's.
+    name
+        What the errors call it.
 
     Raises
     ------
-    TypeError
-        If its values are no real numbers.
-    ValueError
-        If it does not have two axes, has no pixels or is not finite.
+    TypeError, ValueError
+        If it is no array of real numbers of such a shape, has no pixels or is not finite.
     """
-    given = np.asarray(values)
+    given = to_numpy(relevance, name)
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers, not {given.dtype}.")
-    if given.ndim != 2 or given.size == 0:
-        raise ValueError(f"{name} must be a map (height, width), not of shape {given.shape}.")
-    values = given.astype(np.float64)
+    if given.ndim not in (2, 3) or given.size == 0:
+        raise ValueError(
+            f"{name} must have shape (channels, height, width) or (height, width) for each image, "
+            f"not {given.shape}."
+        )
+    values: Map = given.astype(np.float64)
+    if given.ndim == 3:
+        values = values.sum(axis=0)
     if not np.isfinite(values).all():
-        raise ValueError(f"{name} must be finite, but {int((~np.isfinite(values)).sum())} are not.")
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+        raise ValueError(f"{name} must be finite, not {values[at]} at pixel {at}.")
     return values
 
 
-def maps_of(relevance: ArrayLike) -> NDArray[np.float64]:
+def maps_of(relevance: Any) -> NDArray[np.float64]:
     """Sum relevance (N, C, H, W) over the channels in float64: maps (N, H, W)."""
-    given = np.asarray(relevance)
+    given = to_numpy(relevance, "relevance")
     if given.ndim != 4:
         raise ValueError(
             f"relevance must be that of images, (N, C, H, W), not of shape {given.shape}."

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.arrays import to_numpy
+from relprop.evaluation.maps import read_map
 from relprop.evaluation.segments import Regions
 from relprop.evaluation.streams import Stream
 
@@ -18,34 +18,6 @@ By: TypeAlias = Literal["sum", "mean"]
 """What of its pixels' relevance ranks a region."""
 
 ORDERS: tuple[Order, ...] = get_args(Order)
-
-
-def relevance_map(relevance: Any) -> NDArray[np.float64]:
-    """Return the relevance of every pixel, (H, W) in float64: the sum over channels.
-
-    Parameters
-    ----------
-    relevance
-        Of one image, (C, H, W) or (H, W).
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no array of numbers of such a shape, or not finite.
-    """
-    array = to_numpy(relevance, "relevance")
-    if array.ndim not in (2, 3):
-        raise ValueError(
-            "relevance must have shape (channels, height, width) or (height, width) for each "
-            f"image, not {array.shape}."
-        )
-    summed: NDArray[np.float64] = array.astype(np.float64)
-    if array.ndim == 3:
-        summed = summed.sum(axis=0)
-    if not np.isfinite(summed).all():
-        at = tuple(int(i) for i in np.argwhere(~np.isfinite(summed))[0])
-        raise ValueError(f"relevance must be finite, not {summed[at]} at pixel {at}.")
-    return summed
 
 
 def region_relevance(relevance: Any, regions: Regions, by: By = "sum") -> NDArray[np.float64]:
@@ -70,7 +42,7 @@ def region_relevance(relevance: Any, regions: Regions, by: By = "sum") -> NDArra
     """
     if by not in ("sum", "mean"):
         raise ValueError(f'by must be "sum" or "mean", not {by!r}.')
-    pixels = relevance_map(relevance)
+    pixels = read_map(relevance)
     if pixels.shape != regions.labels.shape:
         raise ValueError(
             f"relevance must have the shape of the labels, {regions.labels.shape}, not "
