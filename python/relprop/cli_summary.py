@@ -50,12 +50,10 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
         ledgers = [one.absorbed for one in record.explanations if one.absorbed is not None]
         booked = [n for n in ABSORBED if any(absorbed[n] for absorbed in ledgers)]
         table = Table(box=None, pad_edge=False)
-        table.add_column(f"explains {target}", overflow="fold")
+        table.add_column(f"explains {target}", no_wrap=True)
         headings = ["f(x)", "sum of R", *booked, "sum of R / f(x)", "closes to"]
-        of_integral = any(one.completeness is not None for one in record.explanations)
-        headings += ["completeness error"] * of_integral
         for heading in headings:
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for one in record.explanations:
             score, total, ratio = _conservation(record, one)
             amounts = [f"{amount:.4f}" for amount in (score, total)]
@@ -63,18 +61,28 @@ def show(model: Model, records: Sequence[Record], sheets: Sequence[Path], folder
             amounts += ["-" if absorbed is None else f"{absorbed[name]:.4f}" for name in booked]
             shown = "-" if ratio is None else f"{ratio:.6f}"
             closes = "-" if one.closure_error is None else f"{one.closure_error:.0e}"
-            complete = "-" if one.completeness is None else f"{one.completeness:+.1e}"
-            table.add_row(one.preset, *amounts, shown, closes, *[complete] * of_integral)
+            if one.completeness is not None:
+                closes = f"{one.completeness:+.0e}*"
+            table.add_row(one.preset, *amounts, shown, closes)
         console.print()
-        console.print(table)
+        _print_whole(console, table)
     if records:
         count = sum(len(record.explanations) for record in records)
         if any(one.absorbed is not None for record in records for one in record.explanations):
             text = "\nf(x) = sum of R + what was absorbed, which the ledger lists"
             console.print(text, style="dim")
+        if any(one.completeness is not None for record in records for one in record.explanations):
+            console.print("* completeness error: sum of R less f(x) - f(baseline)", style="dim")
         console.print(f"{count} heatmaps, overlays and arrays in {folder}", soft_wrap=True)
     for sheet in sheets:
         console.print(f"side by side: {sheet}", soft_wrap=True)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table without leaving columns out, however narrow the terminal is."""
+    wide = console.options.update(max_width=10_000)
+    table.width = max(console.measure(table, options=wide).maximum, 1)
+    console.print(table, crop=False, soft_wrap=True)
 
 
 def as_json(

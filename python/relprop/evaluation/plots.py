@@ -18,6 +18,9 @@ from relprop.optional import import_optional
 from relprop.runs.file_names import file_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+FEW = 4
+"""Methods whose bands may lie over each other; those of more are paler."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 GREY = "#777777"
 STYLES = {"morf": "-", "lerf": "--", "random": ":"}
@@ -108,6 +111,7 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
     figure = _figure(7.5, 4.5)
     axes = figure.add_subplot()
     several = len({row["order"] for row in rows} - {"random"}) > 1
+    alpha = 0.15 if len(looks) <= FEW else 0.06
     for order, method in dict.fromkeys((row["order"], row["method"]) for row in rows):
         own = [row for row in rows if (row["order"], row["method"]) == (order, method)]
         steps = [row["step"] for row in own]
@@ -127,7 +131,7 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
         )
         if own[0]["low"] is not None:
             low, high = ([row[end] for row in own] for end in ("low", "high"))
-            axes.fill_between(steps, low, high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between(steps, low, high, color=look["color"], alpha=alpha, linewidth=0)
     axes.set_xlabel("regions taken")
     axes.set_ylabel(f"drop of the {score}, mean over images")
     axes.set_title(name)
