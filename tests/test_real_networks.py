@@ -9,14 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-import torch
 
 import reference
 import relprop
-from networks import ResNet20
+from method_networks import trained_resnet20
 from real_data import real
 from relprop import Explainer, Graph
-from relprop.preprocessing import Preprocessing
 from test_precision import box, deciders, relative_errors
 
 PRESETS = [
@@ -34,18 +32,8 @@ WAYS = ["default", "plain", "winograd2", "winograd4"]
 def network(name: str) -> tuple[Graph, np.ndarray]:
     """A trained network and three photos as it wants them."""
     if name == "resnet20":
-        weights, *photos = real(
-            "models/resnet20_cifar10.pth",
-            *(f"photos/{photo}1.jpg" for photo in ("rooster", "espresso", "ladybug")),
-        )
-        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-        module = ResNet20()
-        module.load_state_dict({key.removeprefix("module."): v for key, v in state.items()})
-        preprocessing = Preprocessing(
-            size=(32, 32), resize=32, mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4)
-        )
-        x = np.stack([preprocessing(relprop.read_image(photo)) for photo in photos])
-        return relprop.load(module.eval(), torch.from_numpy(x[:1])).graph, x
+        module, x = trained_resnet20()
+        return relprop.load(module, x[:1]).graph, x.numpy()
     prefix = {"googlenet": "bvlc_googlenet", "squeezenet": "squeezenet_v1.1"}[name]
     prototxt, caffemodel, stored = real(
         f"models/{prefix}_deploy.prototxt",
