@@ -13,7 +13,7 @@ from relprop.datasets import Rejected, Sample
 from relprop.datasets.items import Label
 from relprop.evaluation.localisation import box_mask
 from relprop.evaluation.maps import maps_of
-from relprop.evaluation.perturbations import Colours, Float32
+from relprop.evaluation.perturbations import Colours
 from relprop.evaluation.perturbing import CurveRequest, Perturbing
 from relprop.evaluation.record_file import Record
 from relprop.evaluation.segments import Labels
@@ -80,13 +80,14 @@ class Judging:
         self._rows = settings.rows(tuple(explainers))
         known = self._network.model.preprocessing
         self._perturbing = Perturbing(
-            self._scores,
+            self._network,
             steps=settings.steps,
             repeats=settings.repeats,
             score=settings.score,
             seed=settings.seed,
             batch=batch,
             colours=None if known is None else Colours.of(known),
+            passed=lambda count: self._passed(count),
         )
         self._passed: Passed = lambda count: None
 
@@ -101,11 +102,6 @@ class Judging:
         for one in prepared:
             outcome = one if isinstance(one, Rejected) else next(explained)
             yield outcome if isinstance(outcome, Rejected) else self._judged(outcome)
-
-    def _scores(self, images: Float32) -> NDArray[np.float32]:
-        self._passed(len(images))
-        scores: NDArray[np.float32] = self._network.forward(images)
-        return scores
 
     # ---- explaining --------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.arrays import to_numpy
+from relprop.evaluation.followed import Followed, Network, followed_in
 from relprop.evaluation.ordering import By, Order, order_of
 from relprop.evaluation.perturbations import Colours, Float32, Perturbation, Replacement
 from relprop.evaluation.segments import Labels, Pixels, Regions
@@ -101,6 +102,9 @@ class Perturbing:
     nothing but the sample: neither the batch nor the order of tasks nor which other curves are
     wanted shows in a curve.
 
+    Where all classes' scores are much of an Explainer's work, the target's logit is computed alone
+    (:mod:`relprop.evaluation.followed`).
+
     Parameters
     ----------
     predict
@@ -119,6 +123,8 @@ class Perturbing:
     colours
         The bounds of the network's input; by default those of the Explainer's model, where its
         preprocessing is known.
+    passed
+        Is told before each batch of forward passes how many they are; it may raise, to stop.
 
     Raises
     ------
@@ -136,6 +142,7 @@ class Perturbing:
         seed: int = 0,
         batch: int = 32,
         colours: Colours | None = None,
+        passed: Callable[[int], None] | None = None,
     ) -> None:
         for name, value in (("steps", steps), ("repeats", repeats), ("batch", batch)):
             if value < 1:
@@ -152,9 +159,13 @@ class Perturbing:
         self.seed = seed
         self.batch = batch
         self.colours = colours
+        self._passed = passed
         self._predict: Callable[[Float32], Any]
+        self._followed: Followed | None = None
         if isinstance(predict, Explainer):
             self._predict = predict.forward
+            if score == "logit":
+                self._followed = followed_in(predict)
             if colours is None and predict.model.preprocessing is not None:
                 self.colours = Colours.of(predict.model.preprocessing)
         else:
@@ -185,8 +196,12 @@ class Perturbing:
         places: list[_Place] = []
         for task in tasks:
             now = _Running(task, self)
-            if now.image.shape != rows.shape[1:]:
+            if self._followed is not None:
+                now.follow(self._followed, self._predicted)
+            other_network = places and places[-1].running.network is not now.network
+            if other_network or now.image.shape != rows.shape[1:]:
                 self._read(rows[: len(places)], places)
+            if now.image.shape != rows.shape[1:]:
                 rows = np.empty((self.batch, *now.image.shape), np.float32)
             running.append(now)
             for place, change in now.changes():
@@ -209,7 +224,10 @@ class Perturbing:
         """Compute the scores of a batch and enter them where they belong."""
         if not places:
             return
-        scores = to_numpy(self._predict(rows), "scores")
+        if self._passed is not None:
+            self._passed(len(rows))
+        network = places[0].running.network or self._predict
+        scores = to_numpy(network(rows), "scores")
         if scores.ndim != 2 or len(scores) != len(rows):
             raise ValueError(
                 f"scores must have shape ({len(rows)}, classes) for {len(rows)} images, not "
@@ -223,6 +241,10 @@ class Perturbing:
         for place, row, highest in zip(places, scores, best):
             place.running.enter(place, row, int(highest))
         places.clear()
+
+    def _predicted(self, image: Float32) -> int:
+        """The class with the highest score."""
+        return int(np.argmax(self._predict(image[None])[0]))
 
 
 class _Place:
@@ -248,6 +270,8 @@ class _Running:
         self._settings = settings
         self.image = _read_image(task.image, task.key)
         self._target = task.target
+        self._column = task.target
+        self.network: Network | None = None
         self._regions: dict[int, Regions] = {}
         for request in task.wanted:
             if id(request.labels) not in self._regions:
@@ -265,6 +289,13 @@ class _Running:
         ]
         taken = (min(settings.steps, count) for count in self._counts)
         self._missing = 1 + sum(len(scores) * steps for scores, steps in zip(self._scores, taken))
+
+    def follow(self, followed: Followed, predicted: Callable[[Float32], int]) -> None:
+        """Compute the score of the target alone from now on."""
+        if self._target is None:
+            self._target = predicted(self.image)
+        if 0 <= self._target < followed.classes:  # else the first score tells that it is none
+            self.network, self._column = followed(self._target), 0
 
     def changes(self) -> Iterator[tuple[_Place, _Change | None]]:
         """Yield, for every image that the network must see, what changes in the one before.
@@ -310,12 +341,12 @@ class _Running:
         """Keep the score of the target, which is the highest one's class where none is given."""
         if place.curve < 0:
             if self._target is None:
-                self._target = highest
-            if not 0 <= self._target < len(scores):
+                self._target = self._column = highest
+            if not 0 <= cast(int, self._column) < len(scores):
                 raise ValueError(
                     f"{self._task.key}: target must lie in [0, {len(scores)}), not {self._target}."
                 )
-        score = float(scores[cast(int, self._target)])
+        score = float(scores[cast(int, self._column)])
         if not np.isfinite(score):
             raise ValueError(
                 f"{self._task.key}: scores must be finite, not {score} after {place.step} regions."
