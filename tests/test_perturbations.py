@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from relprop import Preprocessing
+from relprop.evaluation.perturbation_words import PERTURBATIONS, perturbation_of
 from relprop.evaluation.perturbations import (
-    PERTURBATIONS,
     Blur,
     Colours,
     Constant,
@@ -20,7 +20,6 @@ from relprop.evaluation.perturbations import (
     InPainting,
     Perturbation,
     Uniform,
-    perturbation_of,
 )
 from relprop.evaluation.segments import Regions, grid
 from relprop.evaluation.streams import Stream

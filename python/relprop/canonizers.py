@@ -68,13 +68,13 @@ def cut_final_softmax(graph: Graph) -> Graph:
             graph.outputs[name] = last.inputs[0]  # what else reads the softmax still does
         elif not others:
             bypass[last.name] = last.inputs[0]
-    return _rewrite(graph, {}, bypass)
+    return rewritten(graph, {}, bypass)
 
 
 def drop_no_ops(graph: Graph) -> Graph:
     """Drop identities, and what changes nothing at the shapes at hand."""
     bypass = {node.name: node.inputs[0] for node in graph if _is_no_op(graph, node)}
-    return _rewrite(graph, {}, bypass)
+    return rewritten(graph, {}, bypass)
 
 
 def fold_pads(graph: Graph) -> Graph:
@@ -123,10 +123,10 @@ def _sweep(
             bypass[match[1]] = graph[match[1]].inputs[0]
         if not bypass:
             return graph
-        graph = _rewrite(graph, operators, bypass)
+        graph = rewritten(graph, operators, bypass)
 
 
-def _rewrite(graph: Graph, operators: Mapping[str, Operator], bypass: Mapping[str, str]) -> Graph:
+def rewritten(graph: Graph, operators: Mapping[str, Operator], bypass: Mapping[str, str]) -> Graph:
     """Another graph with some operators exchanged and some nodes bypassed by their readers."""
 
     def source(name: str) -> str:

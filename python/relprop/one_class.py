@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
+from relprop.canonizers import rewritten
 from relprop.costs import multiply_adds
 from relprop.graph import (
     Activation,
@@ -48,7 +48,7 @@ def for_class(graph: Graph, index: int) -> Graph | None:
     for node in others:
         if isinstance(node.operator, Reshape):
             operators[node.name] = Reshape((1, *node.shape[1:]))
-    return _with(graph, operators)
+    return rewritten(graph, operators, {})
 
 
 def share_of_classes(graph: Graph) -> float:
@@ -87,11 +87,3 @@ def _one_channel(operator: Operator, index: int) -> Operator:
     one = slice(index, index + 1)
     bias = None if operator.bias is None else operator.bias[one].copy()
     return replace(operator, weight=operator.weight[one].copy(), bias=bias)
-
-
-def _with(graph: Graph, operators: Mapping[str, Operator]) -> Graph:
-    result = Graph()
-    for node in graph:
-        result.add(node.name, operators.get(node.name, node.operator), node.inputs)
-    result.outputs = dict(graph.outputs)
-    return result

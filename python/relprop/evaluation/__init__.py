@@ -23,6 +23,7 @@ from relprop.evaluation.localisation import (
 )
 from relprop.evaluation.maps import maps_of
 from relprop.evaluation.ordering import order_of, region_relevance
+from relprop.evaluation.perturbation_words import perturbation_of
 from relprop.evaluation.perturbations import (
     Blur,
     Colours,
@@ -32,7 +33,6 @@ from relprop.evaluation.perturbations import (
     InPainting,
     Perturbation,
     Uniform,
-    perturbation_of,
 )
 from relprop.evaluation.perturbing import CurveRequest, CurveTask, Perturbing, TaskCurves
 from relprop.evaluation.quantus import explain_func

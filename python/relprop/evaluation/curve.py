@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from relprop.arrays import to_numpy
 from relprop.evaluation.ordering import ORDERS, By, Order
-from relprop.evaluation.perturbations import Colour, Colours, Perturbation, perturbation_of
+from relprop.evaluation.perturbation_words import perturbation_of
+from relprop.evaluation.perturbations import Colour, Colours, Perturbation
 from relprop.evaluation.perturbing import CurveRequest, CurveTask, Perturbing, Predict, Score
 from relprop.evaluation.segments import Labels, grid
 from relprop.explain import Explainer

@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from relprop.evaluation.localisation import (
+    Mask,
     pointing_game,
     relevance_mass,
     relevance_rank,
     top_k_intersection,
 )
+from relprop.evaluation.maps import Map
 from relprop.evaluation.sparseness import entropy, gini
-
-Map = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 FORMS = (
     "pointing_game, pointing_game:PIXELS, relevance_mass, relevance_rank, top_k:K, gini, entropy"

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.arrays import to_numpy
 from relprop.evaluation.maps import maps_of
 from relprop.explain import Explainer
 
@@ -70,7 +71,7 @@ def explain_func(explainer: Explainer, *, channels: bool = False) -> ExplainFunc
                     "follow a metric that changes it; relprop.evaluation.cascading_randomisation "
                     "randomises layers."
                 )
-        images, classes = _numpy(inputs), _numpy(targets)
+        images, classes = to_numpy(inputs, "inputs"), to_numpy(targets, "targets")
         if images.shape[1:] != shape:
             raise ValueError(
                 f"inputs must have the network's shape (N, {', '.join(map(str, shape))}), "
@@ -89,7 +90,3 @@ def explain_func(explainer: Explainer, *, channels: bool = False) -> ExplainFunc
         return maps_of(relevance)[:, None].astype(np.float32)
 
     return explain
-
-
-def _numpy(array: Any) -> NDArray[Any]:
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

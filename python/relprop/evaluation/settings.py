@@ -13,11 +13,11 @@ import numpy as np
 from relprop.evaluation.cutting import Cutting, cutting_of
 from relprop.evaluation.metrics import Metric, metrics_of
 from relprop.evaluation.ordering import ORDERS, By, Order
+from relprop.evaluation.perturbation_words import perturbation_of
 from relprop.evaluation.perturbations import (
     Colours,
     DatasetMean,
     Perturbation,
-    perturbation_of,
 )
 from relprop.evaluation.perturbing import SCORES, Score
 from relprop.evaluation.streams import Stream
