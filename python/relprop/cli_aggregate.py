@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -30,11 +29,11 @@ from relprop.cli_model import (
     load_model,
     one_of,
     read_preprocessing,
+    require_preprocessing,
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
+from relprop.cli_run import SOME_REJECTED, resumable
 from relprop.cli_summary import plain_console
-
-SOME_REJECTED, INTERRUPTED = 1, 130
 
 TARGETS = ("argmax", "label")
 KINDS = ("zarr", "virelay")
@@ -173,10 +172,7 @@ def aggregate(
     values = preset_parameters([composite], param or [])[composite]
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
-    if loaded.preprocessing is None:
-        raise typer.BadParameter(
-            "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
-        )
+    require_preprocessing(loaded)
     outputs = class_count(loaded, output_name)
     own_rules = overrides(rule or [], loaded.graph)
 
@@ -194,7 +190,7 @@ def aggregate(
             "keep_maps": keep_maps,
             "maps_dtype": maps_dtype,
         }
-    try:
+    with resumable(command, console):
         result = _run(
             make,
             ray,
@@ -213,10 +209,6 @@ def aggregate(
             command=command,
             progress=console.is_terminal,
         )
-    except KeyboardInterrupt as stopped:
-        again = shlex.join(word for word in command if word != "--force")
-        console.print(f"{stopped}\n  {again}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(_summary(result, output), indent=2, allow_nan=False))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,11 +29,11 @@ from relprop.cli_model import (
     load_model,
     one_of,
     read_preprocessing,
+    require_preprocessing,
 )
 from relprop.cli_rules import Parameters
+from relprop.cli_run import SOME_REJECTED, resumable
 from relprop.cli_summary import plain_console
-
-SOME_REJECTED, INTERRUPTED = 1, 130
 
 TARGETS = ("argmax", "label")
 SCORES = ("logit", "probability")
@@ -223,10 +222,7 @@ def evaluate(
     presets = methods_of(methods or [THE_PAPERS], param or [])
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
-    if loaded.preprocessing is None:
-        raise typer.BadParameter(
-            "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
-        )
+    require_preprocessing(loaded)
     outputs = class_count(loaded, output_name)
 
     from relprop.datasets import open_dataset
@@ -248,7 +244,7 @@ def evaluate(
     }
     console = plain_console(stderr=True)
     command = ["relprop", *sys.argv[1:]]
-    try:
+    with resumable(command, console):
         result = run(
             explainers,
             opened,
@@ -264,10 +260,6 @@ def evaluate(
             progress=console.is_terminal,
             **options,
         )
-    except KeyboardInterrupt as stopped:
-        again = shlex.join(word for word in command if word != "--force")
-        console.print(f"{stopped}\n  {again}", soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         typer.echo(json.dumps(_summary(result, output), indent=2, allow_nan=False))
     else:

@@ -27,6 +27,7 @@ from relprop.cli_model import (
     load_model,
     one_of,
     read_preprocessing,
+    require_preprocessing,
 )
 from relprop.cli_output import (
     ABSORBED,
@@ -130,10 +131,7 @@ def explain(
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
     outputs = class_count(loaded, output_name)
-    if loaded.preprocessing is None:
-        raise typer.BadParameter(
-            "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
-        )
+    require_preprocessing(loaded)
     if len(loaded.classes) != outputs:
         loaded = replace(loaded, classes=())  # they are another output's
     chosen = _target(target, loaded, outputs)

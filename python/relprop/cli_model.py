@@ -134,6 +134,14 @@ def load_model(
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
 
 
+def require_preprocessing(model: Model) -> None:
+    """Refuse a model that does not say how photos become its input."""
+    if model.preprocessing is None:
+        raise typer.BadParameter(
+            "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
+        )
+
+
 def class_count(model: Model, output: str | None) -> int:
     """Count the classes that an output tells apart, in a model that takes one photo."""
     try:

@@ -18,6 +18,7 @@ from relprop.aggregation.results import LAST, results_in, write_results
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.explain import Explainer
+from relprop.runs.arguments import check_classifier, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
@@ -132,11 +133,7 @@ def aggregate(
     TypeError, ValueError, OSError
         If an argument does not fit, or a file cannot be written.
     """
-    for name, value in (("batch", batch), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}.")
-    if not 0 <= most_rejected <= 1:
-        raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
+    check_reading(batch, workers, limit, most_rejected)
     run = Run.of(explainer, dataset, regions, target, class_map, limit)
     fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
     with locked(folder):
@@ -207,21 +204,14 @@ class Run:
         limit: int | None,
     ) -> Run:
         """Check the arguments, and make the run that they describe."""
-        inputs = explainer.graph.inputs
-        shape = explainer.graph[explainer.graph.output].shape
-        if len(inputs) != 1 or len(inputs[0].shape) != 3 or len(shape) != 1:
-            raise ValueError(
-                "the model must take one image and give a vector of scores; it takes "
-                f"{' and '.join(str(one.shape) for one in inputs)} and gives {shape}."
-            )
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}.")
+        check_classifier(explainer)
+        (outputs,) = explainer.graph[explainer.graph.output].shape
         ways = regions
         if not isinstance(regions, Mapping):
             words = [regions] if isinstance(regions, str) else regions
             ways = {word: regions_of(word, dataset.classes) for word in words}
         assert isinstance(ways, Mapping)
-        classes = Classes(explainer.model, shape[0], class_map, dataset.classes)
+        classes = Classes(explainer.model, outputs, class_map, dataset.classes)
         part = stretch(dataset, 0, limit)
         fingerprint = of_explainer(explainer) | {
             "target": target,

@@ -29,6 +29,7 @@ from relprop.evaluation.results import (
 from relprop.evaluation.settings import RANDOM_ORDER, Settings
 from relprop.evaluation.statistics import TABLES, Tables
 from relprop.explain import Explainer
+from relprop.runs.arguments import check_classifier, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
@@ -182,11 +183,7 @@ def evaluate(
     TypeError, ValueError, OSError
         If an argument does not fit, or a file cannot be written.
     """
-    for name, value in (("batch", batch), ("workers", workers)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}.")
-    if not 0 <= most_rejected <= 1:
-        raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
+    check_reading(batch, workers, limit, most_rejected)
     require_packages()
     network = _network(explainers)
     settings = Settings.of(
@@ -311,8 +308,6 @@ class Run:
         batch: int,
         workers: int,
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit must be at least 1, not {limit}.")
         model, shape = network.model, network.graph.inputs[0].shape
         known = model.preprocessing
         settings.try_out(shape, None if known is None else Colours.of(known))
@@ -380,12 +375,7 @@ def _network(explainers: Mapping[str, Explainer]) -> Explainer:
         if not isinstance(one, Explainer):
             raise TypeError(f"explainers[{name!r}] must be an Explainer, not {type(one).__name__}.")
     first, *others = explainers.values()
-    inputs, shape = first.graph.inputs, first.graph[first.graph.output].shape
-    if len(inputs) != 1 or len(inputs[0].shape) != 3 or len(shape) != 1:
-        raise ValueError(
-            "the model must take one image and give a vector of scores; it takes "
-            f"{' and '.join(str(one.shape) for one in inputs)} and gives {shape}."
-        )
+    check_classifier(first)
     for name, one in zip(list(explainers)[1:], others):
         if not _same(first, one):
             raise ValueError(
