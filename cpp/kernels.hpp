@@ -113,8 +113,15 @@ struct Product {
     float gamma = 0.0f;           // of the version that asks for it
     int run = 0;                  // floats read per tap and group
     const float *zeros = nullptr; // [run], and one panel more: what a tap outside the image reads
+    // by Kernels::product_scratch, the first most_shared_tiles of them 0, as they are afterwards;
+    // or null, where a device's product goes without
+    float *scratch = nullptr;
     Epilogue epilogue;
 };
+
+// Tiles of a product that a device's blocks share: how many have finished counts a float of
+// scratch.
+constexpr int64_t most_shared_tiles = 1024;
 
 // Where the weights of a layer lie, and the product that reads them: packed as its kernel on this
 // backend wants them, they stand for [groups][tap_count][run][out].
@@ -335,6 +342,8 @@ struct Kernels {
     // unless packed is null
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
+    // floats that a product of so many samples, or fewer, may use; 0: none
+    int64_t (*product_scratch)(const Product &);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
     // layers of single pixels with one tap and one group, there and back: both read the weights
     // [out][in] where they lie, and not a float beyond

@@ -157,7 +157,14 @@ void Plan::give_back(std::unique_ptr<Memory> arena) const {
 
 int64_t Plan::arena_floats(int64_t n) const {
     return n * (arena_per_sample() + static_cast<int64_t>(stages_.size()) * slack) +
-           n * scratch_of_totals_ * doubles;
+           n * scratch_of_totals_ * doubles + scratch_of_products(n);
+}
+
+int64_t Plan::scratch_of_products(int64_t n) const {
+    int64_t most = 0;
+    for (const auto &step : steps_)
+        most = std::max(most, step->product_scratch(kernels_, n));
+    return most;
 }
 
 namespace {
@@ -271,6 +278,7 @@ struct Plan::Chunk {
     std::vector<float *> arenas; // [stages]
     int64_t *bad;                // [1 + inputs]  what a device finds not finite; null on the host
     double *scratch_of_totals = nullptr;
+    float *scratch_of_products = nullptr;
 
     // A chunk that is less than two parts for each thread is cut evenly.
     int64_t most(const Stage &of) const {
@@ -289,7 +297,8 @@ Plan::Part Plan::part_of(const Chunk &chunk, size_t stage, int64_t at) const {
     const Stage &of = stages_[stage];
     const int64_t most = chunk.most(of), first = at / most * most;
     return {{*this, of, kernels_, chunk.request.stream, std::min(most, chunk.n - first),
-             chunk.arenas[stage] + first * (of.arena + slack), chunk.scratch_of_totals},
+             chunk.arenas[stage] + first * (of.arena + slack), chunk.scratch_of_totals,
+             chunk.scratch_of_products},
             chunk.first + first};
 }
 
@@ -320,7 +329,7 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
 
 void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                      int64_t *bad) const {
-    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad, nullptr};
+    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad};
     float *at = memory.data();
     for (const Stage &stage : stages_) {
         chunk.arenas.push_back(at);
@@ -329,6 +338,11 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &m
     if (kernels_.device) {
         chunk.scratch_of_totals = reinterpret_cast<double *>(at);
         kernels_.fill(0.0f, at, n * doubles, request.stream); // see Totals
+        at += n * scratch_of_totals_ * doubles;
+        if (scratch_of_products(n) > 0) {
+            chunk.scratch_of_products = at;
+            kernels_.fill(0.0f, at, most_shared_tiles, request.stream);
+        }
     }
     for (size_t s = 0; s < stages_.size(); ++s)
         each_part(chunk, s, [&](Part &part) { forward(chunk, s, part); });

@@ -49,10 +49,11 @@ struct Run {
     Stream stream;
     int64_t n; // samples
     float *arena;
-    double *scratch_of_totals; // see Totals
-    int step = 0;              // the step at work
-    bool backward = false;     // in the relevance pass
-    double *account = nullptr; // [n, account_stride]  of the step; null without a ledger
+    double *scratch_of_totals;  // see Totals
+    float *scratch_of_products; // see Product
+    int step = 0;               // the step at work
+    bool backward = false;      // in the relevance pass
+    double *account = nullptr;  // [n, account_stride]  of the step; null without a ledger
     int64_t account_stride = 0;
 
     float *value(int tensor) const;
@@ -82,7 +83,9 @@ class Step {
     virtual int64_t forward_scratch() const { return 0; } // floats per sample
     virtual int64_t relevance_scratch() const { return 0; } // floats per sample
     virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
-    virtual int64_t weights() const { return 0; }           // floats that both passes read
+    // Floats that its products of so many samples, or fewer, share with those of other steps.
+    virtual int64_t product_scratch(const Kernels &, int64_t) const { return 0; }
+    virtual int64_t weights() const { return 0; } // floats that both passes read
 
     std::vector<int> inputs;
     int output = -1;
@@ -157,6 +160,7 @@ class Plan {
     std::unique_ptr<Memory> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Memory> arena) const;
     int64_t arena_floats(int64_t n) const; // of a chunk
+    int64_t scratch_of_products(int64_t n) const;
     void run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                    int64_t *bad) const;
     int64_t input_index(int tensor) const;

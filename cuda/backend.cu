@@ -1,9 +1,13 @@
 // CUDA's values of Kernels: one for each GPU and precision that was asked for.
+#include <cstdlib>
 #include <map>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 
 #include "backend.cuh"
+#include "launch.cuh"
+#include "product_parts.hpp"
 
 namespace relprop {
 namespace {
@@ -12,17 +16,50 @@ struct Products {
     const char *name;
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
+    int64_t (*scratch)(const Product &);
 };
+
+int64_t no_scratch(const Product &) { return 0; }
 
 Products products_of(Precision precision) {
     switch (precision) {
     case Precision::tf32:
-        return {"cuda-tf32", cuda::pack, cuda::product_tf32};
+        return {"cuda-tf32", cuda::pack, cuda::product_tf32, no_scratch};
     case Precision::bf16:
-        return {"cuda-bf16", cuda::pack_bf16, cuda::product_bf16};
+        return {"cuda-bf16", cuda::pack_bf16, cuda::product_bf16, no_scratch};
     default:
-        return {"cuda", cuda::pack, cuda::product_float32};
+        return {"cuda", cuda::pack, cuda::product_float32, no_scratch};
     }
+}
+
+Products warpgroup_products_of(Precision precision) {
+    constexpr auto scratch = cuda::scratch_of_product;
+    switch (precision) {
+    case Precision::tf32:
+        return {"cuda-tf32", cuda::pack_warpgroup_tf32, cuda::warpgroup_product_tf32, scratch};
+    case Precision::bf16:
+        return {"cuda-bf16", cuda::pack_warpgroup_bf16, cuda::warpgroup_product_bf16, scratch};
+    default:
+        return {"cuda", cuda::pack_warpgroup_float32, cuda::warpgroup_product_float32, scratch};
+    }
+}
+
+// Whether this GPU has warpgroups' instructions (later ones have lost them), and nothing in the
+// environment says to go without, so that the two can be compared.
+bool has_warpgroups(int device) {
+    int major = 0, minor = 0;
+    RELPROP_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+    const char *asked = std::getenv("RELPROP_TENSOR_CORES");
+    const std::string by = asked ? asked : "";
+    if (by != "" && by != "warp" && by != "warpgroup")
+        throw std::runtime_error("RELPROP_TENSOR_CORES must be warp or warpgroup, not " + by + ".");
+    const bool here = major == 9 && minor == 0;
+    if (by == "warpgroup" && !here)
+        throw std::runtime_error("RELPROP_TENSOR_CORES=warpgroup needs a GPU of compute capability "
+                                 "9.0 (Hopper), not " +
+                                 std::to_string(major) + "." + std::to_string(minor) + ".");
+    return here && by != "warp";
 }
 
 // One product serves all layers: tensor cores leave nothing to win for the CPU's other two ways.
@@ -45,6 +82,7 @@ Kernels kernels_of(int device, const Products &products) {
         .device_index = device,
         .pack = products.pack,
         .product = products.product,
+        .product_scratch = products.scratch,
         .depthwise = cuda::depthwise,
         .dense = products.product,
         .dense_adjoint = products.product,
@@ -110,8 +148,9 @@ const Kernels &cuda_kernels(int device, Precision precision) {
     const auto found = made.find({device, precision});
     if (found != made.end())
         return found->second;
-    return made.emplace(std::pair{device, precision}, kernels_of(device, products_of(precision)))
-        .first->second;
+    const Products products =
+        has_warpgroups(device) ? warpgroup_products_of(precision) : products_of(precision);
+    return made.emplace(std::pair{device, precision}, kernels_of(device, products)).first->second;
 }
 
 } // namespace relprop

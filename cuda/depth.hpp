@@ -1,5 +1,5 @@
-// How much of the summed index packed weights hold. Included by pack.cpp, which writes them, and by
-// the products, which read them.
+// The order of the summed index, of which packed weights hold all. Included by pack.cpp, which
+// writes them, and by the products, which read them.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,20 @@ namespace relprop::cuda {
 // Floats of a row that a product holds in shared memory at once.
 constexpr int slice = 32;
 
-// Of a channel of packed weights: tap after tap, then zeros up to whole slices.
+// Of a channel of packed weights: what all taps read, then zeros up to whole slices.
 RELPROP_HD int64_t depth_of(int tap_count, int run) {
     return (static_cast<int64_t>(tap_count) * run + slice - 1) / slice * slice;
+}
+
+// Whether one slice after the other goes through all taps, so that what neighbouring taps read
+// again is near, or one tap after the other through all that it reads.
+RELPROP_HD bool taps_first(int tap_count, int run) { return tap_count > 1 && run % slice == 0; }
+
+// Where float k of what a tap reads lies in the depth.
+RELPROP_HD int64_t place_in_depth(int tap_count, int run, int tap, int k) {
+    if (taps_first(tap_count, run))
+        return (static_cast<int64_t>(k / slice) * tap_count + tap) * slice + k % slice;
+    return static_cast<int64_t>(tap) * run + k;
 }
 
 } // namespace relprop::cuda

@@ -16,7 +16,8 @@ template <> struct Four<Precision::tf32> {
 
     Four() = default;
     __device__ explicit Four(const float4 &of)
-        : value{to_tf32(of.x), to_tf32(of.y), to_tf32(of.z), to_tf32(of.w)} {}
+        : value{round_to_tf32(of.x), round_to_tf32(of.y), round_to_tf32(of.z),
+                round_to_tf32(of.w)} {}
 };
 
 // What TF32 leaves of a float makes a second one: the two have 22 bits of its 24.

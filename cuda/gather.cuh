@@ -4,6 +4,7 @@
 
 #include "mma.cuh"
 #include "tile.cuh"
+#include "tiles.cuh"
 
 namespace relprop::cuda {
 
@@ -12,95 +13,186 @@ namespace relprop::cuda {
 // the same place of each slice, of several rows.
 template <class T, int width> class PixelCopy {
   public:
-    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places)
-        : p_(p), places_(places), k_(threadIdx.x % across * width) {}
+    // `reads` by find_reads.
+    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places,
+                         const RowRead (&reads)[T::rows])
+        : p_(p), places_(places), reads_(reads), k_(threadIdx.x % across * width),
+          taps_first_(taps_first(p.grid.tap_count, p.run)) {}
 
-    // Begins with the first slice of a source.
-    __device__ void start(int source) {
+    // Begins with a slice of a source.
+    __device__ void start(int source, int at) {
         data_ = p_.source[source].data;
-        tap_ = 0;
-        channel_ = k_;
+        tap_ = taps_first_ ? at % p_.grid.tap_count : 0;
+        channel_ = k_ + (taps_first_ ? at / p_.grid.tap_count : at) * slice;
         find_tap();
     }
 
     // Copies a slice, and goes on to the next.
     __device__ void copy(float *to) {
-#pragma unroll 4
-        for (int i = 0; i < T::rows / down; ++i) {
-            const int row = i * down + threadIdx.x / across;
-            const Pixel &at = places_.at[row];
-            const bool held =
-                inside(p_.grid.from, {at.z + step_.z, at.y + step_.y, at.x + step_.x});
-            copy_async<width * 4>(to + place_in_slice(row, k_),
-                                  held ? data_ + (places_.from[row] + offset_) : data_, held);
+        if (tap_ < most_marked_taps) {
+            const uint64_t tap = uint64_t{1} << tap_;
+            copy_rows(to, [&](const RowRead &read, int) { return (read.taps & tap) != 0; });
+        } else {
+            const Pixel step = step_of_tap();
+            copy_rows(to, [&](const RowRead &, int row) {
+                return inside(p_.grid.from, moved(places_.at[row], {1, 1, 1}, step));
+            });
+        }
+        if (taps_first_) {
+            if (++tap_ == p_.grid.tap_count) {
+                tap_ = 0;
+                channel_ += slice;
+            }
+            find_source();
+            return;
         }
         channel_ += slice;
         if (channel_ >= p_.run)
             find_tap();
         else
-            offset_ += slice;
+            from_ += slice;
     }
 
   private:
     static constexpr int across = slice / width, down = T::threads / across;
-    static_assert(T::rows % down == 0);
+    static constexpr int at_once = 4; // rows whose places are read before any is copied
+    static_assert(T::rows % (down * at_once) == 0);
+
+    // held(read, row): whether the tap leads from the row's pixel into the image.
+    template <class Held> __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
+        const char *from = reinterpret_cast<const char *>(from_);
+        const int first = threadIdx.x / across;
+#pragma unroll
+        for (int i = 0; i < T::rows / down; i += at_once) {
+            RowRead reads[at_once];
+#pragma unroll
+            for (int j = 0; j < at_once; ++j)
+                reads[j] = reads_[first + (i + j) * down];
+#pragma unroll
+            for (int j = 0; j < at_once; ++j) {
+                const int row = first + (i + j) * down;
+                copy_async<width * 4, true>(to + place_in_slice(row, k_), from + reads[j].from,
+                                            held(reads[j], row));
+            }
+        }
+    }
 
     // The tap that reads float channel_ of the tap that was.
     __device__ void find_tap() {
-        tap_ += channel_ / p_.run;
-        channel_ %= p_.run;
-        step_ = tap_ < p_.grid.tap_count ? p_.grid.taps[tap_] : Pixel{nowhere, nowhere, nowhere};
-        offset_ = row_of(p_.grid.from, 0, step_) * p_.grid.from.channels + channel_;
+        if (!taps_first_) {
+            tap_ += channel_ / p_.run;
+            channel_ %= p_.run;
+        }
+        find_source();
+    }
+
+    __device__ Pixel step_of_tap() const {
+        return tap_ < p_.grid.tap_count ? p_.grid.taps[tap_] : Pixel{nowhere, nowhere, nowhere};
+    }
+
+    __device__ void find_source() {
+        const int64_t row = tap_ < p_.grid.tap_count ? row_of(p_.grid.from, 0, step_of_tap()) : 0;
+        from_ = data_ + row * p_.grid.from.channels + channel_;
     }
 
     const Product &p_;
     const TilePlaces<T::rows> &places_;
+    const RowRead (&reads_)[T::rows];
     int k_; // the thread's place in a slice
+    bool taps_first_;
     const float *data_ = nullptr;
+    const float *from_ = nullptr; // what the tap reads of a pixel at 0, 0, 0; perhaps outside
     int tap_ = 0, channel_ = 0;
-    Pixel step_;
-    int64_t offset_ = 0; // of what the tap reads from what one at 0, 0, 0 would
 };
 
-// Copies the slices of the weights for a tile's channels.
+// Copies the slices of the weights for a tile's channels, as warps or as warpgroups read them.
 template <Precision precision, class T> class WeightCopy {
   public:
-    // `first`: of the tile among the group's channels.
-    __device__ WeightCopy(const Product &p, int group, int first) : p_(p) {
+    __device__ WeightCopy(const Product &p, const TileAt &at) : p_(p) {
         const int out = p.grid.to.channels / p.grid.groups;
-        depth_ = depth_of(p.grid.tap_count, p.run);
-        left_ = out - first;
-        at_ = (static_cast<int64_t>(group) * out + first) * depth_ + threadIdx.x % across * width;
+        depth_ = depth_of(p.grid.tap_count, p.run) * parts;
+        left_ = out - at.first;
+        at_ = (static_cast<int64_t>(at.group) * out + at.first) * depth_ +
+              threadIdx.x % across * width;
     }
 
-    __device__ void start(int source) {
-        from_ = reinterpret_cast<const Weight<precision> *>(p_.source[source].weights) + at_;
+    // Begins with a slice of a source.
+    __device__ void start(int source, int at) {
+        from_ = reinterpret_cast<const Weight<precision> *>(p_.source[source].weights) + at_ +
+                static_cast<int64_t>(at) * parts * slice;
     }
 
-    __device__ void copy(Weight<precision> *to) {
+    // Copies a slice, and goes on to the next.
+    __device__ void copy(Weight<precision> (&to)[parts_of<precision, T>][T::channels * slice]) {
         const int k = threadIdx.x % across * width;
 #pragma unroll
-        for (int i = 0; i < T::channels / down; ++i) {
+        for (int i = 0; i < ceil_div(T::channels, down); ++i) {
             const int row = i * down + threadIdx.x / across;
+            if (T::channels % down != 0 && row >= T::channels)
+                break;
             const bool held = row < left_;
-            copy_async<16>(to + place(row, k), held ? from_ + row * depth_ : from_, held);
+#pragma unroll
+            for (int part = 0; part < parts; ++part)
+                copy_async<16, false>(to[part] + place(row, k),
+                                      held ? from_ + row * depth_ + part * slice : from_, held);
         }
-        from_ += slice;
+        from_ += parts * slice;
     }
 
   private:
+    static constexpr int parts = parts_of<precision, T>;
     static constexpr int width = 16 / sizeof(Weight<precision>); // at a time
     static constexpr int across = slice / width, down = T::threads / across;
-    static_assert(T::channels % down == 0);
 
     __device__ static int place(int row, int k) {
-        return precision == Precision::bf16 ? row * slice + k : place_in_slice(row, k);
+        if constexpr (precision != Precision::bf16)
+            return place_in_slice(row, k);
+        return T::by_warpgroups ? place_in_half_slice(row, k) : row * slice + k;
     }
 
     const Product &p_;
     const Weight<precision> *from_ = nullptr;
     int64_t depth_, at_;
     int left_; // channels from the tile's first on
+};
+
+// How many slices a product's sums run over.
+__device__ __host__ inline int slices_of(const Product &p) {
+    return p.sources * static_cast<int>(depth_of(p.grid.tap_count, p.run) / slice);
+}
+
+// Copies slices [first, last) of all sources, pixels and weights, to one stage after the other.
+template <Precision precision, class T, int width> class SliceCopy {
+  public:
+    __device__ SliceCopy(const Product &p, Memory<precision, T> &memory, const TileAt &at,
+                         int first, int last)
+        : memory_(memory), pixels_(p, memory.places, memory.reads), weights_(p, at),
+          per_source_(slices_of(p) / p.sources), next_(first), last_(last) {}
+
+    // Begins to copy the next slice; past the last, nothing.
+    __device__ void copy() {
+        if (next_ < last_) {
+            if (left_ == 0) {
+                const int source = next_ / per_source_, at = next_ % per_source_;
+                pixels_.start(source, at);
+                weights_.start(source, at);
+                left_ = per_source_ - at;
+            }
+            auto &stage = memory_.stage[next_ % T::stages];
+            pixels_.copy(stage.pixels);
+            weights_.copy(stage.weights);
+            --left_;
+            ++next_;
+        }
+        close_copies();
+    }
+
+  private:
+    Memory<precision, T> &memory_;
+    PixelCopy<T, width> pixels_;
+    WeightCopy<precision, T> weights_;
+    int per_source_, next_, last_;
+    int left_ = 0; // slices of the source that is being copied
 };
 
 } // namespace relprop::cuda

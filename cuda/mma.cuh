@@ -7,12 +7,12 @@
 // (pairs of them in bfloat16).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include <cuda_runtime.h>
 
 #ifdef RELPROP_EMULATED
-#include <cmath>
 #include <cstring>
 
 #include "emulator.hpp"
@@ -114,6 +114,14 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
 #endif
 }
 
+// The same but for the bits that tensor cores do not read. No instruction does what to_tf32 asks
+// for, and this takes two of them where that takes three. A NaN stays one.
+__device__ __forceinline__ uint32_t round_to_tf32(float value) {
+    constexpr uint32_t half = 1u << 12;
+    const uint32_t bits = __float_as_uint(value);
+    return fabsf(value) < INFINITY ? bits + half : bits;
+}
+
 __device__ __forceinline__ float from_tf32(uint32_t bits) {
 #ifdef RELPROP_EMULATED
     return emulated::as_float(bits);
@@ -163,11 +171,12 @@ __device__ __forceinline__ void multiply_bf16(float (&sum)[4], const uint32_t (&
 #endif
 }
 
-// Begins to copy 4 or 16 bytes to shared memory; zeros where they are not `held`, and then `from`
-// is not read.
-template <int bytes>
+// Begins to copy 4 or 16 bytes to shared memory; zeros where they are not `held`, and then nothing
+// is read, wherever `from` points. What is read `again` soon stays in the multiprocessor's own
+// cache.
+template <int bytes, bool again>
 __device__ __forceinline__ void copy_async(void *to, const void *from, bool held) {
-    static_assert(bytes == 4 || bytes == 16);
+    static_assert(bytes == 16 || (bytes == 4 && again)); // those of 4 bytes always stay
 #ifdef RELPROP_EMULATED
     if (held)
         std::memcpy(to, from, bytes);
@@ -176,11 +185,12 @@ __device__ __forceinline__ void copy_async(void *to, const void *from, bool held
 #else
     const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
     const int read = held ? bytes : 0;
-    if constexpr (bytes == 16)
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read)
+    if constexpr (again)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(at), "l"(from),
+                     "r"(read), "n"(bytes)
                      : "memory");
     else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(read)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read)
                      : "memory");
 #endif
 }

@@ -44,4 +44,27 @@ __device__ void find_places(const TapGrid &grid, const Pixels &pixels, int64_t f
     }
 }
 
+// A row of a tile, as its pixels are copied: where a tap at 0, 0, 0 reads first, in bytes from the
+// source, and which taps lead from its pixel into the image, as bits, so that nobody computes that
+// again for each slice. Of more taps than a number has bits, the first.
+struct alignas(16) RowRead {
+    int64_t from;
+    uint64_t taps;
+};
+
+constexpr int most_marked_taps = 64;
+
+template <int rows>
+__device__ void find_reads(const TapGrid &grid, const TilePlaces<rows> &places,
+                           RowRead (&reads)[rows]) {
+    const int count = smaller(grid.tap_count, most_marked_taps);
+    for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+        uint64_t taps = 0;
+        for (int t = 0; t < count; ++t)
+            taps |= uint64_t{inside(grid.from, moved(places.at[row], {1, 1, 1}, grid.taps[t]))}
+                    << t;
+        reads[row] = {places.from[row] * static_cast<int64_t>(sizeof(float)), taps};
+    }
+}
+
 } // namespace relprop::cuda

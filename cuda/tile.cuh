@@ -6,6 +6,11 @@
 
 namespace relprop::cuda {
 
+// Slices after which the sums of a float32 product are set aside and begin anew: rounding then
+// grows with the number of such runs, not of products.
+constexpr int slices_of_run = 8;
+template <Precision precision> constexpr bool sums_in_runs = precision == Precision::float32;
+
 // rows: pixels; channels: of the destination, a multiple of chunk_channels. Slices are copied while
 // those before them are multiplied: `stages` lie in shared memory at once. `blocks` are to fit a
 // multiprocessor.
@@ -15,6 +20,8 @@ struct Tile {
     static constexpr int warps_across = warps_across_, warps = warps_down_ * warps_across_;
     static constexpr int threads = warps * 32;
     static constexpr int stages = stages_, blocks = blocks_;
+    static constexpr bool by_warpgroups = false;
+    template <Precision precision> static constexpr bool sets_aside = sums_in_runs<precision>;
     static constexpr int warp_rows = rows / warps_down_, warp_channels = channels / warps_across;
     static_assert(warp_rows % 16 == 0 && warp_channels % 8 == 0);
 };
@@ -35,24 +42,31 @@ __device__ __forceinline__ int place_in_slice(int row, int k) {
     return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
 }
 
-// Slices after which the sums of a float32 product are set aside and begin anew: rounding then
-// grows with the number of such runs, not of products.
-constexpr int slices_of_run = 8;
-template <Precision precision> constexpr bool sums_in_runs = precision == Precision::float32;
+// The bfloat16 `k` of a slice of a row, as a warpgroup reads it: eight stay together, and two rows
+// are one line of the banks.
+__device__ __forceinline__ int place_in_half_slice(int row, int k) {
+    return row * slice + ((k / 8) ^ (row / 2 % 4)) * 8 + k % 8;
+}
+
+// In how many parts weights lie: warpgroups read what TF32 holds of a float32, and what it leaves.
+template <Precision precision, class T>
+constexpr int parts_of = T::by_warpgroups && precision == Precision::float32 ? 2 : 1;
 
 template <Precision precision, class T> struct Memory {
     static constexpr int sums_apart = T::channels + 8; // so that eight rows lie in other banks
 
     struct Stage {
-        float pixels[T::rows * slice];                  // by place_in_slice
-        Weight<precision> weights[T::channels * slice]; // floats by place_in_slice
+        float pixels[T::rows * slice];                                          // by place_in_slice
+        Weight<precision> weights[parts_of<precision, T>][T::channels * slice]; // by WeightCopy
     };
     union {
         Stage stage[T::stages];
         float sums[T::rows * sums_apart];
     };
-    float aside[sums_in_runs<precision> ? T::rows * T::channels : 1]; // by WarpSums
+    float aside[T::template sets_aside<precision> ? T::rows * T::channels : 1]; // of each thread
     TilePlaces<T::rows> places;
+    RowRead reads[T::rows];
+    bool last; // whether all other blocks of the tile are done
 };
 
 } // namespace relprop::cuda

@@ -13,6 +13,7 @@ const Kernels backend = {
     .device_index = 0,
     .pack = pack,
     .product = product,
+    .product_scratch = product_scratch,
     .depthwise = depthwise,
     .dense = dense,
     .dense_adjoint = dense_adjoint,

@@ -10,6 +10,7 @@ namespace relprop::RELPROP_ISA {
 
 int64_t pack(const Packing &, const float *weights, float *packed);
 void product(const Product &, Stream);
+int64_t product_scratch(const Product &);
 void dense(const Product &, Stream);
 void dense_adjoint(const Product &, Stream);
 bool selects(const TapGrid &, int run);

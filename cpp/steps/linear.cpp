@@ -175,6 +175,7 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
                              const Epilogue &epilogue) const {
     for (const Packed &packed : forward_) {
         Product p = product_of(packed, run.n, terms);
+        p.scratch = run.scratch_of_products;
         p.epilogue = epilogue;
         const int version = static_cast<int>(terms.begin()->version);
         run_product(run.kernels, p, packed.winograd[version], run.stream);
@@ -187,6 +188,7 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
                               bool add, Part part, bool by_sign) const {
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n, terms);
+        p.scratch = run.scratch_of_products;
         p.selects = p.sources == 2 && selects_;
         p.by_sign = by_sign;
         p.epilogue.kind = EpilogueKind::relevance;
@@ -267,6 +269,18 @@ int64_t Linear::weights() const {
 
 int64_t Linear::absorbed_pairs() const {
     return rule_.kind == RuleKind::gradient ? 0 : out_.pixels() * chunks_;
+}
+
+int64_t Linear::product_scratch(const Kernels &kernels, int64_t n) const {
+    int64_t most = 0;
+    if (kernels.device && !depthwise_)
+        for (const auto *direction : {&forward_, &backward_})
+            for (const Packed &packed : *direction) {
+                Product p = product_of(packed, n, {});
+                for (p.sources = 1; p.sources <= 2; ++p.sources)
+                    most = std::max(most, kernels.product_scratch(p));
+            }
+    return most;
 }
 
 Message Linear::message_of(const Run &run) const {

@@ -6,14 +6,17 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
 
 #include "backend.cuh"
 #include "launch.cuh"
+#include "product_parts.hpp"
 #include "steps/tap_grids.hpp"
 #include "version.hpp"
+#include "warpgroup_product.cuh"
 
 namespace {
 
@@ -74,6 +77,8 @@ const Case cases[] = {
 // Long sums, and so many tiles that larger ones serve (see launch_product).
 const Case large_cases[] = {
     {"deep", conv({1, 2, 2, 1152}, 8, {1, 2, 2})},
+    {"deep, 3x3", conv({1, 4, 4, 96}, 24, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
+    {"more taps than bits", conv({1, 9, 9, 32}, 8, {1, 9, 9}, {1, 1, 1}, {0, 4, 4}, {0, 4, 4})},
     {"tiles 64 x 64", conv({1, 5, 13, 160}, 3200, {1, 1, 1}, {1, 1, 1}, {}, {}, {1, 1, 1}, 80)},
     {"tiles 128 x 64", conv({1, 5, 8, 800}, 8000, {1, 1, 1}, {1, 1, 1}, {}, {}, {1, 1, 1}, 200)},
     {"tiles 128 x 128", conv({1, 5, 7, 600}, 14400, {1, 1, 1}, {1, 1, 1}, {}, {}, {1, 1, 1}, 200)},
@@ -83,12 +88,24 @@ struct Kind {
     const char *name;
     int64_t (*pack)(const Packing &, const float *, float *);
     void (*product)(const Product &, Stream);
-    double bar; // error beside the sum of magnitudes
+    Precision precision;
+    bool by_warpgroups;
 };
 
-const Kind kinds[] = {{"float32", cuda::pack, cuda::product_float32, 1e-6},
-                      {"tf32", cuda::pack, cuda::product_tf32, 2e-3},
-                      {"bf16", cuda::pack_bf16, cuda::product_bf16, 2e-2}};
+const Kind kinds[] = {{"float32", cuda::pack, cuda::product_float32, Precision::float32, false},
+                      {"tf32", cuda::pack, cuda::product_tf32, Precision::tf32, false},
+                      {"bf16", cuda::pack_bf16, cuda::product_bf16, Precision::bf16, false},
+                      {"float32 by warpgroups", cuda::pack_warpgroup_float32,
+                       cuda::warpgroup_product_float32, Precision::float32, true},
+                      {"tf32 by warpgroups", cuda::pack_warpgroup_tf32,
+                       cuda::warpgroup_product_tf32, Precision::tf32, true},
+                      {"bf16 by warpgroups", cuda::pack_warpgroup_bf16,
+                       cuda::warpgroup_product_bf16, Precision::bf16, true}};
+
+// The largest error beside the sum of magnitudes.
+double bar_of(Precision precision) {
+    return precision == Precision::float32 ? 1e-6 : precision == Precision::tf32 ? 2e-3 : 2e-2;
+}
 
 // ---- values, here and on the device
 
@@ -209,11 +226,23 @@ class Ready {
             product_.source[product_.sources++] = {held_.back()->data(),
                                                    held_[held_.size() - 2]->data(), term.version};
         }
+        if (const int64_t floats = cuda::scratch_of_product(product_); floats > 0) {
+            Values scratch(static_cast<size_t>(floats), std::numeric_limits<float>::quiet_NaN());
+            std::fill_n(scratch.begin(), most_shared_tiles, 0.0f);
+            held_.push_back(std::make_unique<OnDevice<float>>(scratch));
+            product_.scratch = held_.back()->data();
+        }
+    }
+
+    // The product with an epilogue.
+    Product of(const Epilogue &epilogue) const {
+        Product p = product_;
+        p.epilogue = epilogue;
+        return p;
     }
 
     void run(const Epilogue &epilogue, bool by_sign = false) const {
-        Product p = product_;
-        p.epilogue = epilogue;
+        Product p = of(epilogue);
         p.by_sign = by_sign;
         (layer_.depthwise ? cuda::depthwise : kind_.product)(p, nullptr);
         RELPROP_CHECK(cudaDeviceSynchronize());
@@ -223,11 +252,17 @@ class Ready {
 
     // The plain sums; 0 where the grid writes nothing.
     Values sums() const {
+        return sums_by([this](const Product &p) { run(p.epilogue); });
+    }
+
+    // The same by whoever is given the product.
+    template <class Launch> Values sums_by(const Launch &launch) const {
         Values got(static_cast<size_t>(size()) + read_beyond);
         const OnDevice<float> out(got);
         Epilogue e;
         e.out = out.data();
-        run(e);
+        launch(of(e));
+        RELPROP_CHECK(cudaDeviceSynchronize());
         out.read(got);
         return got;
     }
@@ -243,7 +278,7 @@ class Ready {
 // ---- sums
 
 bool fails(const char *what, const Kind &kind, const char *name, double error) {
-    std::printf("FAIL %-8s %-38s %s: %.1e\n", kind.name, name, what, error);
+    std::printf("FAIL %-21s %-38s %s: %.1e\n", kind.name, name, what, error);
     return false;
 }
 
@@ -325,10 +360,10 @@ bool sums_agree(const Kind &kind, const char *name, const Layer &l, const Values
     const Values got = ready.sums();
     const double error = error_of(l, weights, terms, n, got);
     errors.here = std::max(errors.here, error);
-    if (kind.product == cuda::product_float32)
+    if (kind.precision == Precision::float32)
         errors.cpu =
             std::max(errors.cpu, error_of(l, weights, terms, n, cpu_sums(l, weights, terms, n)));
-    const bool good = error <= kind.bar || fails("sums", kind, name, error);
+    const bool good = error <= bar_of(kind.precision) || fails("sums", kind, name, error);
 
     // the last sample alone
     const int64_t from = l.phase.grid.from.size(), to = l.phase.grid.to.size();
@@ -342,6 +377,50 @@ bool sums_agree(const Kind &kind, const char *name, const Layer &l, const Values
     const bool same = std::memcmp(again.data(), got.data() + (n - 1) * to,
                                   static_cast<size_t>(to) * sizeof(float)) == 0;
     return (same || fails("sample alone", kind, name, 0.0)) && good;
+}
+
+// ---- tiles of warpgroups
+
+// Whether tiles of one shape give the same bits, however many blocks share them.
+template <Precision precision, class T>
+bool tile_agrees(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
+    const cuda::ProductParts parts = cuda::parts_of_product(ready.of({}));
+    const size_t shared = sizeof(cuda::Memory<precision, T>);
+    if (T::in_parts != (parts.count > 1) || !cuda::fits_shared(shared))
+        return true;
+    for (const int blocks : {1, 2, 3, parts.count}) {
+        if (blocks > parts.count)
+            continue;
+        const Values got = ready.sums_by([&](const Product &p) {
+            cuda::launch_warpgroup_tiles<precision, T>(p, blocks, nullptr);
+        });
+        if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) != 0) {
+            std::printf("tiles %d x %d by %d blocks\n", T::rows, T::channels, blocks);
+            return fails("bits of other tiles", kind, name, 0.0);
+        }
+    }
+    return true;
+}
+
+template <Precision precision, class... T>
+bool all_agree(const Kind &kind, const char *name, const Ready &ready, cuda::TileShapes<T...>) {
+    const Values expected = ready.sums();
+    return (tile_agrees<precision, T>(kind, name, ready, expected) && ...);
+}
+
+bool tiles_agree(const Kind &kind, const char *name, const Layer &l, const Values &weights,
+                 const std::vector<Term> &terms, int64_t n) {
+    if (!kind.by_warpgroups || l.depthwise)
+        return true;
+    const Ready ready(kind, l, weights, terms, n);
+    switch (kind.precision) {
+    case Precision::tf32:
+        return all_agree<Precision::tf32>(kind, name, ready, cuda::Tiles<Precision::tf32>());
+    case Precision::bf16:
+        return all_agree<Precision::bf16>(kind, name, ready, cuda::Tiles<Precision::bf16>());
+    default:
+        return all_agree<Precision::float32>(kind, name, ready, cuda::Tiles<Precision::float32>());
+    }
 }
 
 // ---- epilogues
@@ -593,8 +672,9 @@ bool layer_agrees(const Kind &kind, const Case &of, const Layer &l, const Values
         good = sums_agree(kind, of.name, l, weights, {{&y, version}}, n, errors) && good;
     const std::vector<Term> two = {{&x, Version::positive}, {&y, Version::negative}};
     good = sums_agree(kind, of.name, l, weights, two, n, errors) && good;
+    good = tiles_agree(kind, of.name, l, weights, two, n) && good;
     good = exchange_agrees(kind, of.name, l, weights, two, n) && good;
-    if (kind.product != cuda::product_float32) // an epilogue knows nothing of the precision
+    if (kind.precision != Precision::float32) // an epilogue knows nothing of the precision
         return good;
     const Ready ready(kind, l, weights, {{&x, Version::positive}}, n);
     const Values sums = ready.sums();
@@ -622,13 +702,15 @@ bool there_and_back(const Kind &kind, const Case &of, Errors &errors) {
 bool there_alone(const Kind &kind, const Case &of, Errors &errors) {
     const Layer l = layer(of, convolution(of.conv).front(), false);
     const Values weights = weights_of(of.conv), x = draw(2 * of.conv.from.size(), 0.0f);
-    return sums_agree(kind, of.name, l, weights, {{&x, Version::positive}}, 2, errors);
+    const std::vector<Term> terms = {{&x, Version::positive}};
+    return sums_agree(kind, of.name, l, weights, terms, 2, errors) &&
+           tiles_agree(kind, of.name, l, weights, terms, 2);
 }
 
 template <class Check> bool agrees(const Kind &kind, const Case &of, const Check &check) {
     Errors errors;
     const bool good = check(kind, of, errors);
-    std::printf("%-4s %-8s %-38s %.1e", good ? "ok" : "FAIL", kind.name, of.name, errors.here);
+    std::printf("%-4s %-21s %-38s %.1e", good ? "ok" : "FAIL", kind.name, of.name, errors.here);
     if (errors.cpu > 0.0)
         std::printf(" (the CPU: %.1e)", errors.cpu);
     std::puts("");
@@ -640,7 +722,13 @@ template <class Check> bool agrees(const Kind &kind, const Case &of, const Check
 int main() {
     try {
         bool all = true;
+        const bool hopper = cuda::attribute_of_gpu(cudaDevAttrComputeCapabilityMajor) == 9 &&
+                            cuda::attribute_of_gpu(cudaDevAttrComputeCapabilityMinor) == 0;
         for (const Kind &kind : kinds) {
+            if (kind.by_warpgroups && !hopper) {
+                std::printf("left out: %s, for Hopper alone\n", kind.name);
+                continue;
+            }
             for (const Case &of : cases)
                 all = agrees(kind, of, there_and_back) && all;
             for (const Case &of : large_cases)

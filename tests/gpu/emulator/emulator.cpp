@@ -49,7 +49,13 @@ struct Warp {
     void *together[warp_lanes] = {}; // brought to an instruction of them all
 };
 
-enum class State { ready, at_block_barrier, at_warp_barrier, ended };
+// Four warps that wait for each other.
+struct Group {
+    int waiting = 0;
+    void *brought[group_threads] = {};
+};
+
+enum class State { ready, at_block_barrier, at_warp_barrier, at_group_barrier, ended };
 
 // The block that this thread of the host is running.
 struct Block {
@@ -60,6 +66,7 @@ struct Block {
     std::vector<State> states = {};
     std::vector<unsigned> ready = {};
     std::vector<std::unique_ptr<Warp>> warps = {};
+    std::vector<Group> groups = {};
     unsigned at_barrier = 0;
     unsigned running = 0;
 };
@@ -100,6 +107,7 @@ void run_together() {
         fibers.push_back(std::make_unique<Fiber>(run_thread));
     while (b.warps.size() * warp_lanes < b.size)
         b.warps.push_back(std::make_unique<Warp>());
+    b.groups.resize((b.size + group_threads - 1) / group_threads);
     b.states.resize(b.size);
     for (unsigned thread = 0; thread < b.size; ++thread)
         make_ready(thread);
@@ -110,17 +118,18 @@ void run_together() {
         threadIdx = place(b.running, blockDim);
         fibers[b.running]->resume();
     }
-    unsigned waiting_in[4] = {};
+    unsigned waiting_in[5] = {};
     for (const State state : b.states)
         ++waiting_in[static_cast<int>(state)];
     if (waiting_in[static_cast<int>(State::ended)] == b.size)
         return;
-    char what[160];
+    char what[200];
     std::snprintf(what, sizeof what,
                   "divergent barrier: %u threads wait at __syncthreads(), %u for lanes of their "
-                  "warp, and %u have ended",
+                  "warp, %u for their warpgroup, and %u have ended",
                   waiting_in[static_cast<int>(State::at_block_barrier)],
                   waiting_in[static_cast<int>(State::at_warp_barrier)],
+                  waiting_in[static_cast<int>(State::at_group_barrier)],
                   waiting_in[static_cast<int>(State::ended)]);
     fail(what);
 }
@@ -263,6 +272,22 @@ void together(void *brought, void (*all)(void *const (&brought)[warp_lanes])) {
         return wait(State::at_warp_barrier);
     all(w.together);
     let_go(w, ~0u);
+}
+
+void together_in_group(void *brought, void (*all)(void *const (&brought)[group_threads])) {
+    Block &b = cooperative_block();
+    const unsigned self = rank(), first = self / group_threads * group_threads;
+    if (first + group_threads > b.size)
+        fail("a warpgroup needs four warps");
+    Group &group = b.groups[self / group_threads];
+    group.brought[self - first] = brought;
+    if (++group.waiting < group_threads)
+        return wait(State::at_group_barrier);
+    group.waiting = 0;
+    all(group.brought);
+    for (unsigned i = first; i < first + group_threads; ++i)
+        if (i != self)
+            make_ready(i);
 }
 
 } // namespace relprop::emulator

@@ -15,6 +15,7 @@ struct CUstream_st;
 namespace relprop::emulator {
 
 constexpr int warp_lanes = 32;
+constexpr int group_threads = 128; // of four warps
 
 // Has the stream call `thread` for each thread of each block, later; CUDA's last error says what it
 // refused. Unless cooperative, threads run one after another, which is faster and forbids that they
@@ -40,6 +41,9 @@ void *dynamic_shared();
 // An instruction of a whole warp: the last of its lanes to come does all of it, given what each
 // lane has brought.
 void together(void *brought, void (*all)(void *const (&brought)[warp_lanes]));
+
+// An instruction of four neighbouring warps.
+void together_in_group(void *brought, void (*all)(void *const (&brought)[group_threads]));
 
 [[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
 

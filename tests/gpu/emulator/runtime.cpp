@@ -9,6 +9,7 @@
 
 #include "cuda_runtime.h"
 #include "device_memory.hpp"
+#include "emulator.hpp"
 #include "runtime.hpp"
 #include "stream.hpp"
 
@@ -16,12 +17,28 @@ using namespace relprop::emulator;
 
 namespace {
 
-constexpr size_t shared_limit = 48 * 1024, shared_limit_asked = 163 * 1024;
+constexpr size_t shared_limit = 48 * 1024;
 constexpr unsigned block_limit = 1024, block_limit_z = 64;
 constexpr std::align_val_t alignment{256};
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int device_of_thread = 0;
+
+struct Model {
+    int major, minor;
+    size_t shared_limit_asked;
+};
+
+// The GPU that is emulated: a Hopper, unless RELPROP_EMULATED_MODEL says Ampere.
+const Model &model() {
+    static constexpr Model ampere = {8, 0, 163 * 1024}, hopper = {9, 0, 227 * 1024};
+    const char *wanted = std::getenv("RELPROP_EMULATED_MODEL");
+    if (!wanted || std::strcmp(wanted, "hopper") == 0)
+        return hopper;
+    if (std::strcmp(wanted, "ampere") != 0)
+        fail("RELPROP_EMULATED_MODEL must be ampere or hopper");
+    return ampere;
+}
 
 size_t memory_of_a_device() {
     const char *wanted = std::getenv("RELPROP_EMULATED_MEMORY");
@@ -171,9 +188,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     *properties = {.name = "emulator",
                    .totalGlobalMem = memory_of_a_device(),
                    .sharedMemPerBlock = shared_limit,
-                   .sharedMemPerBlockOptin = shared_limit_asked,
-                   .major = 8,
-                   .minor = 0,
+                   .sharedMemPerBlockOptin = model().shared_limit_asked,
+                   .major = model().major,
+                   .minor = model().minor,
                    .multiProcessorCount = 4, // few, so that grids are larger
                    .maxThreadsPerBlock = block_limit,
                    .warpSize = warpSize,
@@ -346,7 +363,7 @@ namespace relprop::emulator {
 
 cudaError_t set_attribute(cudaFuncAttribute attribute, int value) {
     const bool too_much = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize &&
-                          value > static_cast<int>(shared_limit_asked);
+                          value > static_cast<int>(model().shared_limit_asked);
     return require(value >= 0 && !too_much, cudaErrorInvalidValue);
 }
 
@@ -361,7 +378,7 @@ bool may_launch(const dim3 &grid, const dim3 &block, size_t shared_bytes, cudaSt
                       block.z <= block_limit_z && block.x * block.y * block.z <= block_limit;
     if (!some || !fits)
         last_error = cudaErrorInvalidConfiguration;
-    else if (shared_bytes > shared_limit_asked)
+    else if (shared_bytes > model().shared_limit_asked)
         last_error = cudaErrorInvalidValue;
     else
         return true;

@@ -1,0 +1,43 @@
+// How the summed dimension of a layer with small images is cut into parts, which blocks may share.
+// It depends on the layer alone, so that a value is summed in one order whatever the batch.
+#pragma once
+
+#include "depth.hpp"
+#include "kernels.hpp"
+
+namespace relprop::cuda {
+
+struct ProductParts {
+    int count;
+    int slices; // of a part; the last may have fewer
+};
+
+constexpr int least_slices_of_part = 16, most_parts = 16;
+constexpr int64_t small_image = 256;          // pixels; of larger ones there are tiles enough
+constexpr int64_t most_shared_sums = 4 << 20; // floats of blocks' sums that are kept
+
+inline ProductParts parts_of_product(const Product &p) {
+    const TapGrid &grid = p.grid;
+    const int slices = p.sources * static_cast<int>(depth_of(grid.tap_count, p.run) / slice);
+    const int64_t pixels = int64_t{grid.size.z} * grid.size.y * grid.size.x;
+    if (pixels > small_image || slices <= least_slices_of_part)
+        return {1, slices};
+    const int of_part = larger(ceil_div(slices, most_parts), least_slices_of_part);
+    return {ceil_div(slices, of_part), of_part};
+}
+
+// Floats that a product, of this batch or a smaller one, may need for the sums of parts.
+inline int64_t scratch_of_product(const Product &p) {
+    constexpr int64_t edge = 128; // of the largest tile in parts
+    const int parts = parts_of_product(p).count;
+    if (parts == 1)
+        return 0;
+    const TapGrid &grid = p.grid;
+    const auto padded = [](int64_t size) { return (size + edge - 1) / edge * edge; };
+    const int64_t pixels = p.n * grid.size.z * grid.size.y * grid.size.x;
+    const int64_t sums =
+        parts * padded(pixels) * padded(grid.to.channels / grid.groups) * grid.groups;
+    return most_shared_tiles + (sums < most_shared_sums ? sums : most_shared_sums);
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,89 @@
+// The tiles that a product is cut into: how many there are, and where each lies.
+#pragma once
+
+#include "finish.cuh"
+#include "launch.cuh"
+#include "places.cuh"
+
+namespace relprop::cuda {
+
+struct ProductArguments {
+    Product product;
+    EpilogueArguments epilogue;
+    Pixels pixels;
+    int channel_tiles; // of a group
+};
+
+template <class T> int channel_tiles(const Product &p) {
+    return ceil_div(p.grid.to.channels / p.grid.groups, T::channels);
+}
+
+template <class T> ProductArguments arguments_of(const Product &p) {
+    const int out = p.grid.to.channels / p.grid.groups;
+    return {p, arguments_of(p, out), pixels_of(p.grid, p.n), channel_tiles<T>(p)};
+}
+
+template <class T> int64_t tiles(const Product &p) {
+    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
+           channel_tiles<T>(p);
+}
+
+// Whether pixels can be copied by fours of floats.
+inline bool by_fours(const Product &p) {
+    bool fours = p.run % 4 == 0 && p.grid.from.channels % 4 == 0;
+    for (int s = 0; s < p.sources; ++s)
+        fours = fours && reinterpret_cast<uintptr_t>(p.source[s].data) % 16 == 0;
+    return fours;
+}
+
+// What the current GPU says of itself.
+inline int attribute_of_gpu(cudaDeviceAttr attribute) {
+    int current = 0, value = 0;
+    RELPROP_CHECK(cudaGetDevice(&current));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&value, attribute, current));
+    return value;
+}
+
+// Whether a block may have that much of shared memory.
+inline bool fits_shared(size_t bytes) {
+    return bytes <= static_cast<size_t>(attribute_of_gpu(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+}
+
+// Where a tile lies: its group, its first channel in that, and its column of tiles.
+struct TileAt {
+    int64_t column;
+    int group, first;
+};
+
+template <class T> __device__ TileAt tile_at(const ProductArguments &a) {
+    // neighbouring blocks read the same pixels
+    const int64_t column = blockIdx.x / a.channel_tiles;
+    return {column / a.product.grid.groups, static_cast<int>(column % a.product.grid.groups),
+            static_cast<int>(blockIdx.x % a.channel_tiles) * T::channels};
+}
+
+template <class T>
+__device__ void find_tile(const ProductArguments &a, const TileAt &at, TilePlaces<T::rows> &places,
+                          RowRead (&reads)[T::rows]) {
+    const Product &p = a.product;
+    find_places(p.grid, a.pixels, at.column * T::rows, at.group * p.run, places);
+    __syncthreads();
+    find_reads(p.grid, places, reads);
+    __syncthreads();
+}
+
+// Hands a tile's sums to the epilogue, by way of shared memory.
+template <class T, class Memory, class Sums>
+__device__ void finish_product(const ProductArguments &a, const TileAt &at, Memory &memory,
+                               const Sums &sums) {
+    const Product &p = a.product;
+    const int out = p.grid.to.channels / p.grid.groups;
+    const Channels channels = {
+        p.grid.to.channels, at.group * out + at.first, smaller(T::channels, out - at.first),
+        at.group * ceil_div(out, chunk_channels) + at.first / chunk_channels};
+    sums.store(memory.sums, Memory::sums_apart);
+    __syncthreads();
+    finish_tile<T>(a.epilogue, channels, memory.places, memory.sums, Memory::sums_apart);
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,253 @@
+// The sums of a tile while they grow, in the registers of its warpgroups. Weights are read where
+// they lie by the tensor cores; a lane gives the pixels' factors, rounded to the precision that is
+// asked for, and may go on to the next while those are multiplied.
+#pragma once
+
+#include "factors.cuh"
+#include "tile.cuh"
+#include "wgmma.cuh"
+
+namespace relprop::cuda {
+
+// rows: pixels; channels: of the destination. The block's warpgroups compute what `groups_down` by
+// `groups_across` cut of it. `in_parts`: the sums are made of parts, which several blocks may
+// share. `speed`: of the tensor cores' rate, as it is believed; what tiles are chosen by.
+template <int rows_, int channels_, int groups_down_, int groups_across_, int stages_,
+          bool in_parts_, int speed_>
+struct WarpgroupTile {
+    static constexpr int rows = rows_, channels = channels_;
+    static constexpr int groups_across = groups_across_;
+    static constexpr int threads = groups_down_ * groups_across_ * warpgroup_threads;
+    static constexpr int warps = threads / 32;
+    static constexpr int stages = stages_, speed = speed_;
+    static constexpr int group_rows = rows / groups_down_;
+    static constexpr int group_channels = channels / groups_across;
+    static constexpr int columns = group_channels < 64 ? group_channels : 64; // of an instruction
+    static constexpr bool by_warpgroups = true, in_parts = in_parts_;
+    template <Precision> static constexpr bool sets_aside = in_parts_;
+    static_assert(group_rows % warpgroup_rows == 0 && group_channels % columns == 0);
+};
+
+// What a lane gives to the products of one slice and 64 rows.
+template <Precision> struct GroupFactors;
+
+template <> struct GroupFactors<Precision::tf32> {
+    static constexpr int instructions = 4;
+    uint32_t value[instructions][4];
+
+    __device__ void set(int half, const float4 &upper, const float4 &lower) {
+        const Four<Precision::tf32> u(upper), l(lower);
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            uint32_t (&to)[4] = value[half * 2 + i];
+            to[0] = u.value[2 * i];
+            to[1] = l.value[2 * i];
+            to[2] = u.value[2 * i + 1];
+            to[3] = l.value[2 * i + 1];
+        }
+    }
+};
+
+template <> struct GroupFactors<Precision::float32> {
+    static constexpr int instructions = 4;
+    uint32_t big[instructions][4], small[instructions][4];
+
+    __device__ void set(int half, const float4 &upper, const float4 &lower) {
+        const Four<Precision::float32> u(upper), l(lower);
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+            for (int j = 0; j < 2; ++j) {
+                big[half * 2 + i][2 * j] = u.big[2 * i + j];
+                big[half * 2 + i][2 * j + 1] = l.big[2 * i + j];
+                small[half * 2 + i][2 * j] = u.small[2 * i + j];
+                small[half * 2 + i][2 * j + 1] = l.small[2 * i + j];
+            }
+    }
+};
+
+template <> struct GroupFactors<Precision::bf16> {
+    static constexpr int instructions = 2;
+    uint32_t value[instructions][4];
+
+    __device__ void set(int half, const float4 &upper, const float4 &lower) {
+        const Four<Precision::bf16> u(upper), l(lower);
+        uint32_t (&to)[4] = value[half];
+        to[0] = u.pair[0];
+        to[1] = l.pair[0];
+        to[2] = u.pair[1];
+        to[3] = l.pair[1];
+    }
+};
+
+template <Precision precision, class T> class WarpgroupSums {
+  public:
+    // Slices whose products may be under way while the next one's factors are read. Float32 takes
+    // the sums of each slice at once: see add().
+    static constexpr int under_way = precision == Precision::float32 ? 0 : 1;
+    static constexpr int held = T::rows * T::channels / T::threads; // by a thread
+
+    __device__ WarpgroupSums() {
+        const int group = threadIdx.x / warpgroup_threads;
+        row_ = group / T::groups_across * T::group_rows +
+               threadIdx.x % warpgroup_threads / 32 * 16 + threadIdx.x % 32 / 4;
+        channel_ = group % T::groups_across * T::group_channels;
+        lane_ = threadIdx.x % 4;
+    }
+
+    // Begins to add the products of one slice: with the other `set` of factors than the slice
+    // before, and all of it has to be waited for by finish().
+    template <int set>
+    __device__ __forceinline__ void add(const float *pixels, const Weight<precision> *weights) {
+        GroupFactors<precision>(&factors)[down] =
+            factors_[precision == Precision::float32 ? 0 : set];
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
+                factors[i].set(half, four_at(pixels, row_ + i * warpgroup_rows, half),
+                               four_at(pixels, row_ + i * warpgroup_rows + 8, half));
+        show_registers();
+        multiply(factors, weights);
+        close_products();
+        await_products<under_way>();
+        take_run();
+    }
+
+    __device__ __forceinline__ void finish() { await_products<0>(); }
+
+    // Writes them to where a tile's sums lie, or adds them to those there, and begins anew.
+    __device__ __forceinline__ void leave(float *to, bool adds) {
+        each([&](float &sum, int number) {
+            float &total = to[number * T::threads + threadIdx.x];
+            total = adds ? total + sum : sum;
+            sum = 0.0f;
+        });
+    }
+
+    // Becomes the sum of some tiles' that were left, one behind the other, perhaps by other
+    // multiprocessors: they are not read from this one's own cache.
+    __device__ __forceinline__ void take(const float *from, int tiles) {
+        for (int tile = 0; tile < tiles; ++tile, from += T::rows * T::channels)
+            each([&](float &sum, int number) {
+                const float of_tile = __ldcg(from + number * T::threads + threadIdx.x);
+                sum = tile > 0 ? sum + of_tile : of_tile;
+            });
+    }
+
+    // Writes them to shared memory: [rows][apart].
+    __device__ __forceinline__ void store(float *to, int apart) const {
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+#pragma unroll
+            for (int j = 0; j < across; ++j)
+#pragma unroll
+                for (int k = 0; k < sums_at_once; k += 4) {
+                    float *at = to + (row_ + i * warpgroup_rows) * apart + channel_ +
+                                j * T::columns + k * 2 + lane_ * 2;
+                    const float *sum = sums_[i][j] + k;
+                    *reinterpret_cast<float2 *>(at) = {sum[0], sum[1]};
+                    *reinterpret_cast<float2 *>(at + 8 * apart) = {sum[2], sum[3]};
+                }
+    }
+
+  private:
+    static constexpr int down = T::group_rows / warpgroup_rows;
+    static constexpr int across = T::group_channels / T::columns;
+    static constexpr int sums_at_once = T::columns / 2; // of a lane, in one instruction
+    static constexpr int row_bytes = slice * static_cast<int>(sizeof(Weight<precision>));
+    static constexpr bool in_runs = precision == Precision::float32;
+
+    __device__ __forceinline__ float4 four_at(const float *pixels, int row, int half) const {
+        return *reinterpret_cast<const float4 *>(pixels +
+                                                 place_in_slice(row, lane_ * 8 + half * 4));
+    }
+
+    // Names what an instruction multiplies of the weights: 32 bytes of each row.
+    __device__ static __forceinline__ uint64_t part_at(uint64_t weights, int instruction) {
+        return weights + static_cast<uint64_t>(instruction * 32 / 16);
+    }
+
+    __device__ __forceinline__ uint64_t weights_at(const Weight<precision> *weights, int j) const {
+        return descriptor_of<row_bytes>(weights + (channel_ + j * T::columns) * slice);
+    }
+
+    // Calls body(sum, its number).
+    template <class Body> __device__ __forceinline__ void each(const Body &body) {
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+#pragma unroll
+            for (int j = 0; j < across; ++j)
+#pragma unroll
+                for (int k = 0; k < sums_at_once; ++k)
+                    body(sums_[i][j][k], (i * across + j) * sums_at_once + k);
+    }
+
+    __device__ __forceinline__ void multiply(const GroupFactors<Precision::tf32> (&factors)[down],
+                                             const float *weights) {
+#pragma unroll
+        for (int k = 0; k < GroupFactors<precision>::instructions; ++k)
+#pragma unroll
+            for (int j = 0; j < across; ++j)
+#pragma unroll
+                for (int i = 0; i < down; ++i)
+                    multiply_warpgroup_tf32(sums_[i][j], factors[i].value[k],
+                                            part_at(weights_at(weights, j), k), true);
+    }
+
+    __device__ __forceinline__ void multiply(const GroupFactors<Precision::bf16> (&factors)[down],
+                                             const uint16_t *weights) {
+#pragma unroll
+        for (int k = 0; k < GroupFactors<precision>::instructions; ++k)
+#pragma unroll
+            for (int j = 0; j < across; ++j)
+#pragma unroll
+                for (int i = 0; i < down; ++i)
+                    multiply_warpgroup_bf16(sums_[i][j], factors[i].value[k],
+                                            part_at(weights_at(weights, j), k), true);
+    }
+
+    // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
+    // products: those of each slice start from zero, with their small parts, and join the others by
+    // an addition that rounds. What small parts make with each other is below a float's last bit.
+    __device__ __forceinline__ void
+    multiply(const GroupFactors<Precision::float32> (&factors)[down], const float *weights) {
+        constexpr int count = GroupFactors<precision>::instructions;
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+#pragma unroll
+            for (int j = 0; j < across; ++j) {
+                const uint64_t big = weights_at(weights, j),
+                               small = weights_at(weights + T::channels * slice, j);
+#pragma unroll
+                for (int k = 0; k < count; ++k)
+                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(big, k),
+                                            k > 0);
+#pragma unroll
+                for (int k = 0; k < count; ++k)
+                    multiply_warpgroup_tf32(run_[i][j], factors[i].big[k], part_at(small, k), true);
+#pragma unroll
+                for (int k = 0; k < count; ++k)
+                    multiply_warpgroup_tf32(run_[i][j], factors[i].big[k], part_at(big, k), true);
+            }
+    }
+
+    __device__ __forceinline__ void take_run() {
+        if constexpr (in_runs)
+#pragma unroll
+            for (int i = 0; i < down; ++i)
+#pragma unroll
+                for (int j = 0; j < across; ++j)
+#pragma unroll
+                    for (int k = 0; k < sums_at_once; ++k)
+                        sums_[i][j][k] += run_[i][j][k];
+    }
+
+    int row_, channel_; // the lane's first row, its group's first channel
+    int lane_;          // of the four that hold one row
+    float sums_[down][across][sums_at_once] = {};
+    float run_[in_runs ? down : 1][in_runs ? across : 1][in_runs ? sums_at_once : 1];
+    GroupFactors<precision> factors_[1 + under_way][down];
+};
+
+} // namespace relprop::cuda

@@ -1,0 +1,230 @@
+// The instructions of Hopper's products (sm_90a): a warpgroup, four neighbouring warps, multiplies
+// 64 rows of its registers with weights in shared memory, beside whatever else its threads do. Each
+// with what it means where the kernels run on the host (tests/gpu/emulator).
+//
+// Of a 64 x n result, warp w of the group holds rows 16 w to 16 w + 15, as mma.cuh says: of each 8
+// columns, four sums. Of the factors in registers as well: row g first, then g + 8, then the
+// same of the second half of the summed index.
+#pragma once
+
+#include "mma.cuh"
+
+#ifdef RELPROP_EMULATED
+#include <vector>
+
+#include "dice.hpp"
+#endif
+
+// Whether the code that is being compiled may hold these instructions.
+#if defined(RELPROP_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RELPROP_WARPGROUPS
+#endif
+
+namespace relprop::cuda {
+
+constexpr int warpgroup_threads = 128, warpgroup_rows = 64;
+
+#ifdef RELPROP_EMULATED
+
+namespace emulated {
+
+// What one thread brings to a product.
+struct GroupFragment {
+    float *sum;
+    const uint32_t *a;
+    uint64_t b;
+    bool add;
+};
+
+// A product that a group has begun. The tensor cores may read registers and shared memory until it
+// is waited for.
+struct GroupProduct {
+    void (*multiply)(const GroupFragment (&)[warpgroup_threads]);
+    GroupFragment of[warpgroup_threads];
+    bool closed = false;
+};
+
+// Of each group of the block that this thread of the host is running.
+inline std::vector<GroupProduct> &begun() {
+    constexpr int most_groups = 8;
+    static thread_local std::vector<GroupProduct> products[most_groups];
+    return products[threadIdx.x / warpgroup_threads];
+}
+
+inline void multiply_first(size_t count) {
+    std::vector<GroupProduct> &all = begun();
+    const auto end = all.begin() + static_cast<std::ptrdiff_t>(count);
+    for (auto product = all.begin(); product != end; ++product)
+        product->multiply(product->of);
+    all.erase(all.begin(), end);
+}
+
+// Bytes of shared memory that a descriptor's row and place in it name.
+inline const unsigned char *weights_at(uint64_t descriptor, int row, int byte) {
+    constexpr uint64_t field = 0x3fff;
+    constexpr int rows_of_step = 8;
+    const bool wide = descriptor >> 62 == 1; // rows of 128 bytes, else of 64
+    const uint64_t rows = (descriptor >> 32 & field) << 4;
+    uint64_t at = ((descriptor & field) << 4) + static_cast<uint64_t>(row / rows_of_step) * rows +
+                  static_cast<uint64_t>(row % rows_of_step * (wide ? 128 : 64) + byte);
+    at ^= (at >> 7 & (wide ? 7 : 3)) << 4;
+    return static_cast<const unsigned char *>(emulator::dynamic_shared()) + at;
+}
+
+// Factors: 8 floats of TF32 or 16 of bfloat16.
+template <int channels, int held, class Value>
+void multiply_group(const GroupFragment (&of)[warpgroup_threads]) {
+    constexpr int depth = 8 * held, bytes = 4 / held;
+    double b[depth][channels];
+    for (int column = 0; column < channels; ++column)
+        for (int k = 0; k < depth; ++k) {
+            uint32_t bits = 0;
+            std::memcpy(&bits, weights_at(of[0].b, column, k * bytes), bytes);
+            b[k][column] = Value()(bits, 0);
+        }
+    for (int row = 0; row < warpgroup_rows; ++row) {
+        const int first = row / 16 * 32 + row % 8 * 4, half = row / 8 % 2;
+        double total[channels];
+        const auto sum_at = [&](int column) -> float & {
+            return of[first + column % 8 / 2].sum[column / 8 * 4 + half * 2 + column % 2];
+        };
+        for (int column = 0; column < channels; ++column)
+            total[column] = of[first].add ? static_cast<double>(sum_at(column)) : 0.0;
+        for (int k = 0; k < depth; ++k) {
+            const int lane = k / held % 4, second = k / held / 4;
+            const double a = Value()(of[first + lane].a[second * 2 + half], k % held);
+            for (int column = 0; column < channels; ++column)
+                total[column] += a * b[k][column];
+        }
+        for (int column = 0; column < channels; ++column)
+            sum_at(column) = towards_zero(total[column]);
+    }
+}
+
+// Done at once or when it is waited for, as the dice fall.
+template <int channels, int held, class Value>
+void begin_product(float *sum, const uint32_t *a, uint64_t b, bool add) {
+    GroupFragment own{sum, a, b, add};
+    emulator::together_in_group(&own, [](void *const(&all)[warpgroup_threads]) {
+        GroupProduct product{multiply_group<channels, held, Value>, {}};
+        for (int thread = 0; thread < warpgroup_threads; ++thread)
+            product.of[thread] = *static_cast<const GroupFragment *>(all[thread]);
+        begun().push_back(product);
+        if (emulator::dice()() >> 8 & 1)
+            multiply_first(begun().size());
+    });
+}
+
+} // namespace emulated
+
+#endif
+
+// Names weights in shared memory to the tensor cores: rows of 128 or 64 bytes, whose pieces of 16
+// bytes change places as place_in_slice and place_in_half_slice have it.
+template <int row_bytes> __device__ __forceinline__ uint64_t descriptor_of(const void *weights) {
+    static_assert(row_bytes == 128 || row_bytes == 64);
+    constexpr uint64_t rows_of_step = 8, unused = 1, pieces = row_bytes == 128 ? 1 : 2;
+#ifdef RELPROP_EMULATED
+    const auto at = static_cast<uint64_t>(static_cast<const unsigned char *>(weights) -
+                                          static_cast<unsigned char *>(emulator::dynamic_shared()));
+#else
+    const uint64_t at = __cvta_generic_to_shared(weights);
+#endif
+    return (at & 0x3ffff) >> 4 | unused << 16 | rows_of_step * row_bytes / 16 << 32 | pieces << 62;
+}
+
+// Shared memory that this thread wrote, or copied to, may be read by the tensor cores from the next
+// barrier on.
+__device__ __forceinline__ void show_to_tensor_cores() {
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// Between this thread's writes to registers and products that read them.
+__device__ __forceinline__ void show_registers() {
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+// Closes the products that the group has begun since the last.
+__device__ __forceinline__ void close_products() {
+#ifdef RELPROP_EMULATED
+    emulator::together_in_group(nullptr, [](void *const(&)[warpgroup_threads]) {
+        if (!emulated::begun().empty())
+            emulated::begun().back().closed = true;
+    });
+#elif defined(RELPROP_WARPGROUPS)
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+// Waits until all but the `open` last of what was closed is done.
+template <int open> __device__ __forceinline__ void await_products() {
+#ifdef RELPROP_EMULATED
+    emulator::together_in_group(nullptr, [](void *const(&)[warpgroup_threads]) {
+        int left = open;
+        size_t count = emulated::begun().size();
+        while (count > 0 && !(emulated::begun()[count - 1].closed && left-- == 0))
+            --count;
+        emulated::multiply_first(count);
+    });
+#elif defined(RELPROP_WARPGROUPS)
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(open) : "memory");
+#endif
+}
+
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+#define RELPROP_SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
+#define RELPROP_SUMS_16(s, i)                                                                      \
+    RELPROP_SUMS_4(s, i), RELPROP_SUMS_4(s, i + 4), RELPROP_SUMS_4(s, i + 8),                      \
+        RELPROP_SUMS_4(s, i + 12)
+#define RELPROP_REGISTERS_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define RELPROP_REGISTERS_32                                                                       \
+    RELPROP_REGISTERS_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, "     \
+                         "%29, %30, %31"
+#define RELPROP_PRODUCT_32(shape, last)                                                            \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, %21, 0; wgmma.mma_async.sync.aligned." shape  \
+                 " {" RELPROP_REGISTERS_16 "}, {%16, %17, %18, %19}, %20, add, 1, 1" last "; }"    \
+                 : RELPROP_SUMS_16(sum, 0)                                                         \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
+#define RELPROP_PRODUCT_64(shape, last)                                                            \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, %37, 0; wgmma.mma_async.sync.aligned." shape  \
+                 " {" RELPROP_REGISTERS_32 "}, {%32, %33, %34, %35}, %36, add, 1, 1" last "; }"    \
+                 : RELPROP_SUMS_16(sum, 0), RELPROP_SUMS_16(sum, 16)                               \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
+#endif
+
+// Begins sum[64 x n] (+)= a[64 x 8] b[8 x n] of TF32, n being 32 or 64. The sums and a must stay as
+// they are until it is waited for.
+template <int held>
+__device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], const uint32_t (&a)[4],
+                                                        uint64_t b, bool add) {
+    static_assert(held == 16 || held == 32);
+#ifdef RELPROP_EMULATED
+    emulated::begin_product<2 * held, 1, emulated::OfTf32>(sum, a, b, add);
+#elif defined(RELPROP_WARPGROUPS)
+    if constexpr (held == 16)
+        RELPROP_PRODUCT_32("m64n32k8.f32.tf32.tf32", "");
+    else
+        RELPROP_PRODUCT_64("m64n64k8.f32.tf32.tf32", "");
+#endif
+}
+
+// Begins sum[64 x n] (+)= a[64 x 16] b[16 x n] of bfloat16.
+template <int held>
+__device__ __forceinline__ void multiply_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
+                                                        uint64_t b, bool add) {
+    static_assert(held == 16 || held == 32);
+#ifdef RELPROP_EMULATED
+    emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
+#elif defined(RELPROP_WARPGROUPS)
+    if constexpr (held == 16)
+        RELPROP_PRODUCT_32("m64n32k16.f32.bf16.bf16", ", 0");
+    else
+        RELPROP_PRODUCT_64("m64n64k16.f32.bf16.bf16", ", 0");
+#endif
+}
+
+} // namespace relprop::cuda
