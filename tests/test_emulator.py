@@ -42,6 +42,7 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ("masks", "0 threads wait at __syncthreads(), 32 for lanes of their warp, and 224 "),
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
         ("beyond", "a kernel wrote beyond an allocation"),
+        ("stale_graph", "a graph copies from or to memory that was released"),
         ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
     ],
