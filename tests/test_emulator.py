@@ -53,7 +53,9 @@ def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) ->
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
-def test_kernels_do_what_the_cpus_do(check: str) -> None:
+@pytest.mark.parametrize(
+    "check", ["kernels_check", "pool_check", "product_check", "recording_check"]
+)
+def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr
