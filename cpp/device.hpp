@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 
 namespace relprop {
@@ -29,6 +30,11 @@ struct Device {
     // stay as it is until then.
     void (*copy)(void *to, const void *from, int64_t bytes, Stream);
     void (*wait)(Stream); // until all that was given to the stream is done
+    // Keeps what the work gives to the stream, one of make_stream's, instead of doing it. The work
+    // may neither wait nor allocate.
+    void *(*record)(Stream, const std::function<void()> &work);
+    void (*replay)(void *recorded, Stream); // gives all of it to the stream
+    void (*end_recorded)(void *recorded);
     // The index of the device whose memory the pointer is to, -1 for any other.
     int (*owner)(const void *pointer);
 };

@@ -10,27 +10,32 @@
 namespace relprop {
 
 Pinned::Pinned(const Device &device, int64_t bytes)
-    : device_(device), data_(static_cast<char *>(device.allocate_pinned(bytes))) {}
+    : device_(device), bytes_(bytes), data_(static_cast<char *>(device.allocate_pinned(bytes))) {}
 Pinned::~Pinned() { device_.release_pinned(data_); }
 
-Lane::Lane(const Kernels &of) : kernels(of) {
+Lane::Lane(const Kernels &of) : kernels(of), recordings(*of.device) {
     kernels.device->use(kernels.device_index);
     stream = kernels.device->make_stream();
 }
 
 Lane::~Lane() { kernels.device->end_stream(stream); }
 
-void Lane::reserve(int64_t arena_floats, int64_t bytes) {
+void Lane::reserve(int64_t arena_floats, int64_t bytes, int64_t pinned_bytes) {
+    const int64_t floats = (bytes + 3) / 4;
     if (!arena || arena->floats() < arena_floats) {
+        recordings.forget();
         arena.reset(); // before more is asked for
         arena = std::make_unique<Memory>(kernels, arena_floats);
     }
-    if (!arrays || bytes_ < bytes) {
+    if (!arrays || arrays->floats() < floats) {
+        recordings.forget();
         arrays.reset();
+        arrays = std::make_unique<Memory>(kernels, floats);
+    }
+    if (!pinned || pinned->bytes() < pinned_bytes) {
+        recordings.forget();
         pinned.reset();
-        arrays = std::make_unique<Memory>(kernels, (bytes + 3) / 4);
-        pinned = std::make_unique<Pinned>(*kernels.device, bytes);
-        bytes_ = bytes;
+        pinned = std::make_unique<Pinned>(*kernels.device, pinned_bytes);
     }
 }
 
@@ -40,12 +45,16 @@ constexpr int64_t most_from_host = 64;   // samples at once: copies overlap with
 constexpr int64_t most_on_device = 256;  // where nothing is copied
 constexpr double share_of_memory = 0.45; // of what is free, for a lane: there may be two
 constexpr int64_t apart = 256;           // bytes between the beginnings of arrays, at least
+constexpr int64_t most_recorded = 32;    // samples: more compute for longer than launches take
+
+int64_t padded(int64_t bytes) { return (bytes + apart - 1) / apart * apart; }
 
 // An array of the request that a lane holds for as many samples as it runs at once.
 struct Column {
     const void *in = nullptr; // of the user, copied there before; or
     void *out = nullptr;      // copied from there afterwards
     int64_t bytes = 0;        // of a sample
+    bool on_device = false;   // where the user has it
     int64_t at = 0;           // in the lane's arrays
 };
 
@@ -65,53 +74,68 @@ class DeviceRun {
     };
 
     void lay_out(int64_t samples);
-    void add_column(const void *in, void *out, int64_t bytes);
+    void add_column(const void *in, void *out, int64_t bytes, bool on_device = false);
+    void place_columns(bool on_device);
     std::unique_ptr<Lane> take_lane() const;
     void reserve(Lane &lane);
     void begin(Work &work, int64_t first, int64_t n);
+    void launch(const Lane &lane, Request part, Stream stream) const;
     void finish(Work &work);
+    Stream stream_of(const Lane &lane) const;
     Request part_of(const Lane &lane, int64_t first, int64_t n) const;
+    Recordings::Key key_of(const Lane &lane, const Request &part) const;
     void throw_bad(const Work &work) const;
     void check_owners() const;
+    int64_t bad_bytes() const { return static_cast<int64_t>(bad_count_ * sizeof(int64_t)); }
     int64_t size_of(int tensor) const { return plan_.tensor(tensor).image.size(); }
 
     const Plan &plan_;
     const Kernels &kernels_;
     const Request &request_;
+    // A recording is for arrays that are where they were: the lane's, never the user's.
+    const bool recorded_, in_place_;
     int64_t at_once_ = 0;
     std::vector<Column> columns_; // in the order in which part_of() asks for them
-    int64_t bytes_ = 0;           // of all columns for at_once_ samples
-    int64_t bad_at_ = 0;
+    int64_t bytes_ = 0;           // of what is bad and all columns, for at_once_ samples
+    int64_t pinned_bytes_ = 0;    // of those before the first that the user has on the device
     size_t bad_count_;
 };
 
 DeviceRun::DeviceRun(const Plan &plan, const Request &request)
     : plan_(plan), kernels_(plan.kernels()), request_(request),
-      bad_count_(1 + request.relevance.size()) {}
+      recorded_(wants_recordings() && request.n <= most_recorded && !request.seconds),
+      in_place_(request.on_device && !recorded_), bad_count_(1 + request.relevance.size()) {}
 
 // ---- what a lane holds -------------------------------------------------------------------------
 
-void DeviceRun::add_column(const void *in, void *out, int64_t bytes) {
-    columns_.push_back({in, out, bytes, bytes_});
-    bytes_ += (bytes * at_once_ + apart - 1) / apart * apart;
+void DeviceRun::add_column(const void *in, void *out, int64_t bytes, bool on_device) {
+    columns_.push_back({in, out, bytes, on_device});
+}
+
+void DeviceRun::place_columns(bool on_device) {
+    for (Column &of : columns_)
+        if (of.on_device == on_device) {
+            of.at = bytes_;
+            bytes_ += padded(of.bytes * at_once_);
+        }
 }
 
 void DeviceRun::lay_out(int64_t samples) {
     constexpr int64_t number = sizeof(float);
     at_once_ = samples;
-    bytes_ = 0;
     columns_.clear();
     const int64_t outputs = size_of(plan_.output());
-    if (!request_.on_device) {
+    if (!in_place_) {
+        const bool there = request_.on_device;
         for (size_t i = 0; i < request_.inputs.size(); ++i)
-            add_column(request_.inputs[i], nullptr, size_of(plan_.inputs()[i]) * number);
-        add_column(nullptr, request_.scores, outputs * number);
+            add_column(request_.inputs[i], nullptr, size_of(plan_.inputs()[i]) * number, there);
+        add_column(nullptr, request_.scores, outputs * number, there);
         for (size_t i = 0; i < request_.relevance.size(); ++i)
-            add_column(nullptr, request_.relevance[i], size_of(plan_.inputs()[i]) * number);
+            add_column(nullptr, request_.relevance[i], size_of(plan_.inputs()[i]) * number, there);
         if (request_.given)
-            add_column(request_.given, nullptr, outputs * number);
+            add_column(request_.given, nullptr, outputs * number, there);
         for (const Copy &copy : request_.copies)
-            add_column(nullptr, copy.out, size_of(copy.tensor) * number);
+            add_column(nullptr, copy.out, size_of(copy.tensor) * number, there);
     }
     if (request_.targets)
         add_column(request_.argmax ? nullptr : request_.targets,
@@ -122,8 +146,10 @@ void DeviceRun::lay_out(int64_t samples) {
         add_column(nullptr, request_.absorbed, plan_.steps() * accounts * sizeof(double));
     if (request_.totals)
         add_column(nullptr, request_.totals, plan_.tensors() * 2 * sizeof(double));
-    bad_at_ = bytes_;
-    bytes_ += static_cast<int64_t>(bad_count_ * sizeof(int64_t));
+    bytes_ = padded(bad_bytes());
+    place_columns(false);
+    pinned_bytes_ = bytes_;
+    place_columns(true);
 }
 
 std::unique_ptr<Lane> DeviceRun::take_lane() const {
@@ -142,7 +168,7 @@ std::unique_ptr<Lane> DeviceRun::take_lane() const {
 void DeviceRun::reserve(Lane &lane) {
     while (true)
         try {
-            return lane.reserve(plan_.arena_floats(at_once_), bytes_);
+            return lane.reserve(plan_.arena_floats(at_once_), bytes_, pinned_bytes_);
         } catch (const DeviceOutOfMemory &error) {
             if (at_once_ == 1)
                 throw DeviceOutOfMemory(std::string("one sample does not fit: ") + error.what());
@@ -214,11 +240,15 @@ void DeviceRun::run() {
     } catch (...) {
         for (Work &work : works)
             if (work.lane)
-                kernels_.device->wait(request_.on_device ? request_.stream : work.lane->stream);
+                kernels_.device->wait(stream_of(*work.lane));
         give_back();
         throw;
     }
     give_back();
+}
+
+Stream DeviceRun::stream_of(const Lane &lane) const {
+    return request_.on_device ? request_.stream : lane.stream;
 }
 
 // The request for some samples, in the device's memory.
@@ -226,7 +256,6 @@ Request DeviceRun::part_of(const Lane &lane, int64_t first, int64_t n) const {
     Request part;
     part.n = n;
     part.on_device = true;
-    part.stream = request_.on_device ? request_.stream : lane.stream;
     part.initial = request_.initial;
     part.argmax = request_.argmax;
     part.seconds = request_.seconds;
@@ -235,8 +264,8 @@ Request DeviceRun::part_of(const Lane &lane, int64_t first, int64_t n) const {
         return reinterpret_cast<char *>(lane.arrays->data()) + columns_[column++].at;
     };
     const auto floats = [&](auto *user, int64_t size) {
-        return request_.on_device ? const_cast<float *>(user) + first * size
-                                  : reinterpret_cast<float *>(next());
+        return in_place_ ? const_cast<float *>(user) + first * size
+                         : reinterpret_cast<float *>(next());
     };
     const int64_t outputs = size_of(plan_.output());
     for (size_t i = 0; i < request_.inputs.size(); ++i)
@@ -264,40 +293,80 @@ void DeviceRun::begin(Work &work, int64_t first, int64_t n) {
     work.first = first;
     work.n = n;
     Lane &lane = *work.lane;
+    const Stream stream = stream_of(lane);
     const Request part = part_of(lane, first, n);
     char *device = reinterpret_cast<char *>(lane.arrays->data()), *host = lane.pinned->data();
+    for (const Column &of : columns_) {
+        if (!of.in)
+            continue;
+        const char *in = static_cast<const char *>(of.in) + first * of.bytes;
+        if (of.on_device)
+            kernels_.device->copy(device + of.at, in, n * of.bytes, stream);
+        else
+            std::memcpy(host + of.at, in, static_cast<size_t>(n * of.bytes));
+    }
+    if (recorded_)
+        lane.recordings.run(key_of(lane, part), lane.stream, stream,
+                            [&](Stream on) { launch(lane, part, on); });
+    else
+        launch(lane, part, stream);
     for (const Column &of : columns_)
-        if (of.in) {
-            std::memcpy(host + of.at, static_cast<const char *>(of.in) + first * of.bytes,
-                        static_cast<size_t>(n * of.bytes));
-            kernels_.device->copy(device + of.at, host + of.at, n * of.bytes, part.stream);
-        }
+        if (of.out && of.on_device)
+            kernels_.device->copy(static_cast<char *>(of.out) + first * of.bytes, device + of.at,
+                                  n * of.bytes, stream);
+}
+
+// All that a recording may hold, between the lane's pinned memory and its arrays.
+void DeviceRun::launch(const Lane &lane, Request part, Stream stream) const {
+    char *device = reinterpret_cast<char *>(lane.arrays->data()), *host = lane.pinned->data();
+    part.stream = stream;
+    for (const Column &of : columns_)
+        if (of.in && !of.on_device)
+            kernels_.device->copy(device + of.at, host + of.at, part.n * of.bytes, stream);
     if (part.absorbed) // doubles, twice as wide
         kernels_.fill(0.0f, reinterpret_cast<float *>(part.absorbed),
-                      2 * n * plan_.steps() * accounts, part.stream);
-    plan_.run_chunk(part, 0, n, *lane.arena, reinterpret_cast<int64_t *>(device + bad_at_));
+                      2 * part.n * plan_.steps() * accounts, stream);
+    plan_.run_chunk(part, 0, part.n, *lane.arena, reinterpret_cast<int64_t *>(device));
     for (const Column &of : columns_)
-        if (of.out)
-            kernels_.device->copy(host + of.at, device + of.at, n * of.bytes, part.stream);
-    kernels_.device->copy(host + bad_at_, device + bad_at_,
-                          static_cast<int64_t>(bad_count_ * sizeof(int64_t)), part.stream);
+        if (of.out && !of.on_device)
+            kernels_.device->copy(host + of.at, device + of.at, part.n * of.bytes, stream);
+    kernels_.device->copy(host, device, bad_bytes(), stream);
+}
+
+// All that launch() depends on.
+Recordings::Key DeviceRun::key_of(const Lane &lane, const Request &part) const {
+    Recordings::Key key;
+    const auto add = [&](auto... values) { (key.push_back(static_cast<uintptr_t>(values)), ...); };
+    const auto add_address = [&](const auto *...at) { add(reinterpret_cast<uintptr_t>(at)...); };
+    add(part.n, part.initial, part.argmax, request_.on_device, part.relevance.size());
+    add_address(lane.arena->data(), lane.arrays->data(), lane.pinned->data());
+    add_address(part.scores, part.given, part.targets, part.mask, part.absorbed, part.totals);
+    for (const float *input : part.inputs)
+        add_address(input);
+    for (const float *relevance : part.relevance)
+        add_address(relevance);
+    for (const Copy &copy : part.copies) {
+        add(copy.tensor, copy.of_relevance);
+        add_address(copy.out);
+    }
+    return key;
 }
 
 void DeviceRun::finish(Work &work) {
     if (work.n == 0)
         return;
     const Lane &lane = *work.lane;
-    kernels_.device->wait(request_.on_device ? request_.stream : lane.stream);
+    kernels_.device->wait(stream_of(lane));
     throw_bad(work);
     for (const Column &of : columns_)
-        if (of.out)
+        if (of.out && !of.on_device)
             std::memcpy(static_cast<char *>(of.out) + work.first * of.bytes,
                         lane.pinned->data() + of.at, static_cast<size_t>(work.n * of.bytes));
     work.n = 0;
 }
 
 void DeviceRun::throw_bad(const Work &work) const {
-    const char *at = work.lane->pinned->data() + bad_at_;
+    const char *at = work.lane->pinned->data();
     for (size_t i = 0; i < bad_count_; ++i) {
         int64_t bad;
         std::memcpy(&bad, at + i * sizeof(bad), sizeof(bad));

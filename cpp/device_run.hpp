@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "plan.hpp"
+#include "recording.hpp"
 
 namespace relprop {
 
@@ -16,9 +17,11 @@ class Pinned {
     Pinned(const Pinned &) = delete;
     Pinned &operator=(const Pinned &) = delete;
     char *data() const { return data_; }
+    int64_t bytes() const { return bytes_; }
 
   private:
     const Device &device_;
+    int64_t bytes_;
     char *data_;
 };
 
@@ -30,16 +33,14 @@ class Lane {
     Lane(const Lane &) = delete;
     Lane &operator=(const Lane &) = delete;
     // Makes room; throws DeviceOutOfMemory.
-    void reserve(int64_t arena_floats, int64_t bytes);
+    void reserve(int64_t arena_floats, int64_t bytes, int64_t pinned_bytes);
 
     const Kernels &kernels;
     Stream stream;
     std::unique_ptr<Memory> arena;
     std::unique_ptr<Memory> arrays; // of the request, as far as the device has to have them
-    std::unique_ptr<Pinned> pinned; // and the same on the host
-
-  private:
-    int64_t bytes_ = 0;
+    std::unique_ptr<Pinned> pinned; // and what of them comes from the host or goes there
+    Recordings recordings;          // of runs in this memory
 };
 
 // Throws what Plan::run throws.

@@ -80,6 +80,42 @@ void wait(Stream stream) {
     RELPROP_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }
 
+// Of the calls that CUDA forbids during a capture, other threads may make allocations and the like.
+cudaGraph_t capture(cudaStream_t stream, const std::function<void()> &work) {
+    cudaGraph_t graph = nullptr;
+    RELPROP_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+        work();
+    } catch (...) {
+        if (cudaStreamEndCapture(stream, &graph) == cudaSuccess)
+            cudaGraphDestroy(graph);
+        throw;
+    }
+    RELPROP_CHECK(cudaStreamEndCapture(stream, &graph));
+    return graph;
+}
+
+void *record(Stream stream, const std::function<void()> &work) {
+    try {
+        const cudaGraph_t graph = capture(static_cast<cudaStream_t>(stream), work);
+        cudaGraphExec_t recorded = nullptr;
+        const cudaError_t status = cudaGraphInstantiate(&recorded, graph, 0);
+        cudaGraphDestroy(graph);
+        RELPROP_CHECK(status);
+        return recorded;
+    } catch (...) {
+        cudaGetLastError(); // the error is told here; the next launch must not find it
+        throw;
+    }
+}
+
+void replay(void *recorded, Stream stream) {
+    RELPROP_CHECK(
+        cudaGraphLaunch(static_cast<cudaGraphExec_t>(recorded), static_cast<cudaStream_t>(stream)));
+}
+
+void end_recorded(void *recorded) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recorded)); }
+
 int owner(const void *pointer) {
     cudaPointerAttributes attributes{};
     if (cudaPointerGetAttributes(&attributes, pointer) != cudaSuccess) {
@@ -102,6 +138,9 @@ const Device device = {
     .end_stream = end_stream,
     .copy = copy,
     .wait = wait,
+    .record = record,
+    .replay = replay,
+    .end_recorded = end_recorded,
     .owner = owner,
 };
 

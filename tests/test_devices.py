@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import without_gpu
-from device_arrays import DeviceArray
-from relprop import Explainer, _core
+from device_arrays import DeviceArray, runtime
+from relprop import Explainer, Result, _core
 from relprop.compile import Compiled, compile_plan
 from relprop.composites import assign, preset
 from relprop.devices import gpu_of
+from relprop.ledger import Ledger
 from test_threads import network
 
 IMAGES = np.random.default_rng(1).standard_normal((150, 3, 24, 24)).astype(np.float32)
@@ -198,6 +202,185 @@ def test_another_gpus_array_is_refused(gpu: int) -> None:
     scores = DeviceArray(np.zeros((3, 10), np.float32))
     with pytest.raises(ValueError, match="inputs must be in the memory of device 0"):
         plan.run([DeviceArray(images, gpu=1)], scores)
+
+
+# ---- runs that are recorded --------------------------------------------------------------------
+
+
+def assert_same(found: Result, expected: Result) -> None:
+    """Bit for bit."""
+    for name in ("relevance", "scores", "target"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("intermediate", "activations"):
+        of, wanted = getattr(found, name), getattr(expected, name)
+        assert of.keys() == wanted.keys()
+        for node in wanted:
+            np.testing.assert_array_equal(of[node], wanted[node])
+    assert found.ledger is not None
+    assert expected.ledger is not None
+    for field in fields(Ledger):
+        np.testing.assert_array_equal(
+            getattr(found.ledger, field.name), getattr(expected.ledger, field.name)
+        )
+
+
+def replays(of: Callable[[], object]) -> int:
+    """How many recordings something replays; the emulator alone can tell."""
+    before = runtime().relprop_graph_launches()
+    of()
+    return int(runtime().relprop_graph_launches() - before)
+
+
+@on_gpu
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_a_replay_has_the_bits_of_a_plain_run(
+    gpu: int, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = Explainer(network(), "epsilon_plus_flat", device="cuda")
+    batches = [IMAGES[first : first + n] for first in (0, 40, 80, 100)]
+    monkeypatch.setenv("RELPROP_GRAPHS", "0")
+    plain = [explainer(batch, intermediate=["pool"]) for batch in batches]
+    monkeypatch.setenv("RELPROP_GRAPHS", "1")
+    for batch, expected in zip(batches, plain):
+        assert_same(explainer(batch, intermediate=["pool"]), expected)
+
+
+@on_gpu
+def test_every_request_has_a_recording_of_its_own(
+    gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a lane keeps, and it needs more memory while they come."""
+    rng = np.random.default_rng(3)
+    explainer = Explainer(network(), "epsilon", device="cuda")
+
+    def arguments(kind: str, n: int) -> dict[str, Any]:
+        return {
+            "argmax": {},
+            "one": {"initial": "one"},
+            "pool": {"intermediate": ["pool"]},
+            "left": {"intermediate": ["left"]},  # as large as the other
+            "classes": {"target": rng.integers(0, 10, n)},
+            "mask": {"target": rng.random((n, 10)) < 0.3},
+            "given": {"target": rng.standard_normal((n, 10)).astype(np.float32)},
+        }[kind]
+
+    kinds = ("argmax", "one", "pool", "left", "classes", "mask", "given")
+    calls = [(kind, n) for n in (1, 2) for kind in kinds for _ in range(3)]
+    for i in rng.permutation(len(calls)):
+        kind, n = calls[i]
+        first = int(rng.integers(0, 100))
+        images, how = IMAGES[first : first + n], arguments(kind, n)
+        found = explainer(images, **how)
+        with monkeypatch.context() as patch:
+            patch.setenv("RELPROP_GRAPHS", "0")
+            assert_same(found, explainer(images, **how))
+
+
+@on_gpu
+def test_the_second_run_is_recorded_and_replayed_from_then_on(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+
+    def replays_of(n: int, **how: Any) -> int:
+        return replays(lambda: explainer(IMAGES[:n], **how))
+
+    assert [replays_of(2) for _ in range(4)] == [0, 1, 1, 1]
+    assert [replays_of(3) for _ in range(3)] == [0, 1, 1]
+    assert [replays_of(2, target=4) for _ in range(3)] == [0, 1, 1]
+    assert [replays_of(32) for _ in range(2)] == [0, 1]
+    assert [replays_of(33) for _ in range(2)] == [0, 0]
+
+
+@on_gpu
+def test_no_recording_outlives_its_memory(gpu: int) -> None:
+    held = runtime().relprop_graphs_held
+    before = held()
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    expected = explainer(IMAGES[:20]).relevance
+    other = Explainer(network(), "epsilon", device="cuda")
+    for n in (2, 2, 1, 1):
+        other(IMAGES[:n])
+    assert held() == before + 2
+    other(IMAGES[:20])
+    assert held() == before
+    for _ in range(3):
+        np.testing.assert_array_equal(other(IMAGES[:2]).relevance, expected[:2])
+    assert held() == before + 1
+    del other
+    assert held() == before
+
+
+@on_gpu
+def test_no_recording_is_made_where_none_is_wanted(
+    gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    monkeypatch.setenv("RELPROP_GRAPHS", "0")
+    assert replays(lambda: [explainer(IMAGES[:1]) for _ in range(3)]) == 0
+    monkeypatch.setenv("RELPROP_GRAPHS", "1")
+    plan = compiled(gpu).plan
+    scores, seconds = np.zeros((1, 10), np.float32), np.zeros((plan.steps, 2))
+    images = IMAGES[:1].reshape(1, -1)
+    assert replays(lambda: [plan.run([images], scores, seconds=seconds) for _ in range(3)]) == 0
+    assert seconds.sum() > 0.0
+
+
+@on_gpu
+@pytest.mark.parametrize("value", ["", "2", "yes"])
+def test_another_word_for_recordings_is_refused(
+    gpu: int, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    monkeypatch.setenv("RELPROP_GRAPHS", value)
+    with pytest.raises(RuntimeError, match=f'RELPROP_GRAPHS must be 0 or 1, not "{value}"'):
+        explainer(IMAGES[:1])
+
+
+@on_gpu
+def test_a_replay_finds_what_is_not_finite(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    expected = explainer(IMAGES[:3]).relevance
+    bad = IMAGES[:3].copy()
+    bad[1:] = 3e38
+    for _ in range(3):
+        with pytest.raises(ValueError, match="the output is not finite for sample 1 "):
+            explainer(bad)
+        np.testing.assert_array_equal(explainer(IMAGES[:3]).relevance, expected)
+
+
+@on_gpu
+def test_callers_of_one_plan_replay_at_once(gpu: int) -> None:
+    explainer = Explainer(network(), "epsilon", device="cuda")
+    expected = explainer(IMAGES[:3]).relevance
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda i: explainer(IMAGES[: 2 + i % 2]).relevance, range(24)):
+            np.testing.assert_array_equal(found, expected[: len(found)])
+
+
+@on_gpu
+def test_one_recording_serves_arrays_at_any_address(
+    gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, n = compiled(gpu).plan, 3
+    kept = []  # so that the next arrays lie elsewhere
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        given = images[:, :10]
+        arrays = [DeviceArray(images), DeviceArray(given)]
+        arrays += [DeviceArray(np.zeros_like(like)) for like in (given, images)]
+        kept.extend(arrays)
+        inputs, of_output, scores, relevance = arrays
+        plan.run([inputs], scores, initial="given", given=of_output, relevance=[relevance])
+        return [array.numpy() for array in arrays]
+
+    batches = [IMAGES[first : first + n].reshape(n, -1) for first in (0, 40, 80, 100)]
+    monkeypatch.setenv("RELPROP_GRAPHS", "0")
+    plain = [run(batch) for batch in batches]
+    monkeypatch.setenv("RELPROP_GRAPHS", "1")
+    found = []
+    assert replays(lambda: found.extend(map(run, batches))) == 3
+    for arrays, expected in zip(found, plain):
+        for array, wanted in zip(arrays, expected):
+            np.testing.assert_array_equal(array, wanted)
 
 
 # ---- little memory -----------------------------------------------------------------------------

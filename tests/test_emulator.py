@@ -42,6 +42,7 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ("masks", "0 threads wait at __syncthreads(), 32 for lanes of their warp, and 224 "),
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
         ("beyond", "a kernel wrote beyond an allocation"),
+        ("stale_graph", "a graph copies from or to memory that was released"),
         ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
     ],
@@ -52,7 +53,9 @@ def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) ->
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
-def test_kernels_do_what_the_cpus_do(check: str) -> None:
+@pytest.mark.parametrize(
+    "check", ["kernels_check", "pool_check", "product_check", "recording_check"]
+)
+def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,8 +11,10 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
-def test_kernels_do_what_the_cpus_do(check: str) -> None:
+@pytest.mark.parametrize(
+    "check", ["kernels_check", "pool_check", "product_check", "recording_check"]
+)
+def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     if not Path("/dev/nvidia0").exists():
         pytest.skip("this machine has no NVIDIA GPU")
     programs = [path for path in ROOT.glob(f"build/*/{check}") if path.parent.name != "emulated"]

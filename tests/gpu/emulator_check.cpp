@@ -7,6 +7,7 @@
 #include <cstring>
 #include <exception>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "launch.cuh"
@@ -374,6 +375,104 @@ bool work_waits() {
     return right == tries && early > 0 && early < tries;
 }
 
+// A stream that captures, until it is destroyed.
+class Capturing {
+  public:
+    Capturing() {
+        RELPROP_CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+        RELPROP_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    }
+    ~Capturing() { cudaStreamDestroy(stream); }
+    Capturing(const Capturing &) = delete;
+    Capturing &operator=(const Capturing &) = delete;
+
+    cudaGraphExec_t graph() const {
+        cudaGraph_t captured;
+        cudaGraphExec_t ready;
+        RELPROP_CHECK(cudaStreamEndCapture(stream, &captured));
+        RELPROP_CHECK(cudaGraphInstantiate(&ready, captured));
+        RELPROP_CHECK(cudaGraphDestroy(captured));
+        return ready;
+    }
+    cudaStream_t stream = nullptr;
+};
+
+// 1, 2, 4, 8: each of three values is twice the one before; the first comes from the host.
+bool graphs_do_it_all_in_order_each_time() {
+    const int held = relprop_graphs_held(), launches = relprop_graph_launches();
+    const Floats memory(std::vector<float>(4, 0.0f));
+    float *at = memory.data(), *pinned;
+    RELPROP_CHECK(cudaHostAlloc(&pinned, sizeof(float), cudaHostAllocDefault));
+    *pinned = 1.0f;
+    const Capturing capturing;
+    RELPROP_CHECK(cudaMemcpyAsync(at, pinned, sizeof(float), cudaMemcpyDefault, capturing.stream));
+    for (int i = 0; i < 3; ++i)
+        RELPROP_LAUNCH(twice_kernel, (Arrays{at + i, at + i + 1}), 1, capturing.stream);
+    const cudaGraphExec_t graph = capturing.graph();
+    RELPROP_CHECK(cudaStreamSynchronize(capturing.stream));
+    bool right = memory.read() == std::vector<float>(4, 0.0f);
+    for (const float first : {1.0f, 3.0f}) {
+        *pinned = first;
+        for (const cudaStream_t stream : {capturing.stream, cudaStream_t{}}) {
+            RELPROP_CHECK(cudaMemsetAsync(at, 0, 4 * sizeof(float), stream));
+            RELPROP_CHECK(cudaGraphLaunch(graph, stream));
+            RELPROP_CHECK(cudaStreamSynchronize(stream));
+            right = right && memory.read() == std::vector{first, 2 * first, 4 * first, 8 * first};
+        }
+    }
+    RELPROP_CHECK(cudaGraphExecDestroy(graph));
+    RELPROP_CHECK(cudaFreeHost(pinned));
+    return right && relprop_graph_launches() == launches + 4 && relprop_graphs_held() == held &&
+           refuses(cudaGraphLaunch(graph, nullptr), cudaErrorInvalidValue) &&
+           refuses(cudaGraphExecDestroy(graph), cudaErrorInvalidValue);
+}
+
+// Whether CUDA refuses the call while this thread captures, and the capture with it.
+template <class Call> bool spoils(const Call &call) {
+    const Capturing capturing;
+    cudaGraph_t graph;
+    return refuses(call(capturing.stream), cudaErrorStreamCaptureUnsupported) &&
+           refuses(cudaStreamEndCapture(capturing.stream, &graph),
+                   cudaErrorStreamCaptureInvalidated) &&
+           !graph && cudaStreamSynchronize(capturing.stream) == cudaSuccess;
+}
+
+bool captures_neither_wait_nor_allocate() {
+    const Floats memory(1);
+    float *at = memory.data(), own = 0.0f;
+    void *more;
+    return spoils([](cudaStream_t stream) { return cudaStreamSynchronize(stream); }) &&
+           spoils([](cudaStream_t stream) { return cudaStreamQuery(stream); }) &&
+           spoils([](cudaStream_t) { return cudaDeviceSynchronize(); }) &&
+           spoils([&](cudaStream_t) { return cudaMalloc(&more, 4); }) &&
+           spoils([&](cudaStream_t) { return cudaFree(at); }) &&
+           spoils([&](cudaStream_t) { return cudaHostAlloc(&more, 4, cudaHostAllocDefault); }) &&
+           spoils([](cudaStream_t) { return cudaFreeHost(nullptr); }) &&
+           spoils([&](cudaStream_t) { return cudaMemcpy(at, &own, 4, cudaMemcpyDefault); }) &&
+           spoils([&](cudaStream_t stream) { // from memory that is not pinned
+               return cudaMemcpyAsync(at, &own, 4, cudaMemcpyDefault, stream);
+           }) &&
+           memory.read().size() == 1;
+}
+
+bool captures_leave_other_threads_alone() {
+    const Capturing capturing;
+    cudaGraph_t graph;
+    cudaError_t allocated = cudaErrorInvalidValue, ended = cudaSuccess;
+    std::thread([&] {
+        void *memory;
+        allocated = cudaMalloc(&memory, 4);
+        cudaFree(memory);
+        ended = cudaStreamEndCapture(capturing.stream, &graph);
+    }).join();
+    return allocated == cudaSuccess && ended == cudaErrorStreamCaptureWrongThread &&
+           cudaStreamEndCapture(capturing.stream, &graph) == cudaSuccess &&
+           cudaGraphDestroy(graph) == cudaSuccess &&
+           refuses(cudaStreamEndCapture(capturing.stream, &graph), cudaErrorIllegalState) &&
+           refuses(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal),
+                   cudaErrorStreamCaptureUnsupported);
+}
+
 struct Check {
     const char *name;
     bool (*holds)();
@@ -393,6 +492,9 @@ const Check checks[] = {
     {"wrong launches throw", wrong_launches_throw},
     {"events tell the time", events_tell_the_time},
     {"work waits", work_waits},
+    {"graphs do it all in order, each time", graphs_do_it_all_in_order_each_time},
+    {"captures neither wait nor allocate", captures_neither_wait_nor_allocate},
+    {"captures leave other threads alone", captures_leave_other_threads_alone},
 };
 
 // ---- what ends the program
@@ -407,11 +509,28 @@ const Death deaths[] = {
     {"stranger", stranger_kernel},     {"beyond", beyond_kernel},
 };
 
+// A graph outlives the memory that it copies.
+void launch_stale_graph() {
+    const Floats to(1);
+    cudaGraphExec_t graph;
+    {
+        const Floats from(1);
+        const Capturing capturing;
+        RELPROP_CHECK(cudaMemcpyAsync(to.data(), from.data(), sizeof(float), cudaMemcpyDefault,
+                                      capturing.stream));
+        graph = capturing.graph();
+    }
+    RELPROP_CHECK(cudaGraphLaunch(graph, nullptr));
+    RELPROP_CHECK(cudaStreamSynchronize(nullptr));
+}
+
 int die(const std::string &name) {
     const Floats memory(threads);
     if (name == "lonely")
         RELPROP_LAUNCH(lonely_kernel, none, 1, nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
+    if (name == "stale_graph")
+        launch_stale_graph();
     if (name == "host_reads")
         return static_cast<int>(*memory.data());
     for (const Death &death : deaths)

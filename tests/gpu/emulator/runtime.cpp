@@ -89,6 +89,13 @@ bool reaches(const void *pointer, size_t bytes, Side side) {
     return bytes <= room || (owner < 0 && room == 0);
 }
 
+// Whether the pointer is to memory that was allocated here, on a device or pinned.
+bool is_kept(const void *pointer) {
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    return all.owner(pointer) >= 0 || all.pinned_room(pointer) > 0;
+}
+
 bool is_device(int device) { return device >= 0 && device < devices; }
 
 } // namespace
@@ -123,8 +130,16 @@ const char *cudaGetErrorName(cudaError_t status) {
         return "cudaErrorInvalidDevice";
     case cudaErrorInvalidResourceHandle:
         return "cudaErrorInvalidResourceHandle";
+    case cudaErrorIllegalState:
+        return "cudaErrorIllegalState";
     case cudaErrorNotReady:
         return "cudaErrorNotReady";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureWrongThread:
+        return "cudaErrorStreamCaptureWrongThread";
     }
     return "cudaErrorUnknown";
 }
@@ -147,8 +162,16 @@ const char *cudaGetErrorString(cudaError_t status) {
         return "invalid device ordinal";
     case cudaErrorInvalidResourceHandle:
         return "invalid resource handle";
+    case cudaErrorIllegalState:
+        return "the operation cannot be performed in the present state";
     case cudaErrorNotReady:
         return "device not ready";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
+    case cudaErrorStreamCaptureWrongThread:
+        return "attempt to terminate a thread-local capture sequence from another thread";
     }
     return "unrecognized error code";
 }
@@ -232,6 +255,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaDeviceSynchronize() {
+    if (spoil_captures(Captures::of_this_device))
+        return result(cudaErrorStreamCaptureUnsupported);
     finish_all();
     return cudaSuccess;
 }
@@ -241,6 +266,8 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
     if (!memory)
         return result(cudaErrorInvalidValue);
+    if (spoil_captures(Captures::of_this_thread))
+        return result(cudaErrorStreamCaptureUnsupported);
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     *memory = bytes > 0 ? all.memory[current_device()].allocate(bytes) : nullptr;
@@ -249,6 +276,8 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
 
 // Whoever still uses what is released is done with it first, as in CUDA.
 cudaError_t cudaFree(void *memory) {
+    if (spoil_captures(Captures::of_this_thread))
+        return result(cudaErrorStreamCaptureUnsupported);
     finish_all();
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
@@ -260,6 +289,8 @@ cudaError_t cudaFree(void *memory) {
 cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
     if (!memory)
         return result(cudaErrorInvalidValue);
+    if (spoil_captures(Captures::of_this_thread))
+        return result(cudaErrorStreamCaptureUnsupported);
     *memory = bytes > 0 ? ::operator new(bytes, alignment, std::nothrow) : nullptr;
     if (!*memory)
         return require(bytes == 0, cudaErrorMemoryAllocation);
@@ -271,6 +302,8 @@ cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned) {
 }
 
 cudaError_t cudaFreeHost(void *memory) {
+    if (spoil_captures(Captures::of_this_thread))
+        return result(cudaErrorStreamCaptureUnsupported);
     finish_all();
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
@@ -328,7 +361,14 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     }
     if (!reaches(to, bytes, of_to) || !reaches(from, bytes, of_from))
         return result(cudaErrorInvalidValue);
+    // What lies elsewhere when the graph is launched nobody knows; CUDA may let it pass.
+    const bool kept = is_kept(to) && is_kept(from);
+    if (!kept && spoil_capture(stream))
+        return result(cudaErrorStreamCaptureUnsupported);
     give(stream, [=] {
+        const bool there = is_kept(to) && is_kept(from);
+        if (there != kept || !reaches(to, bytes, of_to) || !reaches(from, bytes, of_from))
+            fail("a graph copies from or to memory that was released");
         const Access access;
         std::memmove(to, from, bytes);
     });
@@ -336,6 +376,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 }
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+    if (spoil_captures(Captures::of_this_thread))
+        return result(cudaErrorStreamCaptureUnsupported);
     const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
     finish(nullptr);
     return status;

@@ -16,9 +16,10 @@
 struct CUstream_st {
     explicit CUstream_st(int device_) : device(device_) {}
     const int device;
-    std::mutex order;                       // held by who does the work, until it is done
-    std::mutex mutex;                       // of the queue
-    std::deque<std::function<void()>> work; // not done yet
+    std::mutex order;                         // held by who does the work, until it is done
+    std::mutex mutex;                         // of what follows
+    std::deque<relprop::emulator::Work> work; // not done yet
+    std::shared_ptr<relprop::emulator::Capture> capture;
 };
 
 namespace relprop::emulator {
@@ -49,10 +50,9 @@ Registry &registry() {
 
 // Null where there is none.
 Stream find(cudaStream_t stream) {
-    constexpr uintptr_t last_name = 2; // of the default stream: null, cudaStreamLegacy, PerThread
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
-    if (reinterpret_cast<uintptr_t>(stream) <= last_name)
+    if (is_default(stream))
         return all.defaults[static_cast<size_t>(current_device())];
     const auto it = all.streams.find(stream);
     return it == all.streams.end() ? nullptr : it->second;
@@ -68,7 +68,7 @@ std::shared_ptr<Event> find(cudaEvent_t event) {
 void do_work(CUstream_st &stream) {
     const std::lock_guard turn(stream.order);
     for (;;) {
-        std::function<void()> next;
+        Work next;
         {
             const std::lock_guard lock(stream.mutex);
             if (stream.work.empty())
@@ -84,16 +84,23 @@ void do_work(CUstream_st &stream) {
 
 bool is_stream(cudaStream_t stream) { return find(stream) != nullptr; }
 
+bool is_default(cudaStream_t stream) {
+    constexpr uintptr_t last_name = 2; // null, cudaStreamLegacy, cudaStreamPerThread
+    return reinterpret_cast<uintptr_t>(stream) <= last_name;
+}
+
 bool is_here(cudaStream_t stream) {
     const Stream found = find(stream);
     return found && found->device == current_device();
 }
 
-void give(cudaStream_t stream, std::function<void()> work) {
+void give(cudaStream_t stream, Work work) {
     constexpr unsigned patience = 8;
     const Stream to = find(stream);
     {
         const std::lock_guard lock(to->mutex);
+        if (to->capture)
+            return to->capture->work.push_back(std::move(work));
         to->work.push_back(std::move(work));
     }
     if (dice()() % patience == 0)
@@ -113,6 +120,41 @@ void finish_all() {
     }
     for (const Stream &stream : streams)
         do_work(*stream);
+}
+
+// ---- capture
+
+void capture_to(cudaStream_t stream, std::shared_ptr<Capture> capture) {
+    const Stream of = find(stream);
+    const std::lock_guard lock(of->mutex);
+    of->capture = std::move(capture);
+}
+
+std::shared_ptr<Capture> capture_of(cudaStream_t stream) {
+    const Stream of = find(stream);
+    const std::lock_guard lock(of->mutex);
+    return of->capture;
+}
+
+bool spoil_captures(Captures which) {
+    Registry &all = registry();
+    const std::lock_guard lock(all.mutex);
+    bool any = false;
+    for (const auto &[_, stream] : all.streams) {
+        const std::lock_guard lock_of_stream(stream->mutex);
+        Capture *capture = stream->capture.get();
+        if (capture &&
+            (which == Captures::of_this_device ? stream->device == current_device()
+                                               : capture->by == std::this_thread::get_id()))
+            any = capture->spoiled = true;
+    }
+    return any;
+}
+
+bool spoil_capture(cudaStream_t stream) {
+    const Stream of = find(stream);
+    const std::lock_guard lock(of->mutex);
+    return of->capture && (of->capture->spoiled = true);
 }
 
 } // namespace relprop::emulator
@@ -144,6 +186,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (!is_stream(stream))
         return result(cudaErrorInvalidResourceHandle);
+    if (spoil_capture(stream))
+        return result(cudaErrorStreamCaptureUnsupported);
     finish(stream);
     return cudaSuccess;
 }
@@ -152,6 +196,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const auto found = find(stream);
     if (!found)
         return result(cudaErrorInvalidResourceHandle);
+    if (spoil_capture(stream))
+        return result(cudaErrorStreamCaptureUnsupported);
     const std::lock_guard lock(found->mutex);
     return found->work.empty() ? cudaSuccess : cudaErrorNotReady; // which is no error to keep
 }
@@ -160,6 +206,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     const auto found = find(event);
     if (!is_stream(stream) || !found)
         return result(cudaErrorInvalidResourceHandle);
+    if (spoil_capture(stream)) // CUDA would let the graph fork
+        return result(cudaErrorStreamCaptureUnsupported);
     if (found->recorded)
         do_work(*found->recorded);
     return cudaSuccess;
@@ -188,6 +236,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     const auto found = find(event);
     if (!found || !is_here(stream))
         return result(cudaErrorInvalidResourceHandle);
+    if (spoil_capture(stream))
+        return result(cudaErrorStreamCaptureUnsupported);
     found->recorded = find(stream);
     give(stream, [found] { found->at = std::chrono::steady_clock::now(); });
     return cudaSuccess;
