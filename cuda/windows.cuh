@@ -1,0 +1,166 @@
+// What the kernels of pooling share: where their windows lie, which of them read an input, and the
+// values under them.
+#pragma once
+
+#include "lanes.cuh"
+#include "launch.cuh"
+
+namespace relprop::cuda {
+
+__host__ __device__ inline Image input_image(const Pool &p) {
+    return {p.z.size, p.y.size, p.x.size, p.channels};
+}
+
+__host__ __device__ inline Image output_image(const Pool &p) {
+    return {p.z.outputs, p.y.outputs, p.x.outputs, p.channels};
+}
+
+// A window in space.
+struct Windows {
+    Window z, y, x;
+};
+
+__device__ inline Windows windows_at(const Pool &p, const Pixel &at) {
+    return {window_at(p.z, at.z), window_at(p.y, at.y), window_at(p.x, at.x)};
+}
+
+// Adaptive windows that are all of one size are plain ones, whose places take no division.
+inline PoolAxis plain(const PoolAxis &axis) {
+    if (!axis.adaptive || axis.size % axis.outputs != 0)
+        return axis;
+    const int each = axis.size / axis.outputs;
+    return {axis.size, axis.outputs, each, each, 0, 0, 1, false};
+}
+
+inline Pool plain(Pool p) {
+    p.z = plain(p.z);
+    p.y = plain(p.y);
+    p.x = plain(p.x);
+    return p;
+}
+
+// The strides of a pool's axes, where threads divide by them.
+struct Strides {
+    Divisor z, y, x;
+};
+
+inline Strides strides_of(const Pool &p) {
+    const auto of = [](const PoolAxis &axis) {
+        return divisor_of(axis.adaptive ? 1 : axis.stride);
+    };
+    return {of(p.z), of(p.y), of(p.x)};
+}
+
+// windows_over for an axis that is not adaptive, with the stride as a Divisor.
+__host__ __device__ inline Cover windows_by(const PoolAxis &axis, const Divisor &stride,
+                                            int position) {
+    const int reach = position + axis.pad_before, span = axis.dilation * (axis.kernel - 1);
+    const int first = reach - span + axis.stride - 1;
+    return {first <= 0 ? 0 : static_cast<int>(divided(first, stride)),
+            smaller(static_cast<int>(divided(reach, stride)), axis.outputs - 1)};
+}
+
+template <int width>
+__device__ Lanes<width> input_at(const Pool &p, int64_t n, const Pixel &at, int c) {
+    return load<width>(p.in + row_of(input_image(p), n, at) * p.channels + c);
+}
+
+// Calls body(pixel) for the real inputs of a window, in row order, until it returns false.
+template <class Body> __device__ void each_tap(const Windows &w, const Body &body) {
+    for (int z = w.z.begin; z < w.z.end; z += w.z.step)
+        for (int y = w.y.begin; y < w.y.end; y += w.y.step)
+            for (int x = w.x.begin; x < w.x.end; x += w.x.step)
+                if (!body(Pixel{z, y, x}))
+                    return;
+}
+
+// Calls body(windows, offset of the output) for the windows that read an input, in row order.
+template <class Body>
+__device__ void each_reader(const Pool &p, const Strides &strides, const Place &in,
+                            const Body &body) {
+    const auto over = [](const PoolAxis &axis, const Divisor &stride, int position) {
+        return axis.adaptive ? windows_over(axis, position) : windows_by(axis, stride, position);
+    };
+    const Cover zs = over(p.z, strides.z, in.at.z), ys = over(p.y, strides.y, in.at.y),
+                xs = over(p.x, strides.x, in.at.x);
+    for (int z = zs.first; z <= zs.last; ++z)
+        for (int y = ys.first; y <= ys.last; ++y)
+            for (int x = xs.first; x <= xs.last; ++x) {
+                const Windows w = windows_at(p, {z, y, x});
+                if (reads(w.z, in.at.z) && reads(w.y, in.at.y) && reads(w.x, in.at.x))
+                    body(w, row_of(output_image(p), in.n, {z, y, x}) * p.channels + in.c);
+            }
+}
+
+// ---- windows of `side` x `side` neighbours, all of whose values a thread loads at once
+
+// Whether windows lie in a plane, and what each reads are neighbours.
+inline bool planar(const Pool &p) {
+    const auto dense = [](const PoolAxis &axis) { return !axis.adaptive && axis.dilation == 1; };
+    const Window depth = window_at(p.z, 0);
+    return p.z.size == 1 && p.z.outputs == 1 && depth.begin == 0 && depth.end == 1 && dense(p.y) &&
+           dense(p.x);
+}
+
+template <int side> using Side = std::integral_constant<int, side>;
+
+// Calls body(Side<3>) or body(Side<2>) where that is what windows are, and body(Side<0>) elsewhere.
+template <class Body> void with_side(const Pool &p, const Body &body) {
+    const int side = planar(p) && p.y.kernel == p.x.kernel ? p.y.kernel : 0;
+    if (side == 3)
+        body(Side<3>{});
+    else if (side == 2)
+        body(Side<2>{});
+    else
+        body(Side<0>{});
+}
+
+// `side` neighbours of row y of a sample's channels, from column `left` on; `filler` in the place
+// of what lies outside the image.
+template <int width, int side>
+__device__ __forceinline__ void load_row(const Pool &p, const float *sample, int y, int left,
+                                         float filler, Lanes<width> (&values)[side]) {
+    const bool inside = y >= 0 && y < p.y.size;
+#pragma unroll
+    for (int i = 0; i < side; ++i) {
+        const int x = left + i;
+#pragma unroll
+        for (int lane = 0; lane < width; ++lane)
+            values[i].at[lane] = filler;
+        if (inside && x >= 0 && x < p.x.size) // an image has < 2^31 values
+            values[i] = load<width>(sample + (y * p.x.size + x) * p.channels);
+    }
+}
+
+// The first of a sample's values of a channel.
+__device__ inline const float *channel_of(const Pool &p, int64_t n, int c) {
+    return p.in + row_of(input_image(p), n, {}) * p.channels + c;
+}
+
+// Calls body(value, pixel) for an output's window, in row order. Where the side is known, `filler`
+// comes in the place of what lies outside the image.
+template <int width, int side, class Body>
+__device__ __forceinline__ void each_value(const Pool &p, const Place &out, float filler,
+                                           const Body &body) {
+    if constexpr (side == 0) {
+        each_tap(windows_at(p, out.at), [&](const Pixel &at) {
+            body(input_at<width>(p, out.n, at, out.c), at);
+            return true;
+        });
+    } else {
+        const int top = out.at.y * p.y.stride - p.y.pad_before;
+        const int left = out.at.x * p.x.stride - p.x.pad_before;
+        const float *sample = channel_of(p, out.n, out.c);
+        Lanes<width> values[side][side];
+#pragma unroll
+        for (int y = 0; y < side; ++y)
+            load_row(p, sample, top + y, left, filler, values[y]);
+#pragma unroll
+        for (int y = 0; y < side; ++y)
+#pragma unroll
+            for (int x = 0; x < side; ++x)
+                body(values[y][x], Pixel{0, top + y, left + x});
+    }
+}
+
+} // namespace relprop::cuda
