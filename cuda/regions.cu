@@ -111,21 +111,22 @@ __global__ void __launch_bounds__(region_threads)
         if (channels == 0 && !__any_sync(all_lanes, any))
             continue; // nothing of this block's
         double relevance[quads][4] = {};
-        Lanes<4> next[quads];
+        Lanes<4> next[quads] = {};
         const auto fetch = [&](int c) {
-            const int end = c < p.channels ? size : 0;
 #pragma unroll
             for (int k = 0; k < quads; ++k)
                 next[k] =
-                    load_quad<width>(values + c * p.pixels, at + k * 4 * warp_lanes, end, 0.0f);
+                    load_quad<width>(values + c * p.pixels, at + k * 4 * warp_lanes, size, 0.0f);
         };
-        fetch(0);
+        if (p.channels > 0)
+            fetch(0);
         for (int c = 0; c < p.channels; ++c) {
             Lanes<4> held[quads];
 #pragma unroll
             for (int k = 0; k < quads; ++k)
                 held[k] = next[k];
-            fetch(c + 1); // while these are added
+            if (c + 1 < p.channels)
+                fetch(c + 1); // while these are added
             double own = 0.0;
 #pragma unroll
             for (int k = 0; k < quads; ++k)

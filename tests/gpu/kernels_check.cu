@@ -173,7 +173,7 @@ std::string with(const std::string &name, const std::string &what, bool add) {
 // ---- merge.cu
 
 void check_merges() {
-    for (const int64_t n : {1, 3, 4, 1027, 70000})
+    for (const int64_t n : {1, 3, 4, 1027, 2048, 70000})
         for (const int64_t by : {0, 1}) // a place that is not aligned
             for (const bool flag : {false, true}) {
                 const std::string what = std::to_string(n) + " from " + std::to_string(by);
@@ -241,7 +241,7 @@ void check_activations() {
 }
 
 void check_slopes() {
-    for (const int64_t period : {1, 5, 8})
+    for (const int64_t period : {1, 2, 3, 5, 8})
         for (const bool add : {false, true}) {
             const int64_t n = 8000;
             Case of;
@@ -260,9 +260,9 @@ void check_slopes() {
 // ---- norm.cu
 
 void check_affine() {
-    for (const int channels : {1, 3, 64})
+    for (const int channels : {1, 2, 3, 64})
         for (const bool add : {false, true}) {
-            const int64_t rows = 77, n = rows * channels;
+            const int64_t rows = 777, n = rows * channels;
             Case of;
             const float *x = of.floats(n), *s = of.floats(n);
             const float *scale = of.floats(channels), *shift = of.floats(channels);
@@ -374,32 +374,33 @@ void check_resample() {
 }
 
 void check_gather() {
-    for (const bool add : {false, true}) {
-        const int64_t n = 3, from_size = 50, to_size = 131;
-        std::vector<int32_t> index;
-        for (int64_t i = 0; i < to_size; ++i)
-            index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
-        const Readers readers(index, from_size);
-        Case of;
-        const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
-        const int32_t *reader = of.give(readers.entries);
-        const float *in = of.floats(n * from_size);
-        float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
-        of.run(with("gather", "", add), 0.0, [&](const Side &on) {
-            Gather p{n,          from_size, to_size, on(at),  on(offsets),
-                     on(reader), 0.25f,     on(in),  on(out), false};
-            on.kernels.gather(p, stream);
-            p.in = on(out);
-            p.out = on(r);
-            p.add = add;
-            on.kernels.gather_relevance(p, stream);
-        });
-    }
+    for (const bool add : {false, true})
+        for (const int64_t to_size : {131, 1024}) {
+            const int64_t n = 3, from_size = to_size / 2 - 15;
+            std::vector<int32_t> index;
+            for (int64_t i = 0; i < to_size; ++i)
+                index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
+            const Readers readers(index, from_size);
+            Case of;
+            const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
+            const int32_t *reader = of.give(readers.entries);
+            const float *in = of.floats(n * from_size);
+            float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
+            of.run(with("gather", std::to_string(to_size), add), 0.0, [&](const Side &on) {
+                Gather p{n,          from_size, to_size, on(at),  on(offsets),
+                         on(reader), 0.25f,     on(in),  on(out), false};
+                on.kernels.gather(p, stream);
+                p.in = on(out);
+                p.out = on(r);
+                p.add = add;
+                on.kernels.gather_relevance(p, stream);
+            });
+        }
 }
 
 void check_memory_orders() {
     for (const Image &image : {Image{1, 7, 9, 3}, Image{1, 33, 5, 64}, Image{2, 3, 4, 35},
-                               Image{1, 1, 1, 100}, Image{1, 64, 64, 1}}) {
+                               Image{1, 1, 1, 100}, Image{1, 64, 64, 1}, Image{1, 32, 32, 3}}) {
         const int64_t n = 3;
         Case of;
         const float *in = of.floats(n * image.size());
