@@ -37,7 +37,7 @@ template <int width, int side>
 __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool &p = of.p;
+    const Pool p = known<side == 0>(of.p);
     const Place out = place_by(thread_index() * width, of.places);
     Lanes<width> sum = {};
     each_value<width, side>(p, out, 0.0f, [&](const Lanes<width> &a, const Pixel &) {
@@ -51,11 +51,11 @@ __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
     store(p.result + thread_index() * width, sum);
 }
 
-template <int width>
+template <int width, bool any_adaptive>
 __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool &p = of.p;
+    const Pool p = known<any_adaptive>(of.p);
     float *result = p.result + thread_index() * width;
     const Place in = place_by(thread_index() * width, of.places);
     Lanes<width> own = {}, sum = {};
@@ -187,7 +187,12 @@ void average_pool(const Pool &p, Stream stream) {
 
 void average_pool_relevance(const Pool &p, Stream stream) {
     over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        RELPROP_LAUNCH(average_pool_relevance_kernel<width()>, arguments, count, stream);
+        if (adaptive(arguments.p))
+            RELPROP_LAUNCH((average_pool_relevance_kernel<width(), true>), arguments, count,
+                           stream);
+        else
+            RELPROP_LAUNCH((average_pool_relevance_kernel<width(), false>), arguments, count,
+                           stream);
     });
 }
 

@@ -39,6 +39,16 @@ inline Pool plain(Pool p) {
     return p;
 }
 
+inline bool adaptive(const Pool &p) { return p.z.adaptive || p.y.adaptive || p.x.adaptive; }
+
+// The pool, for a kernel that is compiled for windows that are not adaptive: their code is left
+// out.
+template <bool any_adaptive> __device__ __forceinline__ Pool known(Pool p) {
+    if constexpr (!any_adaptive)
+        p.z.adaptive = p.y.adaptive = p.x.adaptive = false;
+    return p;
+}
+
 // The strides of a pool's axes, where threads divide by them.
 struct Strides {
     Divisor z, y, x;
@@ -74,22 +84,31 @@ template <class Body> __device__ void each_tap(const Windows &w, const Body &bod
                     return;
 }
 
+// Calls body(output, window) for the windows along an axis that read an input's position.
+template <class Body>
+__device__ __forceinline__ void each_reader(const PoolAxis &axis, const Divisor &stride,
+                                            int position, const Body &body) {
+    const Cover over =
+        axis.adaptive ? windows_over(axis, position) : windows_by(axis, stride, position);
+    for (int output = over.first; output <= over.last; ++output) {
+        const Window w = window_at(axis, output);
+        if (w.step == 1 || reads(w, position)) // what is dense and covers a position reads it
+            body(output, w);
+    }
+}
+
 // Calls body(windows, offset of the output) for the windows that read an input, in row order.
 template <class Body>
 __device__ void each_reader(const Pool &p, const Strides &strides, const Place &in,
                             const Body &body) {
-    const auto over = [](const PoolAxis &axis, const Divisor &stride, int position) {
-        return axis.adaptive ? windows_over(axis, position) : windows_by(axis, stride, position);
-    };
-    const Cover zs = over(p.z, strides.z, in.at.z), ys = over(p.y, strides.y, in.at.y),
-                xs = over(p.x, strides.x, in.at.x);
-    for (int z = zs.first; z <= zs.last; ++z)
-        for (int y = ys.first; y <= ys.last; ++y)
-            for (int x = xs.first; x <= xs.last; ++x) {
-                const Windows w = windows_at(p, {z, y, x});
-                if (reads(w.z, in.at.z) && reads(w.y, in.at.y) && reads(w.x, in.at.x))
-                    body(w, row_of(output_image(p), in.n, {z, y, x}) * p.channels + in.c);
-            }
+    each_reader(p.z, strides.z, in.at.z, [&](int z, const Window &depth) {
+        each_reader(p.y, strides.y, in.at.y, [&](int y, const Window &rows) {
+            each_reader(p.x, strides.x, in.at.x, [&](int x, const Window &columns) {
+                body(Windows{depth, rows, columns},
+                     row_of(output_image(p), in.n, {z, y, x}) * p.channels + in.c);
+            });
+        });
+    });
 }
 
 // ---- windows of `side` x `side` neighbours, all of whose values a thread loads at once

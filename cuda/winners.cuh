@@ -116,7 +116,7 @@ template <int width, int side>
 __global__ void max_pool_relevance_apart_kernel(ApartArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool &p = of.p;
+    const Pool p = known<side == 0>(of.p);
     const Image image = input_image(p);
     const Place out = place_by(thread_index() * width, of.places);
     const auto number = [&](const Pixel &at) { return static_cast<int>(row_of(image, 0, at)); };
