@@ -33,6 +33,27 @@ template <int width, int side> __global__ void max_pool_kernel(PoolArguments of,
     store(of.p.result + thread_index() * width, best);
 }
 
+struct StripArguments {
+    Pool p;
+    Places strips; // of outputs, one below the other
+};
+
+// The same where windows overlap: what they have in common is loaded once.
+template <int width, int side, int stride>
+__global__ void max_pool_strips_kernel(StripArguments of, int64_t count) {
+    if (thread_index() >= count)
+        return;
+    const Pool &p = of.p;
+    const Place at = place_by(thread_index() * width, of.strips);
+    const int y = at.at.y * strip<stride>;
+    each_best<width, side, stride>(p, channel_of(p, at.n, at.c), y, at.at.x, p.y.outputs - y,
+                                   [&](int k, const Best<width> &best) {
+                                       const int64_t row =
+                                           row_of(output_image(p), at.n, {0, y + k, at.at.x});
+                                       store(p.result + row * p.channels + at.c, best.value);
+                                   });
+}
+
 template <int width, int side>
 __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
@@ -80,6 +101,14 @@ template <class Body> void over(const Pool &given, const Image &image, const Bod
     const PoolArguments arguments{p, strides_of(p), places_of(image)};
     with_width({p.in, p.r, p.result}, {p.channels},
                [&](auto width) { body(width, arguments, p.n * image.size() / width()); });
+}
+
+template <int width, int side, int stride>
+void launch_strips(const Pool &p, int strips, Stream stream) {
+    const Image image{1, strips, p.x.outputs, p.channels};
+    const StripArguments arguments{p, places_of(image)};
+    RELPROP_LAUNCH((max_pool_strips_kernel<width, side, stride>), arguments,
+                   p.n * image.size() / width, stream);
 }
 
 // Whether no two windows along an axis share an input.
@@ -135,25 +164,29 @@ template <int width, int side, int stride> void launch_tiles(const Tiling &of, S
 }
 
 template <int width> void launch_tiles(const Tiling &of, Stream stream) {
-    const int stride = of.p.y.stride == of.p.x.stride ? of.p.y.stride : 0;
-    with_side(of.p, [&](auto side) {
-        if (side() == 3 && stride == 1)
-            launch_tiles<width, 3, 1>(of, stream);
-        else if (side() == 3 && stride == 2)
-            launch_tiles<width, 3, 2>(of, stream);
-        else if (side() == 2 && stride == 1)
-            launch_tiles<width, 2, 1>(of, stream);
-        else
-            launch_tiles<width, 0, 0>(of, stream);
-    });
+    with_overlap(
+        of.p, [&](auto side, auto stride) { launch_tiles<width, side(), stride()>(of, stream); });
+}
+
+// Whether windows that overlap keep a GPU busy by strips as well.
+bool fits_strips(const Pool &p, int64_t strips) {
+    constexpr int64_t enough = 1 << 17; // threads
+    return p.n * strips * p.x.outputs * p.channels / 4 >= enough;
 }
 
 } // namespace
 
 void max_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        with_side(arguments.p, [&](auto side) {
-            RELPROP_LAUNCH((max_pool_kernel<width(), side()>), arguments, count, stream);
+        with_overlap(arguments.p, [&](auto side, auto stride) {
+            if constexpr (side() > 0) {
+                const int strips = ceil_div(p.y.outputs, strip<stride()>);
+                if (fits_strips(p, strips))
+                    return launch_strips<width(), side(), stride()>(p, strips, stream);
+            }
+            with_side(arguments.p, [&](auto any) {
+                RELPROP_LAUNCH((max_pool_kernel<width(), any()>), arguments, count, stream);
+            });
         });
     });
 }

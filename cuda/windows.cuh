@@ -134,6 +134,24 @@ template <class Body> void with_side(const Pool &p, const Body &body) {
         body(Side<0>{});
 }
 
+// Calls body(Side, Side) with the side and the stride of windows that overlap, where both are known
+// to the compiler, and body(Side<0>, Side<0>) elsewhere.
+template <class Body> void with_overlap(const Pool &p, const Body &body) {
+    const int stride = p.y.stride == p.x.stride ? p.y.stride : 0;
+    with_side(p, [&](auto side) {
+        if constexpr (side() == 3) {
+            if (stride == 1)
+                return body(side, Side<1>{});
+            if (stride == 2)
+                return body(side, Side<2>{});
+        } else if constexpr (side() == 2) {
+            if (stride == 1)
+                return body(side, Side<1>{});
+        }
+        body(Side<0>{}, Side<0>{});
+    });
+}
+
 // `side` neighbours of row y of a sample's channels, from column `left` on; `filler` in the place
 // of what lies outside the image.
 template <int width, int side>
