@@ -93,6 +93,43 @@ __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     store(result, sum);
 }
 
+// The same where windows share no input: a thread owns the inputs of a row that lie from the begin
+// of one window to that of the next, which one window reads, if any.
+template <int width>
+__global__ void average_pool_relevance_apart_kernel(PoolArguments of, int64_t count) {
+    if (thread_index() >= count)
+        return;
+    const Pool p = known<false>(of.p);
+    const Place at = place_by(thread_index() * width, of.places);
+    const Window columns = window_at(p.x, at.at.x);
+    Lanes<width> s = {};
+    float divisor = 1.0f;
+    bool read = false; // the row
+    each_reader(p.z, of.strides.z, at.at.z, [&](int z, const Window &depth) {
+        each_reader(p.y, of.strides.y, at.at.y, [&](int y, const Window &rows) {
+            s = load<width>(p.r + row_of(output_image(p), at.n, {z, y, at.at.x}) * p.channels +
+                            at.c);
+            divisor = average_divisor(p.divisor, p.count_include_pad, depth, rows, columns);
+            read = true;
+        });
+    });
+    const Cover cell = cell_of(p.x, at.at.x);
+    for (int x = cell.first; x <= cell.last; ++x) {
+        const int64_t place =
+            row_of(input_image(p), at.n, {at.at.z, at.at.y, x}) * p.channels + at.c;
+        Lanes<width> own = {}, sum = {};
+        if (p.in)
+            own = load<width>(p.in + place);
+        if (p.add)
+            sum = load<width>(p.result + place);
+        if (read && x >= columns.begin && x < columns.end &&
+            (columns.step == 1 || reads(columns, x)))
+            for (int lane = 0; lane < width; ++lane)
+                sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane] / divisor;
+        store(p.result + place, sum);
+    }
+}
+
 // ---- launchers
 
 // Calls body(width, arguments, threads) for a result that is an image.
@@ -109,11 +146,6 @@ void launch_strips(const Pool &p, int strips, Stream stream) {
     const StripArguments arguments{p, places_of(image)};
     RELPROP_LAUNCH((max_pool_strips_kernel<width, side, stride>), arguments,
                    p.n * image.size() / width, stream);
-}
-
-// Whether no two windows along an axis share an input.
-bool apart(const PoolAxis &axis) {
-    return axis.outputs == 1 || (!axis.adaptive && axis.stride > axis.dilation * (axis.kernel - 1));
 }
 
 int reach_of(const PoolAxis &axis) { return ceil_div(axis.kernel, axis.stride); }
@@ -194,7 +226,7 @@ void max_pool(const Pool &p, Stream stream) {
 void max_pool_relevance(const Pool &given, Stream stream) {
     const Pool p = plain(given);
     with_width({p.in, p.r, p.result}, {p.channels}, [&](auto width) {
-        if (apart(p.z) && apart(p.y) && apart(p.x)) {
+        if (apart(p)) {
             const ApartArguments arguments{p, places_of(output_image(p))};
             with_side(p, [&](auto side) {
                 RELPROP_LAUNCH((max_pool_relevance_apart_kernel<width(), side()>), arguments,
@@ -218,9 +250,15 @@ void average_pool(const Pool &p, Stream stream) {
     });
 }
 
-void average_pool_relevance(const Pool &p, Stream stream) {
-    over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        if (adaptive(arguments.p))
+void average_pool_relevance(const Pool &given, Stream stream) {
+    const Pool p = plain(given);
+    const bool one = apart(p);
+    const Image owned{p.z.size, p.y.size, one ? p.x.outputs : p.x.size, p.channels};
+    over(p, owned, [&](auto width, const PoolArguments &arguments, int64_t count) {
+        if (one)
+            RELPROP_LAUNCH((average_pool_relevance_apart_kernel<width()>), arguments, count,
+                           stream);
+        else if (adaptive(p))
             RELPROP_LAUNCH((average_pool_relevance_kernel<width(), true>), arguments, count,
                            stream);
         else

@@ -111,6 +111,20 @@ __device__ void each_reader(const Pool &p, const Strides &strides, const Place &
     });
 }
 
+// ---- windows along an axis that share no input
+
+inline bool apart(const PoolAxis &axis) {
+    return axis.outputs == 1 || (!axis.adaptive && axis.stride > axis.dilation * (axis.kernel - 1));
+}
+
+inline bool apart(const Pool &p) { return apart(p.z) && apart(p.y) && apart(p.x); }
+
+// The inputs from the begin of one window to that of the next; all of them belong to some window.
+__device__ inline Cover cell_of(const PoolAxis &axis, int output) {
+    const int next = output + 1 < axis.outputs ? window_at(axis, output + 1).begin : axis.size;
+    return {output == 0 ? 0 : window_at(axis, output).begin, smaller(next, axis.size) - 1};
+}
+
 // ---- windows of `side` x `side` neighbours, all of whose values a thread loads at once
 
 // Whether windows lie in a plane, and what each reads are neighbours.

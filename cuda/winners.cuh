@@ -106,17 +106,11 @@ struct ApartArguments {
     Places places; // of the outputs
 };
 
-// The inputs from the begin of one window to that of the next; all of them belong to some window.
-__device__ inline Cover cell_of(const PoolAxis &axis, int output) {
-    const int next = output + 1 < axis.outputs ? window_at(axis, output + 1).begin : axis.size;
-    return {output == 0 ? 0 : window_at(axis, output).begin, smaller(next, axis.size) - 1};
-}
-
 template <int width, int side>
 __global__ void max_pool_relevance_apart_kernel(ApartArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool p = known<side == 0>(of.p);
+    const Pool p = known<false>(of.p);
     const Image image = input_image(p);
     const Place out = place_by(thread_index() * width, of.places);
     const auto number = [&](const Pixel &at) { return static_cast<int>(row_of(image, 0, at)); };
