@@ -317,7 +317,20 @@ struct Regions {
     double *sums; // [n, count, 3]  out, of the pixels' sums over channels: the sum, that of their
                   // positive part, the number of pixels
     double *channel_sums; // [n, channels]  out, over all pixels
+    double *scratch;      // [n * regions_scratch(...)]; a device's, the host needs none
 };
+
+// Pixels that a device's block sums by itself: so many that there are few sums beside them.
+constexpr int64_t regions_part(int count) {
+    constexpr int64_t least = 8192, of_each = 64;
+    return count * of_each > least ? count * of_each : least;
+}
+constexpr int64_t regions_parts(int64_t pixels, int count) {
+    return (pixels + regions_part(count) - 1) / regions_part(count);
+}
+constexpr int64_t regions_scratch(int64_t pixels, int count, int channels) {
+    return regions_parts(pixels, count) * (int64_t{3} * count + channels);
+}
 
 // What the relevance of a run begins with: the score of each sample's target, or 1, or the same at
 // every place of a mask; 0 elsewhere.

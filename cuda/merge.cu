@@ -10,41 +10,28 @@ namespace {
 
 struct Sum {
     bool clamp;
-    __device__ float operator()(int64_t, float a, float b) const {
+    __device__ float operator()(int, float a, float b) const {
         const float sum = a + b;
         return clamp && sum < 0.0f ? 0.0f : sum;
     }
 };
 
 struct Multiplication {
-    __device__ float operator()(int64_t, float a, float b) const { return a * b; }
+    __device__ float operator()(int, float a, float b) const { return a * b; }
 };
 
 struct Maximum { // NaN is the largest of all
-    __device__ float operator()(int64_t, float a, float b) const {
-        return a < b || isnan(b) ? b : a;
-    }
-};
-
-// What relevance an input of a maximum y takes that it reaches, or leaves where it does not.
-struct Taken {
-    const float *r;
-    __device__ float operator()(int64_t i, float x, float y) const { return x == y ? r[i] : 0.0f; }
-};
-
-struct Left {
-    const float *r;
-    __device__ float operator()(int64_t i, float x, float y) const { return x == y ? 0.0f : r[i]; }
+    __device__ float operator()(int, float a, float b) const { return a < b || isnan(b) ? b : a; }
 };
 
 struct Scaled {
     float scale;
-    __device__ float operator()(int64_t, float x) const { return scale * x; }
+    __device__ float operator()(int, float x) const { return scale * x; }
 };
 
 struct Constant {
     float value;
-    __device__ float operator()(int64_t) const { return value; }
+    __device__ float operator()(int) const { return value; }
 };
 
 struct BlocksArguments {
@@ -68,6 +55,39 @@ template <int width> __global__ void blocks_kernel(BlocksArguments of, int64_t c
     store(to, values);
 }
 
+struct MaximumRelevance {
+    const float *x, *y;
+    float *r, *out;
+    int64_t n;
+    bool add;
+};
+
+// Where an input x reaches the maximum y it takes what is left of the relevance r: ties go to the
+// first.
+template <int width> __device__ void take_maximum(const MaximumRelevance &p, int64_t at) {
+    const Lanes<width> x = load<width>(p.x + at), y = load<width>(p.y + at);
+    Lanes<width> r = load<width>(p.r + at), out = {};
+    if (p.add)
+        out = load<width>(p.out + at);
+    for (int lane = 0; lane < width; ++lane) {
+        const bool reaches = x.at[lane] == y.at[lane];
+        const float taken = reaches ? r.at[lane] : 0.0f;
+        out.at[lane] = p.add ? out.at[lane] + taken : taken;
+        r.at[lane] = reaches ? 0.0f : r.at[lane];
+    }
+    store(p.out + at, out);
+    store(p.r + at, r);
+}
+
+template <int width> __global__ void maximum_relevance_kernel(MaximumRelevance p, int64_t) {
+    const int64_t first = thread_index() * width;
+    if (first + width <= p.n)
+        take_maximum<width>(p, first);
+    else
+        for (int64_t i = first; i < p.n; ++i)
+            take_maximum<1>(p, i);
+}
+
 } // namespace
 
 // ---- launchers
@@ -86,8 +106,11 @@ void maximum(const float *a, const float *b, float *out, int64_t n, Stream strea
 
 void maximum_relevance(const float *x, const float *y, float *r, float *out, int64_t n, bool add,
                        Stream stream) {
-    elementwise(Taken{r}, n, out, add, stream, x, y);
-    elementwise(Left{r}, n, r, false, stream, x, y); // ties go to the first
+    const MaximumRelevance arguments{x, y, r, out, n, add};
+    with_width({x, y, r, out}, {}, [&](auto width) {
+        RELPROP_LAUNCH(maximum_relevance_kernel<width()>, arguments, (n + width() - 1) / width(),
+                       stream);
+    });
 }
 
 void carry(const float *from, float scale, float *to, int64_t n, bool add, Stream stream) {

@@ -9,37 +9,85 @@ namespace relprop::cuda {
 
 namespace {
 
-struct GatherArguments {
-    Gather p;
-    Divisor size; // floats per sample of the result
-};
+// A thread moves several values, a block apart from each other, so that all are under way at once.
+constexpr int moved = 4;
 
-__global__ void gather_kernel(GatherArguments of, int64_t count) {
-    if (thread_index() >= count)
-        return;
-    const Gather &p = of.p;
-    const int64_t n = divided(thread_index(), of.size);
-    const int32_t from = p.index[thread_index() - n * p.to_size];
-    p.out[thread_index()] = from >= 0 ? p.in[n * p.from_size + from] : p.value;
+// The number of the thread's value k.
+__device__ int64_t value_index(int k) {
+    return (static_cast<int64_t>(blockIdx.x) * moved + k) * block_threads + threadIdx.x;
 }
 
-__global__ void gather_relevance_kernel(GatherArguments of, int64_t count) {
-    if (thread_index() >= count)
-        return;
+// Threads for so many values.
+int64_t movers(int64_t values) {
+    constexpr int64_t each = moved * block_threads; // of a block
+    return (values + each - 1) / each * block_threads;
+}
+
+struct GatherArguments {
+    Gather p;
+    Divisor size;   // floats per sample of the result
+    int64_t values; // of the result
+};
+
+__global__ void gather_kernel(GatherArguments of, int64_t) {
     const Gather &p = of.p;
-    const int64_t n = divided(thread_index(), of.size), i = thread_index() - n * p.from_size;
-    const float *r = p.in + n * p.to_size;
-    float sum = p.add ? p.out[thread_index()] : 0.0f;
-    for (int32_t k = p.offsets[i]; k < p.offsets[i + 1]; ++k)
-        sum += r[p.reader[k]];
-    p.out[thread_index()] = sum;
+    int64_t n[moved] = {};
+    int32_t from[moved];
+    float held[moved];
+#pragma unroll
+    for (int k = 0; k < moved; ++k) {
+        from[k] = -1;
+        if (const int64_t i = value_index(k); i < of.values) {
+            n[k] = divided(i, of.size);
+            from[k] = p.index[i - n[k] * p.to_size];
+        }
+    }
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        held[k] = from[k] >= 0 ? p.in[n[k] * p.from_size + from[k]] : p.value;
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (const int64_t i = value_index(k); i < of.values)
+            p.out[i] = held[k];
+}
+
+// Most places have one reader, if any: the first of each are on their way together.
+__global__ void gather_relevance_kernel(GatherArguments of, int64_t) {
+    const Gather &p = of.p;
+    int64_t n[moved] = {};
+    int32_t begin[moved] = {}, end[moved] = {}, reader[moved];
+    float sum[moved] = {};
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (const int64_t i = value_index(k); i < of.values) {
+            n[k] = divided(i, of.size);
+            const int32_t *offsets = p.offsets + (i - n[k] * p.from_size);
+            begin[k] = offsets[0];
+            end[k] = offsets[1];
+            if (p.add)
+                sum[k] = p.out[i];
+        }
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        reader[k] = begin[k] < end[k] ? p.reader[begin[k]] : -1;
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (reader[k] >= 0)
+            sum[k] += p.in[n[k] * p.to_size + reader[k]];
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (const int64_t i = value_index(k); i < of.values) {
+            for (int32_t other = begin[k] + 1; other < end[k]; ++other)
+                sum[k] += p.in[n[k] * p.to_size + p.reader[other]];
+            p.out[i] = sum[k];
+        }
 }
 
 // out[n][column][row] = in[n][row][column].
 struct Transposition {
     const float *in;
     float *out;
-    int64_t rows, columns;
+    int64_t rows, columns, values;   // values of all matrices
     Divisor row_count, column_count; // where threads divide: of values; of tiles
 };
 
@@ -65,12 +113,19 @@ __global__ void transpose_tiles_kernel(Transposition t) {
 }
 
 // The same where a tile would be mostly empty, as with the three channels of a photo.
-__global__ void transpose_values_kernel(Transposition t, int64_t count) {
-    if (thread_index() >= count)
-        return;
-    const int64_t line = divided(thread_index(), t.row_count), row = thread_index() - line * t.rows;
-    const int64_t n = divided(line, t.column_count), column = line - n * t.columns;
-    t.out[thread_index()] = t.in[(n * t.rows + row) * t.columns + column];
+__global__ void transpose_values_kernel(Transposition t, int64_t) {
+    float held[moved] = {};
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (const int64_t i = value_index(k); i < t.values) {
+            const int64_t line = divided(i, t.row_count), row = i - line * t.rows;
+            const int64_t n = divided(line, t.column_count), column = line - n * t.columns;
+            held[k] = t.in[(n * t.rows + row) * t.columns + column];
+        }
+#pragma unroll
+    for (int k = 0; k < moved; ++k)
+        if (const int64_t i = value_index(k); i < t.values)
+            t.out[i] = held[k];
 }
 
 // ---- launchers
@@ -78,12 +133,14 @@ __global__ void transpose_values_kernel(Transposition t, int64_t count) {
 void transpose(const float *in, float *out, int64_t n, int64_t rows, int64_t columns,
                Stream stream) {
     if (rows < tile / 2 || columns < tile / 2) {
-        const Transposition values{in, out, rows, columns, divisor_of(rows), divisor_of(columns)};
-        RELPROP_LAUNCH(transpose_values_kernel, values, n * rows * columns, stream);
+        const Transposition values{
+            in, out, rows, columns, n * rows * columns, divisor_of(rows), divisor_of(columns)};
+        RELPROP_LAUNCH(transpose_values_kernel, values, movers(values.values), stream);
         return;
     }
     const int64_t down = (rows + tile - 1) / tile, across = (columns + tile - 1) / tile;
-    const Transposition tiles{in, out, rows, columns, divisor_of(down), divisor_of(across)};
+    const Transposition tiles{
+        in, out, rows, columns, n * rows * columns, divisor_of(down), divisor_of(across)};
     RELPROP_LAUNCH_BLOCKS(transpose_tiles_kernel, tiles, n * down * across, tile * tile_steps, 0,
                           stream);
 }
@@ -91,13 +148,13 @@ void transpose(const float *in, float *out, int64_t n, int64_t rows, int64_t col
 } // namespace
 
 void gather(const Gather &p, Stream stream) {
-    const GatherArguments arguments{p, divisor_of(p.to_size)};
-    RELPROP_LAUNCH(gather_kernel, arguments, p.n * p.to_size, stream);
+    const GatherArguments arguments{p, divisor_of(p.to_size), p.n * p.to_size};
+    RELPROP_LAUNCH(gather_kernel, arguments, movers(arguments.values), stream);
 }
 
 void gather_relevance(const Gather &p, Stream stream) {
-    const GatherArguments arguments{p, divisor_of(p.from_size)};
-    RELPROP_LAUNCH(gather_relevance_kernel, arguments, p.n * p.from_size, stream);
+    const GatherArguments arguments{p, divisor_of(p.from_size), p.n * p.from_size};
+    RELPROP_LAUNCH(gather_relevance_kernel, arguments, movers(arguments.values), stream);
 }
 
 void to_channels_last(const float *in, float *out, int64_t n, Image image, Stream stream) {

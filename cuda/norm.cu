@@ -9,22 +9,23 @@ namespace relprop::cuda {
 
 namespace {
 
-// One value for each channel.
-struct PerChannel {
-    const float *values;
-    Divisor channels;
-    __device__ float at(int64_t i) const { return values[i - divided(i, channels) * channels.by]; }
-};
-
 struct AffineValue {
-    PerChannel scale, shift;
-    __device__ float operator()(int64_t i, float x) const { return x * scale.at(i) + shift.at(i); }
+    const float *scale, *shift;
+    Periodic channel;
+    __device__ AffineValue from(int64_t first) const { return {scale, shift, channel.from(first)}; }
+    __device__ float operator()(int k, float x) const {
+        return x * scale[channel.at(k)] + shift[channel.at(k)];
+    }
 };
 
 struct AffineRelevance {
-    PerChannel scale;
-    __device__ float operator()(int64_t i, float s) const { return scale.at(i) * s; }
-    __device__ float operator()(int64_t i, float x, float s) const { return x * scale.at(i) * s; }
+    const float *scale;
+    Periodic channel;
+    __device__ AffineRelevance from(int64_t first) const { return {scale, channel.from(first)}; }
+    __device__ float operator()(int k, float s) const { return scale[channel.at(k)] * s; }
+    __device__ float operator()(int k, float x, float s) const {
+        return x * scale[channel.at(k)] * s;
+    }
 };
 
 struct Normalisation {
@@ -170,13 +171,12 @@ int64_t values_of(const LocalResponseNorm &p) { return p.n * p.image.size(); }
 } // namespace
 
 void affine(const Affine &p, Stream stream) {
-    const Divisor channels = divisor_of(p.channels);
-    const AffineValue value{{p.scale, channels}, {p.shift, channels}};
+    const AffineValue value{p.scale, p.shift, {divisor_of(p.channels)}};
     elementwise(value, p.rows * p.channels, p.result, false, stream, p.x);
 }
 
 void affine_relevance(const Affine &p, Stream stream) {
-    const AffineRelevance relevance{{p.scale, divisor_of(p.channels)}};
+    const AffineRelevance relevance{p.scale, {divisor_of(p.channels)}};
     const int64_t n = p.rows * p.channels;
     if (p.x)
         elementwise(relevance, n, p.result, p.add, stream, p.x, p.s);

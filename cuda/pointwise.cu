@@ -11,21 +11,19 @@ namespace {
 
 template <Function function> struct Activation {
     float parameter;
-    __device__ float operator()(int64_t, float v) const {
-        return activated<function>(v, parameter);
-    }
+    __device__ float operator()(int, float v) const { return activated<function>(v, parameter); }
 };
 
 template <Function function> struct ActivationGradient {
     float parameter;
-    __device__ float operator()(int64_t, float v, float g) const {
+    __device__ float operator()(int, float v, float g) const {
         return gradient_of<function>(v, g, parameter);
     }
 };
 
 struct Clip {
     float low, high;
-    __device__ float operator()(int64_t, float v) const {
+    __device__ float operator()(int, float v) const {
         const float above = v < low ? low : v;
         return above > high ? high : above;
     }
@@ -33,28 +31,29 @@ struct Clip {
 
 struct ClipGradient {
     float low, high;
-    __device__ float operator()(int64_t, float v, float g) const {
+    __device__ float operator()(int, float v, float g) const {
         return v > low && v < high ? g : 0.0f;
     }
 };
 
 struct Slopes {
     const float *slope;
-    Divisor period;
-    __device__ float at(int64_t i) const { return slope[i - divided(i, period) * period.by]; }
+    Periodic channel;
+    __device__ float at(int k) const { return slope[channel.at(k)]; }
+    __device__ Slopes from(int64_t first) const { return {slope, channel.from(first)}; }
 };
 
 struct PreluValue {
     Slopes slopes;
-    __device__ float operator()(int64_t i, float x) const {
-        return x < 0.0f ? slopes.at(i) * x : x;
-    }
+    __device__ PreluValue from(int64_t first) const { return {slopes.from(first)}; }
+    __device__ float operator()(int k, float x) const { return x < 0.0f ? slopes.at(k) * x : x; }
 };
 
 struct PreluGradient {
     Slopes slopes;
-    __device__ float operator()(int64_t i, float x, float r) const {
-        return x > 0.0f ? r : slopes.at(i) * r;
+    __device__ PreluGradient from(int64_t first) const { return {slopes.from(first)}; }
+    __device__ float operator()(int k, float x, float r) const {
+        return x > 0.0f ? r : slopes.at(k) * r;
     }
 };
 
@@ -86,12 +85,12 @@ void clip_gradient(float low, float high, const float *y, const float *r, float 
 }
 
 void prelu(const Prelu &p, Stream stream) {
-    const Slopes slopes{p.slope, divisor_of(p.period)};
+    const Slopes slopes{p.slope, {divisor_of(p.period)}};
     elementwise(PreluValue{slopes}, p.n, p.result, false, stream, p.x);
 }
 
 void prelu_gradient(const Prelu &p, Stream stream) {
-    const Slopes slopes{p.slope, divisor_of(p.period)};
+    const Slopes slopes{p.slope, {divisor_of(p.period)}};
     elementwise(PreluGradient{slopes}, p.n, p.result, p.add, stream, p.x, p.r);
 }
 

@@ -1,11 +1,10 @@
 // Pooling on the GPU, forward and relevance. A thread owns one value of the result, or those of
 // four channels, and gathers what belongs to it, windows in row order: no atomics, and the sums are
-// the CPU's bit for bit. Winners are found again from the input, so that no index map is kept
-// between the sweeps. Neighbouring threads own neighbouring channels, so that every read is
+// the CPU's bit for bit. Neighbouring threads own neighbouring channels, so that every read is
 // coalesced.
 #include "backend.cuh"
-#include "lanes.cuh"
-#include "launch.cuh"
+#include "windows.cuh"
+#include "winners.cuh"
 
 namespace relprop::cuda {
 
@@ -13,146 +12,71 @@ namespace relprop::cuda {
 
 namespace {
 
-__host__ __device__ Image input_image(const Pool &p) {
-    return {p.z.size, p.y.size, p.x.size, p.channels};
-}
-
-__host__ __device__ Image output_image(const Pool &p) {
-    return {p.z.outputs, p.y.outputs, p.x.outputs, p.channels};
-}
-
-// A window in space.
-struct Windows {
-    Window z, y, x;
-};
-
-__device__ Windows windows_at(const Pool &p, const Pixel &at) {
-    return {window_at(p.z, at.z), window_at(p.y, at.y), window_at(p.x, at.x)};
-}
-
-template <int width>
-__device__ Lanes<width> input_at(const Pool &p, int64_t n, const Pixel &at, int c) {
-    return load<width>(p.in + row_of(input_image(p), n, at) * p.channels + c);
-}
-
-// Calls body(pixel) for the real inputs of a window, in row order, until it returns false.
-template <class Body> __device__ void each_tap(const Windows &w, const Body &body) {
-    for (int z = w.z.begin; z < w.z.end; z += w.z.step)
-        for (int y = w.y.begin; y < w.y.end; y += w.y.step)
-            for (int x = w.x.begin; x < w.x.end; x += w.x.step)
-                if (!body(Pixel{z, y, x}))
-                    return;
-}
-
-// Calls body(windows, offset of the output) for the windows that read an input, in row order.
-template <class Body>
-__device__ void each_reader(const Pool &p, const Place &in, const Body &body) {
-    const Cover zs = windows_over(p.z, in.at.z), ys = windows_over(p.y, in.at.y),
-                xs = windows_over(p.x, in.at.x);
-    for (int z = zs.first; z <= zs.last; ++z)
-        for (int y = ys.first; y <= ys.last; ++y)
-            for (int x = xs.first; x <= xs.last; ++x) {
-                const Windows w = windows_at(p, {z, y, x});
-                if (reads(w.z, in.at.z) && reads(w.y, in.at.y) && reads(w.x, in.at.x))
-                    body(w, row_of(output_image(p), in.n, {z, y, x}) * p.channels + in.c);
-            }
-}
-
-template <int width> struct Flags {
-    bool at[width];
-};
-
-// Which channels of an input are beaten in a window that reads it: they are neither its first
-// maximum nor the last NaN in it.
-template <int width>
-__device__ Flags<width> beaten(const Pool &p, const Place &in, const Lanes<width> &own,
-                               const Windows &w) {
-    Flags<width> lost = {};
-    bool earlier = true;
-    each_tap(w, [&](const Pixel &at) {
-        if (at.z == in.at.z && at.y == in.at.y && at.x == in.at.x) {
-            earlier = false;
-            return true;
-        }
-        const Lanes<width> others = input_at<width>(p, in.n, at, in.c);
-        bool all = true;
-        for (int lane = 0; lane < width; ++lane) {
-            const float a = own.at[lane], b = others.at[lane];
-            if (isnan(b) ? !isnan(a) || !earlier : b > a || (earlier && b == a))
-                lost.at[lane] = true;
-            all = all && lost.at[lane];
-        }
-        return !all;
-    });
-    return lost;
-}
-
 struct PoolArguments {
     Pool p;
+    Strides strides;
     Places places; // of the result
 };
 
-template <int width> __global__ void max_pool_kernel(PoolArguments of, int64_t count) {
+template <int width, int side> __global__ void max_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool &p = of.p;
     const Place out = place_by(thread_index() * width, of.places);
-    const Windows w = windows_at(p, out.at);
-    Lanes<width> best = input_at<width>(p, out.n, {w.z.begin, w.y.begin, w.x.begin}, out.c);
-    each_tap(w, [&](const Pixel &at) {
-        const Lanes<width> a = input_at<width>(p, out.n, at, out.c);
+    Lanes<width> best;
+    for (int lane = 0; lane < width; ++lane)
+        best.at[lane] = -INFINITY;
+    each_value<width, side>(of.p, out, -INFINITY, [&](const Lanes<width> &a, const Pixel &) {
         for (int lane = 0; lane < width; ++lane) // a NaN in the window is its maximum
-            if (a.at[lane] > best.at[lane] || isnan(a.at[lane]))
-                best.at[lane] = a.at[lane];
-        return true;
+            best.at[lane] =
+                a.at[lane] > best.at[lane] || isnan(a.at[lane]) ? a.at[lane] : best.at[lane];
     });
-    store(p.result + thread_index() * width, best);
+    store(of.p.result + thread_index() * width, best);
 }
 
-template <int width> __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
+struct StripArguments {
+    Pool p;
+    Places strips; // of outputs, one below the other
+};
+
+// The same where windows overlap: what they have in common is loaded once.
+template <int width, int side, int stride>
+__global__ void max_pool_strips_kernel(StripArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
     const Pool &p = of.p;
+    const Place at = place_by(thread_index() * width, of.strips);
+    const int y = at.at.y * strip<stride>;
+    each_best<width, side, stride>(p, channel_of(p, at.n, at.c), y, at.at.x, p.y.outputs - y,
+                                   [&](int k, const Best<width> &best) {
+                                       const int64_t row =
+                                           row_of(output_image(p), at.n, {0, y + k, at.at.x});
+                                       store(p.result + row * p.channels + at.c, best.value);
+                                   });
+}
+
+template <int width, int side>
+__global__ void average_pool_kernel(PoolArguments of, int64_t count) {
+    if (thread_index() >= count)
+        return;
+    const Pool p = known<side == 0>(of.p);
     const Place out = place_by(thread_index() * width, of.places);
-    const Windows w = windows_at(p, out.at);
     Lanes<width> sum = {};
-    each_tap(w, [&](const Pixel &at) {
-        const Lanes<width> a = input_at<width>(p, out.n, at, out.c);
+    each_value<width, side>(p, out, 0.0f, [&](const Lanes<width> &a, const Pixel &) {
         for (int lane = 0; lane < width; ++lane)
             sum.at[lane] += a.at[lane];
-        return true;
     });
+    const Windows w = windows_at(p, out.at);
     const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
     for (int lane = 0; lane < width; ++lane)
         sum.at[lane] /= divisor;
     store(p.result + thread_index() * width, sum);
 }
 
-template <int width> __global__ void max_pool_relevance_kernel(PoolArguments of, int64_t count) {
-    if (thread_index() >= count)
-        return;
-    const Pool &p = of.p;
-    float *result = p.result + thread_index() * width;
-    const Place in = place_by(thread_index() * width, of.places);
-    const Lanes<width> own = input_at<width>(p, in.n, in.at, in.c);
-    Lanes<width> sum = {};
-    if (p.add)
-        sum = load<width>(result);
-    each_reader(p, in, [&](const Windows &w, int64_t out) {
-        const Flags<width> lost = beaten(p, in, own, w);
-        const Lanes<width> r = load<width>(p.r + out);
-        for (int lane = 0; lane < width; ++lane)
-            if (!lost.at[lane])
-                sum.at[lane] += r.at[lane];
-    });
-    store(result, sum);
-}
-
-template <int width>
+template <int width, bool any_adaptive>
 __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
-    const Pool &p = of.p;
+    const Pool p = known<any_adaptive>(of.p);
     float *result = p.result + thread_index() * width;
     const Place in = place_by(thread_index() * width, of.places);
     Lanes<width> own = {}, sum = {};
@@ -160,7 +84,7 @@ __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
         own = load<width>(p.in + thread_index() * width);
     if (p.add)
         sum = load<width>(result);
-    each_reader(p, in, [&](const Windows &w, int64_t out) {
+    each_reader(p, of.strides, in, [&](const Windows &w, int64_t out) {
         const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
         const Lanes<width> s = load<width>(p.r + out);
         for (int lane = 0; lane < width; ++lane)
@@ -169,38 +93,177 @@ __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     store(result, sum);
 }
 
+// The same where windows share no input: a thread owns the inputs of a row that lie from the begin
+// of one window to that of the next, which one window reads, if any.
+template <int width>
+__global__ void average_pool_relevance_apart_kernel(PoolArguments of, int64_t count) {
+    if (thread_index() >= count)
+        return;
+    const Pool p = known<false>(of.p);
+    const Place at = place_by(thread_index() * width, of.places);
+    const Window columns = window_at(p.x, at.at.x);
+    Lanes<width> s = {};
+    float divisor = 1.0f;
+    bool read = false; // the row
+    each_reader(p.z, of.strides.z, at.at.z, [&](int z, const Window &depth) {
+        each_reader(p.y, of.strides.y, at.at.y, [&](int y, const Window &rows) {
+            s = load<width>(p.r + row_of(output_image(p), at.n, {z, y, at.at.x}) * p.channels +
+                            at.c);
+            divisor = average_divisor(p.divisor, p.count_include_pad, depth, rows, columns);
+            read = true;
+        });
+    });
+    const Cover cell = cell_of(p.x, at.at.x);
+    for (int x = cell.first; x <= cell.last; ++x) {
+        const int64_t place =
+            row_of(input_image(p), at.n, {at.at.z, at.at.y, x}) * p.channels + at.c;
+        Lanes<width> own = {}, sum = {};
+        if (p.in)
+            own = load<width>(p.in + place);
+        if (p.add)
+            sum = load<width>(p.result + place);
+        if (read && x >= columns.begin && x < columns.end &&
+            (columns.step == 1 || reads(columns, x)))
+            for (int lane = 0; lane < width; ++lane)
+                sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane] / divisor;
+        store(p.result + place, sum);
+    }
+}
+
 // ---- launchers
 
 // Calls body(width, arguments, threads) for a result that is an image.
-template <class Body> void over(const Pool &p, const Image &image, const Body &body) {
-    const PoolArguments arguments{p, places_of(image)};
+template <class Body> void over(const Pool &given, const Image &image, const Body &body) {
+    const Pool p = plain(given);
+    const PoolArguments arguments{p, strides_of(p), places_of(image)};
     with_width({p.in, p.r, p.result}, {p.channels},
                [&](auto width) { body(width, arguments, p.n * image.size() / width()); });
+}
+
+template <int width, int side, int stride>
+void launch_strips(const Pool &p, int strips, Stream stream) {
+    const Image image{1, strips, p.x.outputs, p.channels};
+    const StripArguments arguments{p, places_of(image)};
+    RELPROP_LAUNCH((max_pool_strips_kernel<width, side, stride>), arguments,
+                   p.n * image.size() / width, stream);
+}
+
+int reach_of(const PoolAxis &axis) { return ceil_div(axis.kernel, axis.stride); }
+
+int cells_of(const PoolAxis &axis) { return ceil_div(axis.size + axis.pad_before, axis.stride); }
+
+// Tiles of one size, `most` cells along each axis at most.
+Tiling tiling_of(const Pool &p, int most) {
+    const auto even = [most](int cells) { return ceil_div(cells, ceil_div(cells, most)); };
+    const int down = cells_of(p.y), across = cells_of(p.x);
+    const int height = even(down), width = even(across);
+    const Image tiles{1, ceil_div(down, height), ceil_div(across, width),
+                      ceil_div(p.channels, tile_channels)};
+    const int reach_y = reach_of(p.y), reach_x = reach_of(p.x);
+    return {p,
+            places_of(tiles),
+            height,
+            divisor_of(width),
+            reach_y,
+            reach_x,
+            int64_t{height + reach_y - 1} * (width + reach_x - 1)};
+}
+
+int64_t tiles_of(const Tiling &of) {
+    return of.p.n * of.tiles.height.by * of.tiles.width.by * of.tiles.channels.by;
+}
+
+// Large tiles share more of what windows read; small ones keep more of the GPU busy.
+Tiling tiling_of(const Pool &p) {
+    constexpr int large = 16, small = 8, enough = 1024;
+    const Tiling tiling = tiling_of(p, large);
+    return tiles_of(tiling) >= enough ? tiling : tiling_of(p, small);
+}
+
+constexpr int64_t most_shared = 48 * 1024; // bytes of a block that every device has
+
+int64_t winners_bytes(const Tiling &of) { return of.windows * tile_channels; }
+
+bool fits_tiles(const Pool &p) {
+    return planar(p) && int64_t{p.y.kernel} * p.x.kernel <= most_taps &&
+           winners_bytes(tiling_of(p)) <= most_shared;
+}
+
+template <int width, int side, int stride> void launch_tiles(const Tiling &of, Stream stream) {
+    constexpr auto kernel = max_pool_relevance_tiles_kernel<width, side, stride>;
+    RELPROP_LAUNCH_BLOCKS(kernel, of, tiles_of(of), block_threads,
+                          static_cast<size_t>(winners_bytes(of)), stream);
+}
+
+template <int width> void launch_tiles(const Tiling &of, Stream stream) {
+    with_overlap(
+        of.p, [&](auto side, auto stride) { launch_tiles<width, side(), stride()>(of, stream); });
+}
+
+// Whether windows that overlap keep a GPU busy by strips as well.
+bool fits_strips(const Pool &p, int64_t strips) {
+    constexpr int64_t enough = 1 << 17; // threads
+    return p.n * strips * p.x.outputs * p.channels / 4 >= enough;
 }
 
 } // namespace
 
 void max_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        RELPROP_LAUNCH(max_pool_kernel<width()>, arguments, count, stream);
+        with_overlap(arguments.p, [&](auto side, auto stride) {
+            if constexpr (side() > 0) {
+                const int strips = ceil_div(p.y.outputs, strip<stride()>);
+                if (fits_strips(p, strips))
+                    return launch_strips<width(), side(), stride()>(p, strips, stream);
+            }
+            with_side(arguments.p, [&](auto any) {
+                RELPROP_LAUNCH((max_pool_kernel<width(), any()>), arguments, count, stream);
+            });
+        });
     });
 }
 
-void max_pool_relevance(const Pool &p, Stream stream) {
-    over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        RELPROP_LAUNCH(max_pool_relevance_kernel<width()>, arguments, count, stream);
+void max_pool_relevance(const Pool &given, Stream stream) {
+    const Pool p = plain(given);
+    with_width({p.in, p.r, p.result}, {p.channels}, [&](auto width) {
+        if (apart(p)) {
+            const ApartArguments arguments{p, places_of(output_image(p))};
+            with_side(p, [&](auto side) {
+                RELPROP_LAUNCH((max_pool_relevance_apart_kernel<width(), side()>), arguments,
+                               p.n * output_image(p).size() / width(), stream);
+            });
+        } else if (fits_tiles(p)) {
+            launch_tiles<width()>(tiling_of(p), stream);
+        } else {
+            const OverlapArguments arguments{p, strides_of(p), places_of(input_image(p))};
+            RELPROP_LAUNCH(max_pool_relevance_kernel<width()>, arguments,
+                           p.n * input_image(p).size() / width(), stream);
+        }
     });
 }
 
 void average_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        RELPROP_LAUNCH(average_pool_kernel<width()>, arguments, count, stream);
+        with_side(arguments.p, [&](auto side) {
+            RELPROP_LAUNCH((average_pool_kernel<width(), side()>), arguments, count, stream);
+        });
     });
 }
 
-void average_pool_relevance(const Pool &p, Stream stream) {
-    over(p, input_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        RELPROP_LAUNCH(average_pool_relevance_kernel<width()>, arguments, count, stream);
+void average_pool_relevance(const Pool &given, Stream stream) {
+    const Pool p = plain(given);
+    const bool one = apart(p);
+    const Image owned{p.z.size, p.y.size, one ? p.x.outputs : p.x.size, p.channels};
+    over(p, owned, [&](auto width, const PoolArguments &arguments, int64_t count) {
+        if (one)
+            RELPROP_LAUNCH((average_pool_relevance_apart_kernel<width()>), arguments, count,
+                           stream);
+        else if (adaptive(p))
+            RELPROP_LAUNCH((average_pool_relevance_kernel<width(), true>), arguments, count,
+                           stream);
+        else
+            RELPROP_LAUNCH((average_pool_relevance_kernel<width(), false>), arguments, count,
+                           stream);
     });
 }
 

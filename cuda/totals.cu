@@ -86,8 +86,9 @@ __global__ void __launch_bounds__(totals_threads) totals_kernel(const __grid_con
         if (what == Sum::absorbed) {
             (i % 2 == 0 ? own.first : own.second) += static_cast<double>(value);
         } else {
-            own.first += static_cast<double>(value);
-            own.second += static_cast<double>(value < 0.0f ? -value : value);
+            const auto wide = static_cast<double>(value);
+            own.first += wide;
+            own.second += fabs(wide);
         }
     });
     const Pair sums = block_sums(own);

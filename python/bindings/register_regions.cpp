@@ -80,8 +80,9 @@ Regions read_regions(const py::object &values, const py::array &labels, int coun
 void sum_on_device(const Kernels &kernels, Regions of, Stream stream) {
     const int64_t labels = (of.shared_labels ? 1 : of.n) * of.pixels;
     const int64_t places = of.n * of.count * 3, channels = of.n * of.channels;
+    const int64_t scratch = of.n * regions_scratch(of.pixels, of.count, of.channels);
     double *const sums = of.sums, *const channel_sums = of.channel_sums;
-    Memory there(kernels, 2 * (places + channels)), regions(kernels, labels);
+    Memory there(kernels, 2 * (places + channels + scratch)), regions(kernels, labels);
     if (kernels.device->owner(of.values) != kernels.device_index)
         throw std::invalid_argument("values must be in the memory of GPU " +
                                     std::to_string(kernels.device_index) + ".");
@@ -89,6 +90,7 @@ void sum_on_device(const Kernels &kernels, Regions of, Stream stream) {
     of.labels = reinterpret_cast<const int32_t *>(regions.data());
     of.sums = reinterpret_cast<double *>(there.data());
     of.channel_sums = of.sums + places;
+    of.scratch = of.channel_sums + channels;
     kernels.regions(of, stream);
     constexpr int64_t each = sizeof(double);
     kernels.device->copy(sums, of.sums, places * each, stream);

@@ -116,6 +116,17 @@ __global__ void exchange_kernel(Arrays a) {
     a.out[i] = same && first && half && apart && votes ? sum : -1.0f;
 }
 
+// Which lanes of a warp have the same value, those of a half, or of all.
+__global__ void matches_kernel(Arrays a) {
+    const unsigned lane = threadIdx.x % 32;
+    const bool thirds = __match_any_sync(~0u, static_cast<int>(lane % 3)) == 0x49249249u
+                                                                                 << lane % 3;
+    const unsigned half = lane < 16 ? 0xFFFFu : 0xFFFF0000u;
+    const bool halves = __match_any_sync(half, 7.0) == half;
+    const bool alone = __match_any_sync(~0u, a.in[threadIdx.x]) == 1u << lane;
+    a.out[threadIdx.x] = thirds && halves && alone ? 1.0f : 0.0f;
+}
+
 struct Counters {
     int *sum;
     unsigned long long *least;
@@ -201,6 +212,12 @@ bool lanes_exchange() {
         if (got[i] != (i < 32 ? 496.0f : 1520.0f))
             return false;
     return true;
+}
+
+bool lanes_find_their_like() {
+    const Floats in(ascending(64)), out(64);
+    RELPROP_LAUNCH_BLOCKS(matches_kernel, (Arrays{in.data(), out.data()}), 1, 64, 0, nullptr);
+    return out.read() == std::vector<float>(64, 1.0f);
 }
 
 bool atomics_count() {
@@ -483,6 +500,7 @@ const Check checks[] = {
     {"barriers hold", barriers_hold},
     {"a missing barrier shows", a_missing_barrier_shows},
     {"lanes exchange", lanes_exchange},
+    {"lanes find their like", lanes_find_their_like},
     {"atomics count", atomics_count},
     {"unwritten is NaN", unwritten_is_nan},
     {"wrong copies are errors", wrong_copies_are_errors},

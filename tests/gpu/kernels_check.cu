@@ -158,6 +158,11 @@ class Case {
     std::deque<Block> blocks_;
 };
 
+void report(const char *name, bool right) {
+    std::printf("%-4s %s\n", right ? "ok" : "FAIL", name);
+    Case::failures += !right;
+}
+
 constexpr double rounding = 2e-5; // of what the devices compute in another order or another way
 constexpr Stream stream = nullptr;
 
@@ -168,7 +173,7 @@ std::string with(const std::string &name, const std::string &what, bool add) {
 // ---- merge.cu
 
 void check_merges() {
-    for (const int64_t n : {1, 3, 4, 1027, 70000})
+    for (const int64_t n : {1, 3, 4, 1027, 2048, 70000})
         for (const int64_t by : {0, 1}) // a place that is not aligned
             for (const bool flag : {false, true}) {
                 const std::string what = std::to_string(n) + " from " + std::to_string(by);
@@ -236,7 +241,7 @@ void check_activations() {
 }
 
 void check_slopes() {
-    for (const int64_t period : {1, 5, 8})
+    for (const int64_t period : {1, 2, 3, 5, 8})
         for (const bool add : {false, true}) {
             const int64_t n = 8000;
             Case of;
@@ -255,9 +260,9 @@ void check_slopes() {
 // ---- norm.cu
 
 void check_affine() {
-    for (const int channels : {1, 3, 64})
+    for (const int channels : {1, 2, 3, 64})
         for (const bool add : {false, true}) {
-            const int64_t rows = 77, n = rows * channels;
+            const int64_t rows = 777, n = rows * channels;
             Case of;
             const float *x = of.floats(n), *s = of.floats(n);
             const float *scale = of.floats(channels), *shift = of.floats(channels);
@@ -369,32 +374,33 @@ void check_resample() {
 }
 
 void check_gather() {
-    for (const bool add : {false, true}) {
-        const int64_t n = 3, from_size = 50, to_size = 131;
-        std::vector<int32_t> index;
-        for (int64_t i = 0; i < to_size; ++i)
-            index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
-        const Readers readers(index, from_size);
-        Case of;
-        const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
-        const int32_t *reader = of.give(readers.entries);
-        const float *in = of.floats(n * from_size);
-        float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
-        of.run(with("gather", "", add), 0.0, [&](const Side &on) {
-            Gather p{n,          from_size, to_size, on(at),  on(offsets),
-                     on(reader), 0.25f,     on(in),  on(out), false};
-            on.kernels.gather(p, stream);
-            p.in = on(out);
-            p.out = on(r);
-            p.add = add;
-            on.kernels.gather_relevance(p, stream);
-        });
-    }
+    for (const bool add : {false, true})
+        for (const int64_t to_size : {131, 1024}) {
+            const int64_t n = 3, from_size = to_size / 2 - 15;
+            std::vector<int32_t> index;
+            for (int64_t i = 0; i < to_size; ++i)
+                index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
+            const Readers readers(index, from_size);
+            Case of;
+            const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
+            const int32_t *reader = of.give(readers.entries);
+            const float *in = of.floats(n * from_size);
+            float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
+            of.run(with("gather", std::to_string(to_size), add), 0.0, [&](const Side &on) {
+                Gather p{n,          from_size, to_size, on(at),  on(offsets),
+                         on(reader), 0.25f,     on(in),  on(out), false};
+                on.kernels.gather(p, stream);
+                p.in = on(out);
+                p.out = on(r);
+                p.add = add;
+                on.kernels.gather_relevance(p, stream);
+            });
+        }
 }
 
 void check_memory_orders() {
     for (const Image &image : {Image{1, 7, 9, 3}, Image{1, 33, 5, 64}, Image{2, 3, 4, 35},
-                               Image{1, 1, 1, 100}, Image{1, 64, 64, 1}}) {
+                               Image{1, 1, 1, 100}, Image{1, 64, 64, 1}, Image{1, 32, 32, 3}}) {
         const int64_t n = 3;
         Case of;
         const float *in = of.floats(n * image.size());
@@ -656,31 +662,107 @@ void check_totals() {
 
 // ---- regions.cu
 
+// One label for stretches of 1 to 2 * `stretch` neighbours; -1 is one of them.
+std::vector<int32_t> draw_labels(int64_t pixels, int count, int64_t stretch) {
+    std::vector<int32_t> labels;
+    while (static_cast<int64_t>(labels.size()) < pixels) {
+        const auto label = static_cast<int32_t>(draw(count + 1)) - 1;
+        for (int64_t i = draw(2 * stretch); i >= 0 && static_cast<int64_t>(labels.size()) < pixels;
+             --i)
+            labels.push_back(label);
+    }
+    return labels;
+}
+
+struct RegionsCase {
+    int64_t n, pixels;
+    int channels, count;
+    int64_t stretch; // of neighbours with one label
+};
+
 void check_regions() {
     for (const bool shared : {false, true})
-        for (const int count : {1, 3, 40})
-            for (const int64_t pixels : {1, 7, 5000}) {
-                const int64_t n = 3;
-                const int channels = 3;
-                Case of;
-                std::vector<float> relevance(static_cast<size_t>(n * channels * pixels));
-                for (float &value : relevance)
-                    value = 0.1f * static_cast<float>(draw(41) - 20);
+        for (const RegionsCase &c : {RegionsCase{3, 1, 3, 1, 1},
+                                     {3, 7, 3, 3, 1},
+                                     {1, 5000, 3, 1, 1},
+                                     {3, 5000, 3, 3, 400},
+                                     {3, 5001, 1, 40, 2},
+                                     {40, 516, 2, 5, 30},
+                                     {2, 8192, 3, 12, 100},
+                                     {2, 20002, 3, 12, 100}, // several parts
+                                     {2, 20004, 3, 2, 1},
+                                     {1, 30000, 3, 300, 10}, // several ranges of regions
+                                     {2, 12345, 3, 5000, 3},
+                                     {2, 9000, 0, 3, 10},     // the pixels of nothing
+                                     {2, 100, 257, 4, 10}}) { // more channels than go along
+            Case of;
+            std::vector<float> relevance(static_cast<size_t>(c.n * c.channels * c.pixels));
+            for (float &value : relevance)
+                value = 0.1f * static_cast<float>(draw(41) - 20);
+            if (c.channels > 0)
                 relevance.back() = nan_value;
-                const float *values = of.give(relevance);
-                std::vector<int32_t> drawn;
-                for (int64_t i = 0; i < (shared ? 1 : n) * pixels; ++i)
-                    drawn.push_back(static_cast<int32_t>(draw(count + 1)) - 1);
-                const int32_t *labels = of.give(drawn);
-                double *sums = of.doubles(n * count * 3), *channel_sums = of.doubles(n * channels);
-                const std::string what = std::to_string(count) + " of " + std::to_string(pixels);
-                of.run(with("regions", what + (shared ? ", shared" : ""), false), 1e-12,
-                       [&](const Side &on) {
-                           on.kernels.regions({n, pixels, channels, count, on(values), on(labels),
-                                               shared, on(sums), on(channel_sums)},
-                                              stream);
-                       });
-            }
+            const float *values = of.give(relevance);
+            const int32_t *labels =
+                of.give(draw_labels((shared ? 1 : c.n) * c.pixels, c.count, c.stretch));
+            double *sums = of.doubles(c.n * c.count * 3);
+            double *channel_sums = of.doubles(c.n * c.channels);
+            double *scratch = reinterpret_cast<double *>(
+                of.unchecked(2 * c.n * regions_scratch(c.pixels, c.count, c.channels)));
+            const std::string what = std::to_string(c.count) + " of " + std::to_string(c.pixels);
+            of.run(with("regions", what + (shared ? ", shared" : ""), false), 1e-12,
+                   [&](const Side &on) {
+                       on.kernels.regions({c.n, c.pixels, c.channels, c.count, on(values),
+                                           on(labels), shared, on(sums), on(channel_sums),
+                                           on(scratch)},
+                                          stream);
+                   });
+        }
+}
+
+// A sample's sums are the same bits by itself, in a batch, and where its values are not aligned.
+void check_sums_of_batches() {
+    const RegionsCase c{3, 20004, 3, 12, 50};
+    const Kernels &kernels = cuda_kernels(0, Precision::float32);
+    std::deque<Block> blocks;
+    const auto room = [&](int64_t bytes) {
+        blocks.emplace_back(std::vector<char>(static_cast<size_t>(bytes), 0), Type::unchecked);
+        return blocks.back().device;
+    };
+    const int64_t size = c.channels * c.pixels, each = 3 * c.count + c.channels;
+    std::vector<float> relevance;
+    for (int64_t i = 0; i < c.n * size; ++i)
+        relevance.push_back(std::ldexp(static_cast<float>(draw(1 << 20)) - 5e5f, // sums round
+                                       -static_cast<int>(draw(60))));
+    const std::vector<int32_t> labels = draw_labels(c.pixels, c.count, c.stretch);
+    const auto sums_of = [&](int64_t first, int64_t n, int64_t by) {
+        auto *values = reinterpret_cast<float *>(room((n * size + by) * 4)) + by;
+        auto *at = reinterpret_cast<int32_t *>(room(c.pixels * 4));
+        auto *out = reinterpret_cast<double *>(room(n * each * 8));
+        auto *scratch = reinterpret_cast<double *>(
+            room(n * regions_scratch(c.pixels, c.count, c.channels) * 8));
+        RELPROP_CHECK(cudaMemcpy(values, relevance.data() + first * size,
+                                 static_cast<size_t>(n * size) * 4, cudaMemcpyHostToDevice));
+        RELPROP_CHECK(cudaMemcpy(at, labels.data(), labels.size() * 4, cudaMemcpyHostToDevice));
+        kernels.regions({n, c.pixels, c.channels, c.count, values, at, true, out,
+                         out + n * 3 * c.count, scratch},
+                        stream);
+        RELPROP_CHECK(cudaDeviceSynchronize());
+        return blocks[blocks.size() - 2].read();
+    };
+    const std::vector<char> all = sums_of(0, c.n, 0);
+    bool same = true;
+    for (int64_t i = 0; i < c.n; ++i)
+        for (const int64_t by : {0, 1}) {
+            const std::vector<char> one = sums_of(i, 1, by);
+            const auto regions = static_cast<size_t>(3 * c.count) * 8;
+            const auto channels = static_cast<size_t>(c.channels) * 8;
+            const auto sample = static_cast<size_t>(i);
+            same = same && std::memcmp(one.data(), all.data() + sample * regions, regions) == 0 &&
+                   std::memcmp(one.data() + regions,
+                               all.data() + static_cast<size_t>(c.n) * regions + sample * channels,
+                               channels) == 0;
+        }
+    report("regions of a batch", same);
 }
 
 void check_begin() {
@@ -731,11 +813,6 @@ void check_finite() {
 }
 
 // ---- device.cu, and the divisions of layers.hpp
-
-void report(const char *name, bool right) {
-    std::printf("%-4s %s\n", right ? "ok" : "FAIL", name);
-    Case::failures += !right;
-}
 
 template <class Error, class Body> bool throws(const Body &body) {
     try {
@@ -819,6 +896,7 @@ int main() {
         check_scarce();
         check_totals();
         check_regions();
+        check_sums_of_batches();
         check_begin();
         check_finite();
         check_device();

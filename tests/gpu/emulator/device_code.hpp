@@ -69,6 +69,16 @@ inline unsigned ballot(unsigned mask, bool vote) {
     return votes;
 }
 
+// The lanes that bring the same bits.
+inline unsigned match(unsigned mask, uint64_t bits) {
+    const uint64_t *all = exchange(mask, bits);
+    unsigned same = 0;
+    for (int i = 0; i < warp_lanes; ++i)
+        if (mask >> i & 1 && all[i] == bits)
+            same |= 1u << i;
+    return same;
+}
+
 } // namespace relprop::emulator
 
 template <class T> T __shfl_sync(unsigned mask, T value, int from, int width = warpSize) {
@@ -94,6 +104,12 @@ inline int __any_sync(unsigned mask, int vote) {
 }
 inline int __all_sync(unsigned mask, int vote) {
     return relprop::emulator::ballot(mask, vote == 0) == 0;
+}
+template <class T> unsigned __match_any_sync(unsigned mask, T value) {
+    static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(uint64_t));
+    uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    return relprop::emulator::match(mask, bits);
 }
 
 // ---- atomics: each returns what was there before
