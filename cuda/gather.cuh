@@ -29,15 +29,16 @@ template <class T, int width> class PixelCopy {
 
     // Copies a slice, and goes on to the next.
     __device__ void copy(float *to) {
-        if (tap_ < most_marked_taps) {
-            const uint64_t tap = uint64_t{1} << tap_;
-            copy_rows(to, [&](const RowRead &read, int) { return (read.taps & tap) != 0; });
-        } else {
-            const Pixel step = step_of_tap();
-            copy_rows(to, [&](const RowRead &, int row) {
-                return inside(p_.grid.from, moved(places_.at[row], {1, 1, 1}, step));
+        const uint64_t tap = uint64_t{1} << tap_ % most_marked_taps;
+        const auto marked = [&](const RowRead &read, int) { return (read.taps & tap) != 0; };
+        if (p_.grid.tap_count == 1 && width == 4)
+            copy_rows<false>(to, marked);
+        else if (tap_ < most_marked_taps)
+            copy_rows<true>(to, marked);
+        else
+            copy_rows<true>(to, [&](const RowRead &, int row) {
+                return inside(p_.grid.from, moved(places_.at[row], {1, 1, 1}, step_of_tap()));
             });
-        }
         if (taps_first_) {
             if (++tap_ == p_.grid.tap_count) {
                 tap_ = 0;
@@ -58,8 +59,10 @@ template <class T, int width> class PixelCopy {
     static constexpr int at_once = 4; // rows whose places are read before any is copied
     static_assert(T::rows % (down * at_once) == 0);
 
-    // held(read, row): whether the tap leads from the row's pixel into the image.
-    template <class Held> __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
+    // held(read, row): whether the tap leads from the row's pixel into the image. Other taps may
+    // read the same `again`.
+    template <bool again, class Held>
+    __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
         const char *from = reinterpret_cast<const char *>(from_);
         const int first = threadIdx.x / across;
 #pragma unroll
@@ -71,8 +74,8 @@ template <class T, int width> class PixelCopy {
 #pragma unroll
             for (int j = 0; j < at_once; ++j) {
                 const int row = first + (i + j) * down;
-                copy_async<width * 4, true>(to + place_in_slice(row, k_), from + reads[j].from,
-                                            held(reads[j], row));
+                copy_async<width * 4, again || width == 1>(
+                    to + place_in_slice(row, k_), from + reads[j].from, held(reads[j], row));
             }
         }
     }

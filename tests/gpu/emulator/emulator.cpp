@@ -26,15 +26,16 @@ constexpr size_t alignment = 1024;
 // Memory that begins as NaN. Exactly as large as asked for, so that sanitizers see its end.
 class Scratch {
   public:
-    explicit Scratch(size_t bytes) : memory_(::operator new(bytes, std::align_val_t(alignment))) {
-        std::memset(memory_, 0xFF, bytes);
-    }
+    explicit Scratch(size_t bytes)
+        : bytes_(bytes), memory_(::operator new(bytes, std::align_val_t(alignment))) {}
     ~Scratch() { ::operator delete(memory_, std::align_val_t(alignment)); }
+    void forget() { std::memset(memory_, 0xFF, bytes_); }
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
     void *data() const { return memory_; }
 
   private:
+    size_t bytes_;
     void *memory_;
 };
 
@@ -61,7 +62,7 @@ enum class State { ready, at_block_barrier, at_warp_barrier, at_group_barrier, e
 struct Block {
     const std::function<void()> &thread;
     unsigned size; // threads
-    Scratch shared;
+    Scratch &shared;
     bool cooperative;
     std::vector<State> states = {};
     std::vector<unsigned> ready = {};
@@ -149,10 +150,11 @@ void run_all(const dim3 &grid, const dim3 &threads, size_t shared_bytes,
     // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
     const bool backwards = dice()() >> 8 & 1;
     const uint64_t blocks = count(grid);
+    Scratch shared(shared_bytes);
     for (uint64_t i = 0; i < blocks; ++i) {
         blockIdx = place(backwards ? blocks - 1 - i : i, grid);
-        Block own{thread, static_cast<unsigned>(count(threads)), Scratch(shared_bytes),
-                  cooperative};
+        shared.forget();
+        Block own{thread, static_cast<unsigned>(count(threads)), shared, cooperative};
         block = &own;
         cooperative ? run_together() : run_apart(backwards);
         block = nullptr;
