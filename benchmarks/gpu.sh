@@ -170,8 +170,17 @@ printf '%-10s  %-11s  %7s\n' stage result seconds | tee -a "$summary"
 failed=0
 for name in "${chosen[@]}"; do
   begun=$SECONDS
+  limit=${limits[$name]}
+  if [[ ${BUDGET:-} ]] && ((BUDGET - begun < limit)); then
+    limit=$((BUDGET > begun ? BUDGET - begun : 0))
+  fi
+  if ((limit < 1)); then
+    printf '%-10s  %-11s  %7d\n' "$name" "not reached" 0 | tee -a "$summary"
+    failed=1
+    continue
+  fi
   printf '\n==== %s\n' "$name" >>"$log"
-  timeout -s INT -k 20 "${limits[$name]}" bash "${BASH_SOURCE[0]}" --stage "$name" </dev/null 2>&1 \
+  timeout -s INT -k 20 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" </dev/null 2>&1 \
     | tee "$part" >>"$log"
   case ${PIPESTATUS[0]} in
     0) result=passed ;;

@@ -75,6 +75,13 @@ def test_a_stage_that_takes_too_long_is_stopped(played: dict[str, str]) -> None:
     assert done.returncode == 1
 
 
+def test_all_stages_together_have_a_budget(played: dict[str, str]) -> None:
+    program(Path(played["BUILD"], "product_check"), "exec sleep 60")
+    done = run("checks", "build", BUDGET="2", **played)
+    assert results(done) == {"checks": "out of time", "build": "not reached"}
+    assert done.returncode == 1
+
+
 def test_all_is_well(played: dict[str, str]) -> None:
     done = run("build", "checks", **played)
     assert (done.returncode, results(done)) == (0, {"build": "skipped", "checks": "passed"})
