@@ -107,9 +107,10 @@ matter() {
     checks) grep -vE '^ok ' "$2" | tail -n 12 ;;
     sanitizers) grep -E '^FAILED|ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]' "$2" | tail -n 12 ;;
     tests | networks) grep -E '(^|\] )(FAILED|ERROR) |(passed|failed|error).* in ' "$2" | tail -n 12 ;;
-    bench) grep -E '^product of large|^copy within|times its floor|Error|error:' "$2" | tail -n 30
-      sed -n "/^ratio to torch's/,/^$/p" "$2" ;;
-    layers) sed -n '/^steps/,/^$/p;/ steps  forward ms/,/waited for/p' "$2" | tail -n 40 ;;
+    bench) grep -E '^product of large|^copy within|Error|error:' "$2" | tail -n 12
+      sed -n "/^ratio to torch's/,/^$/p;/^\/ floor/,/^$/p" "$2" ;;
+    layers) grep -E '^(GFLOP|all steps)' "$2"
+      sed -n '/ steps  forward ms/,/^all steps/p' "$2" | tail -n 30 ;;
     precision) tail -n 40 "$2" ;;
   esac
 }

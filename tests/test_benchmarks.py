@@ -381,6 +381,7 @@ def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
     assert "tiny_network:make, epsilon, batch 2, a GPU, float32" in out
     assert "ratio to torch's gradient, batch  " in out
     assert "relprop takes" in out
+    assert "/ floor " in out
     assert "thread" not in out
     assert "faults" not in out
     assert {change.figure for change in records.compare(report, report)} >= {"ratio"}

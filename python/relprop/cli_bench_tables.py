@@ -85,31 +85,49 @@ def show_run(job: Job, run: dict[str, Any]) -> None:
 def floor_of(job: Job, run: dict[str, Any]) -> str:
     """What relprop's run takes at least, and how far from that it is."""
     floor = run["floor"]
-    times = run["contenders"]["relprop"]["seconds"]["median"] / floor["seconds"]
+    least = job.milliseconds(floor["seconds"])
     return (
-        f"relprop takes {times:.2f} times its floor of {job.milliseconds(floor['seconds'])} ms: "
-        f"{floor['gflop']:.0f} GFLOP, {floor['gbytes']:.2f} GB, "
+        f"relprop takes {times_floor(run):.2f} times its floor of {least} ms: "
+        f"{floor['gflop']:.1f} GFLOP, {floor['gbytes']:.3f} GB, "
         f"{floor['bound_by_operations'] / floor['seconds']:.0%} of it bound by operations"
     )
 
 
+Rows = dict[tuple[str, str], dict[str, float]]
+"""For each preset and contender a figure at each setting."""
+
+
 def show_ratios(job: Job) -> None:
-    """Show all ratios at a glance: who under which preset, at which setting."""
-    ratios: dict[tuple[str, str], dict[str, float]] = {}
+    """Show all ratios at a glance, and how far relprop is from its floors."""
+    ratios: Rows = {}
+    floors: Rows = {}
     for run in job.report["runs"]:
         threads = "" if job.on_gpu else f"/{run['threads']}"
         where = f"{run['network']} {run['batch']}{threads}"
         for name, found in run["contenders"].items():
             if not name.startswith("torch"):
-                row = ratios.setdefault((run["preset"], name), {})
-                row[where] = found["ratio"]["median"]
-    columns = list(dict.fromkeys(where for row in ratios.values() for where in row))
+                ratios.setdefault((run["preset"], name), {})[where] = found["ratio"]["median"]
+        if "floor" in run:
+            floors.setdefault((run["preset"], "relprop"), {})[where] = times_floor(run)
     told = "batch" if job.on_gpu else "batch/threads"
-    table = new_table(f"ratio to torch's gradient, {told}", "", *columns)
-    for (preset, name), row in ratios.items():
+    for title, rows in ((f"ratio to torch's gradient, {told}", ratios), ("/ floor", floors)):
+        if rows:
+            job.console.print()
+            job.console.print(_glance(title, rows))
+
+
+def _glance(title: str, rows: Rows) -> Table:
+    columns = list(dict.fromkeys(where for row in rows.values() for where in row))
+    table = new_table(title, "", *columns)
+    for (preset, name), row in rows.items():
         table.add_row(preset, name, *(f"{row[w]:.2f}" if w in row else "-" for w in columns))
-    job.console.print()
-    job.console.print(table)
+    return table
+
+
+def times_floor(run: dict[str, Any]) -> float:
+    """How many times its floor relprop takes."""
+    seconds: float = run["contenders"]["relprop"]["seconds"]["median"]
+    return seconds / float(run["floor"]["seconds"])
 
 
 def show_layers(job: Job, steps: Steps) -> None:
