@@ -8,6 +8,8 @@
 #   make tsan     many threads under the thread sanitizer
 #   make emulated
 #                 the CUDA kernels without a GPU: compiled for the host, the tests marked gpu
+#   make gpu      on a machine with a GPU, without a network: checks, tests and times on it; stages
+#                 by STAGES="build checks", results in OUT, with the Python that is GPU_PYTHON
 #   make peers    the other libraries that tests and benchmarks compare with
 #   make format   rewrite the sources the way `make check` wants them
 #   make clean    remove all that was made
@@ -29,7 +31,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PIP_USER PIP_TARGET PIP_PREFIX PIP_
 export PYTHONNOUSERSITE := 1
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test check asan tsan emulated peers format clean
+.PHONY: demo test check asan tsan emulated gpu peers format clean
 .DELETE_ON_ERROR:
 
 # The photos are files of scikit-image's.
@@ -82,6 +84,17 @@ emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu $(EMULATED_TESTS)
+
+# Makes nothing of the above, and PYTHONPATH may lead to more packages than this Python has.
+GPU_PYTHON ?= python3
+OUT ?= build/gpu-out
+GPU_NETWORK_TESTS := $(addprefix tests/test_,gpu.py benchmarks.py captum.py lxt.py \
+  onnx_round_trip.py precision.py real_networks.py zennit.py)
+
+gpu:
+	@PYTHONPATH='$(PYTHONPATH)' PYTHON='$(GPU_PYTHON)' OUT='$(OUT)' \
+	  KERNEL_TESTS='$(EMULATED_TESTS)' NETWORK_TESTS='$(GPU_NETWORK_TESTS)' \
+	  benchmarks/gpu.sh $(STAGES)
 
 peers: $(MADE)/peers
 

@@ -135,6 +135,7 @@ def test_an_existing_report_is_kept(run: Run) -> None:
         (("-n", "resnet51"), "resnet50"),
         (("-n", "tiny_network:NAMES"), "NAMES"),
         (("--compare", "no.json", "no.json"), "no.json"),
+        (("--floors", "400", "0"), "--floors"),
     ],
 )
 def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...], told: str) -> None:
@@ -366,13 +367,21 @@ def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
     report = records.read(Path("report.json"))
     assert report["machine"]["device"]["name"] == "a GPU"
     assert min(report["ceilings"].values()) > 0
-    assert set(report["ceilings"]) == {"product_gflops", "copy_gbytes_per_second"}
+    assert set(report["ceilings"]) == {
+        "product_gflops", "tf32_product_gflops", "copy_gbytes_per_second"
+    }  # fmt: skip
     for measured in report["runs"]:
+        floor = measured["floor"]
+        bound = floor["bound_by_operations"] + floor["bound_by_bytes"]
+        assert floor["seconds"] == pytest.approx(bound)
+        assert bound > 0
         assert measured["threads"] == 1
         assert set(measured["contenders"]) == {*TORCH, *GRAPH, "relprop"}
     assert out.startswith("a GPU, driver unknown, CUDA 13.0; ")
     assert "tiny_network:make, epsilon, batch 2, a GPU, float32" in out
     assert "ratio to torch's gradient, batch  " in out
+    assert "relprop takes" in out
+    assert "/ floor " in out
     assert "thread" not in out
     assert "faults" not in out
     assert {change.figure for change in records.compare(report, report)} >= {"ratio"}
@@ -405,8 +414,29 @@ def test_layers_of_a_gpu(run: Run, played: None) -> None:
     (layer,) = report["layers"]
     for way in ("forward", "backward"):
         assert kinds["Conv"][f"{way}_seconds"] == layer[way]["relprop_seconds"]
+    floors = (layer[way]["floor_seconds"] for way in ("forward", "backward"))
+    assert kinds["Conv"]["floor_seconds"] == pytest.approx(sum(floors))
+    # Two images of four planes become as many of a sixteenth; on the way back both are read, and
+    # what is as large as the input is written.
+    values = 2 * 4 * (256 + 16 + 256 + 16 + 256)
+    assert kinds["MaxPool"]["gbytes"] == pytest.approx(4e-9 * values)
+    assert "of copy" in out
     assert "of peak" in out
     assert "MaxPool" in out
+
+
+def test_floors_on_the_command_line(run: Run) -> None:
+    arguments = (*TINY[:6], "-c", "epsilon", "-c", "gradient", "--precision", "bf16")
+    code, out, err = run("bench", "--floors", "400", "3000", *arguments, "-o", "floors.json")
+    assert (code, err) == (0, "")
+    epsilon, gradient = records.read(Path("floors.json"))["floors"]
+    assert (epsilon["preset"], epsilon["batch"]) == ("epsilon", 2)
+    assert epsilon["ratio"] == pytest.approx(epsilon["seconds"] / gradient["seconds"])
+    assert gradient["ratio"] == 1
+    assert "share" not in out
+    code, out, err = run("bench", "--floors", "0.001", "3000", *arguments, "--layers")
+    assert (code, err) == (0, "")
+    assert out.count("100%") == 4  # so slow is the product that bytes do not matter
 
 
 @pytest.mark.parametrize(

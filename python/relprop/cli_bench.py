@@ -5,16 +5,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from relprop.benchmark import records
+from relprop.cli_bench_tables import (
+    Job,
+    Setting,
+    machine,
+    new_table,
+    show_changes,
+    show_floors,
+    show_kinds,
+    show_layers,
+    show_ratios,
+    show_run,
+    show_shares,
+)
 from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import Shape, read_shape
 from relprop.cli_summary import plain_console
@@ -22,9 +33,7 @@ from relprop.composites import RULES_ALONE
 from relprop.devices import Precision, gpu_of
 
 if TYPE_CHECKING:
-    from relprop.benchmark.layers import Steps
     from relprop.benchmark.memory import Task
-    from relprop.benchmark.place import Place
 
 NETWORKS = ("vgg16", "resnet50", "googlenet")
 MEASURED = ("epsilon", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box")
@@ -106,6 +115,15 @@ def bench(
             rich_help_panel=_ELSE,
         ),
     ] = False,
+    floors: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="TFLOP/S GB/S",
+            help="Say what runs take at least on a machine that gives so much, and measure "
+            "nothing; with --layers what each convolution can reach.",
+            rich_help_panel=_ELSE,
+        ),
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
@@ -130,7 +148,8 @@ def bench(
     relprop's; why not is said.
 
     On a GPU torch may round factors exactly as relprop does, and the unit may be a CUDA graph.
-    Times are those of CUDA's events; peak is what torch's product of large matrices reaches.
+    Times are those of CUDA's events; peak is what torch's product of large matrices reaches. The
+    floor is, step by step, the larger of operations over that rate and bytes over a copy's.
 
     [bold]Exit codes[/bold]  0: done. 2: wrong use. 3: nothing is measured.
 
@@ -144,6 +163,8 @@ def bench(
 
     relprop bench --device cuda --precision tf32 -b 128
 
+    relprop bench --floors 400 3000 --precision tf32 -b 128
+
     relprop bench --compare yesterday.json today.json
     """
     console = plain_console()
@@ -151,17 +172,19 @@ def bench(
         console.width = 1000  # files have no edge at which to break lines
     if compare is not None:
         before, after = (records.read(path) for path in compare)
-        _show_changes(console, list(records.compare(before, after)))
+        show_changes(console, list(records.compare(before, after)))
         return
     rivals = _known("--peer", peer or LIBRARIES, (*LIBRARIES, "none"))
     on_gpu = gpu_of(device) is not None
     if on_gpu and threads:
         raise typer.BadParameter(f"means nothing on {device}.", param_hint="--threads")
-    if not on_gpu and precision != "float32":
+    if not on_gpu and precision != "float32" and floors is None:
         raise typer.BadParameter(f"{precision!r} is for a GPU.", param_hint="--precision")
     presets = _known(
         "--composite", composite or (RULES_ALONE if full else MEASURED), tuple(RULES_ALONE)
     )
+    if floors is not None and min(floors) <= 0:
+        raise typer.BadParameter(f"must be > 0, not {min(floors):g}.", param_hint="--floors")
     if output is not None and output.exists() and not force:  # before the work
         raise FileExistsError(f"{output} exists already; --force overwrites.")
     if output is not None and not output.parent.is_dir():
@@ -175,10 +198,9 @@ def bench(
         raise ImportError(
             "relprop bench compares with torch: pip install 'relprop[torch]'"
         ) from error
-    place = place_of(device, cast(Precision, precision))
     names = network or (ALL if full else NETWORKS)
-    batches = GPU_BATCHES if on_gpu else FULL_BATCHES if full else BATCHES
-    counts = [1] if on_gpu else threads or sorted({1, min(2, os.cpu_count() or 1)})
+    batches = GPU_BATCHES if on_gpu or floors else FULL_BATCHES if full else BATCHES
+    counts = [1] if on_gpu or floors else threads or sorted({1, min(2, os.cpu_count() or 1)})
     settings = [
         (name, read_shape(shape), images, count)
         for name in names
@@ -188,9 +210,15 @@ def bench(
     if layers and not composite:
         presets = ["epsilon"]
     report = records.new_report()
+    if floors:
+        _floors(console, report, settings, presets, floors, cast(Precision, precision), layers)
+        if output is not None:
+            records.write(report, output)
+        return
+    place = place_of(device, cast(Precision, precision))
     report["machine"].update(place.facts())
-    job = _Job(console, report, place, on_gpu, settings, presets, repeat)
-    console.print(_machine(report), soft_wrap=True)
+    job = Job(console, report, place, on_gpu, settings, presets, repeat)
+    console.print(machine(report), soft_wrap=True)
     try:
         with place.settings():
             if layers:
@@ -214,44 +242,25 @@ def _known(option: str, given: Sequence[str] | Any, known: tuple[str, ...]) -> l
     return list(given)
 
 
-Setting = tuple[str, tuple[int, ...] | None, int, int]
-"""Network, its shape where it is given, batch, threads (1 on a GPU, where they mean nothing)."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is measured and where it is told."""
-
-    console: Console
-    report: dict[str, Any]
-    place: Place
-    on_gpu: bool
-    settings: Sequence[Setting]
-    presets: Sequence[str]
-    repeat: int
-
-    def milliseconds(self, seconds: float) -> str:
-        return f"{1e3 * seconds:.{3 if self.on_gpu else 1}f}"
-
-    def title(self, measured: dict[str, Any]) -> str:
-        where = self.place.label(measured["threads"])
-        return f"{measured['network']}, {measured['preset']}, batch {measured['batch']}, {where}"
-
-    def ceiling(self, threads: int) -> float:
-        """GFLOP/s that the machine gives at best."""
-        key = "product_gflops" if self.on_gpu else str(threads)
-        return float(self.report["ceilings"][key])
-
-
-def _ceilings(job: _Job) -> None:
-    from relprop.benchmark.ceilings import copy_ceiling, fma_ceiling, product_ceiling
+def _ceilings(job: Job) -> None:
+    from relprop.benchmark.ceilings import (
+        copy_ceiling,
+        fma_ceiling,
+        product_ceiling,
+        tf32_ceiling,
+    )
+    from relprop.benchmark.place import Gpu
 
     ceilings = job.report["ceilings"]
     if job.on_gpu:
         ceilings["product_gflops"] = product = product_ceiling(job.place)
+        told = ""
+        if isinstance(job.place, Gpu) and job.place.precision == "float32":
+            ceilings["tf32_product_gflops"] = tf32 = tf32_ceiling(job.place)
+            told = f", in TF32 {tf32:.0f}"
         ceilings["copy_gbytes_per_second"] = copied = copy_ceiling(job.place)
         job.place.release()
-        job.console.print(f"product of large matrices: {product:.0f} GFLOP/s")
+        job.console.print(f"product of large matrices: {product:.0f} GFLOP/s{told}")
         job.console.print(f"copy within memory: {copied:.0f} GB/s, read and written")
         return
     for count in sorted({setting[3] for setting in job.settings}):
@@ -263,61 +272,20 @@ def _ceilings(job: _Job) -> None:
 # --- Whole networks -------------------------------------------------------------------------------
 
 
-def _networks(job: _Job, rivals: Sequence[str]) -> None:
+def _networks(job: Job, rivals: Sequence[str]) -> None:
     from relprop.benchmark.timing import measure
 
     _ceilings(job)
+    at_best = job.ceilings()
     for setting in job.settings:
-        for run in measure(*setting, job.presets, rivals, job.repeat, job.place):
+        for run in measure(*setting, job.presets, rivals, job.repeat, job.place, at_best):
             job.report["runs"].append(run)
-            _show_run(job, run)
+            show_run(job, run)
     if len(job.report["runs"]) > 1:
-        _show_ratios(job)
+        show_ratios(job)
 
 
-def _show_run(job: _Job, run: dict[str, Any]) -> None:
-    ceiling = job.ceiling(run["threads"])
-    headings = ("ratio", "quartiles", "ms", "CPU ms", "images/s", "GFLOP/s", "of peak", "set up s")
-    table = _table(job.title(run), *headings)
-    for name, found in run["contenders"].items():
-        ratio = found["ratio"]
-        table.add_row(
-            f"{name} (unit)" if name == run["reference"] else name,
-            f"{ratio['median']:.2f}",
-            f"{ratio['low']:.2f} - {ratio['high']:.2f}",
-            job.milliseconds(found["seconds"]["median"]),
-            job.milliseconds(found["cpu_seconds"]["median"]),
-            f"{found['images_per_second']:.1f}",
-            f"{found['gflops']:.0f}",
-            f"{found['gflops'] / ceiling:.0%}",
-            f"{found['setup_seconds']:.2f}",
-        )
-    job.console.print()
-    job.console.print(table)
-    for name, why in run["skipped"].items():
-        job.console.print(f"  not {name}: {why}", style="dim", soft_wrap=True)
-
-
-def _show_ratios(job: _Job) -> None:
-    """Show all ratios at a glance: who under which preset, at which setting."""
-    ratios: dict[tuple[str, str], dict[str, float]] = {}
-    for run in job.report["runs"]:
-        threads = "" if job.on_gpu else f"/{run['threads']}"
-        where = f"{run['network']} {run['batch']}{threads}"
-        for name, found in run["contenders"].items():
-            if not name.startswith("torch"):
-                row = ratios.setdefault((run["preset"], name), {})
-                row[where] = found["ratio"]["median"]
-    columns = list(dict.fromkeys(where for row in ratios.values() for where in row))
-    told = "batch" if job.on_gpu else "batch/threads"
-    table = _table(f"ratio to torch's gradient, {told}", "", *columns)
-    for (preset, name), row in ratios.items():
-        table.add_row(preset, name, *(f"{row[w]:.2f}" if w in row else "-" for w in columns))
-    job.console.print()
-    job.console.print(table)
-
-
-def _memory(job: _Job) -> None:
+def _memory(job: Job) -> None:
     """Measure what everybody holds who was timed; torch's passes know no preset."""
     from relprop.benchmark.memory import available, measure
 
@@ -327,7 +295,7 @@ def _memory(job: _Job) -> None:
     job.place.release()
     of_cpu = () if job.on_gpu else ("threads", "faults/run")
     headings = ("batch", *of_cpu[:1], "preset", "peak MiB", "of gradient", *of_cpu[1:])
-    table = _table("memory", *headings)
+    table = new_table("memory", *headings)
     for setting in job.settings:
         of_gradient = math.nan
         for i, task in enumerate(_tasks(job, setting)):
@@ -352,7 +320,7 @@ def _memory(job: _Job) -> None:
     job.console.print(table)
 
 
-def _tasks(job: _Job, setting: Setting) -> Iterator[Task]:
+def _tasks(job: Job, setting: Setting) -> Iterator[Task]:
     """Whose memory is measured: the faster of torch's gradients, then all that know presets.
 
     A CUDA graph's memory is not among what torch counts in a run.
@@ -379,119 +347,42 @@ def _tasks(job: _Job, setting: Setting) -> Iterator[Task]:
 # --- Single layers --------------------------------------------------------------------------------
 
 
-def _layers(job: _Job) -> None:
+def _layers(job: Job) -> None:
     from relprop.benchmark.layers import measure_steps
 
     if job.on_gpu:
         _ceilings(job)
     for setting, preset in product(job.settings, job.presets):
         steps = measure_steps(*setting, preset, job.repeat, job.place)
-        _show_layers(job, steps)
+        show_layers(job, steps)
         if job.on_gpu:
-            _show_kinds(job, steps)
+            show_kinds(job, steps)
 
 
-def _show_layers(job: _Job, steps: Steps) -> None:
-    table = _table(job.title(steps.where), "kernel", "input", "output", "MFLOP")
-    share = ("of peak",) if job.on_gpu else ()
-    for way in ("forward", "backward"):
-        for heading in (way, *share, "torch", *share, "share"):
-            table.add_column(heading, justify="right")
-    total = dict.fromkeys(("relprop_seconds", "torch_seconds"), 0.0)
-    for layer in steps.layers(job.repeat):
-        job.report["layers"].append(layer)
-        cells: list[str] = []
-        for way in ("forward", "backward"):
-            found = layer[way]
-            for rate in (found["relprop_gflops"], found["torch_gflops"]):
-                cells.append(f"{rate:.0f}")
-                if job.on_gpu:
-                    cells.append(f"{rate / job.ceiling(1):.0%}")
-            cells.append(f"{found['relprop_gflops'] / found['torch_gflops']:.2f}")
-            for key in total:
-                total[key] += found[key]
-        table.add_row(layer["layer"], *_geometry(layer), *cells)
-    job.console.print()
-    job.console.print(table)
-    job.console.print(
-        f"GFLOP/s; all convolutions {job.milliseconds(total['relprop_seconds'])} ms, "
-        f"torch's {job.milliseconds(total['torch_seconds'])} ms",
-        style="dim",
-    )
+# --- Floors ---------------------------------------------------------------------------------------
 
 
-def _show_kinds(job: _Job, steps: Steps) -> None:
-    """Show where a run's time goes."""
-    kinds = list(steps.kinds())
-    job.report.setdefault("kinds", []).extend(kinds)
-    every = sum(kind["forward_seconds"] + kind["backward_seconds"] for kind in kinds)
-    table = _table("", "steps", "forward ms", "backward ms", "share")
-    for kind in kinds:
-        forward, backward = kind["forward_seconds"], kind["backward_seconds"]
-        table.add_row(
-            kind["kind"],
-            str(kind["steps"]),
-            job.milliseconds(forward),
-            job.milliseconds(backward),
-            f"{(forward + backward) / every:.0%}",
-        )
-    job.console.print()
-    job.console.print(table)
-    told = f"all steps {job.milliseconds(every)} ms, the GPU waited for before and after each"
-    job.console.print(told, style="dim")
+def _floors(
+    console: Console,
+    report: dict[str, Any],
+    settings: Sequence[Setting],
+    presets: Sequence[str],
+    rates: tuple[float, float],
+    precision: Precision,
+    layers: bool,
+) -> None:
+    from relprop.benchmark.floors import Ceilings
+    from relprop.benchmark.predictions import predict
 
-
-def _geometry(layer: dict[str, Any]) -> Iterator[str]:
-    kernel = "x".join(map(str, layer["kernel"]))
-    stride = "".join(f"/{step}" for step in sorted({*layer["stride"]}) if step != 1)
-    groups = f" in {layer['groups']}" if layer["groups"] > 1 else ""
-    yield f"{kernel}{stride}{groups}"
-    yield "x".join(map(str, layer["input"]))
-    yield "x".join(map(str, layer["output"]))
-    yield f"{1e3 * layer['gflop']:.0f}"
-
-
-# --- Two reports ----------------------------------------------------------------------------------
-
-
-def _show_changes(console: Console, changes: Sequence[records.Change]) -> None:
-    if not changes:
-        console.print("the two files have nothing in common.")
-        return
-    table = _table(
-        "network", "batch", "threads", "preset", "contender", "figure", "before", "after", "factor"
-    )
-    for change in changes:
-        table.add_row(
-            change.network,
-            str(change.batch),
-            str(change.threads),
-            change.preset,
-            change.contender,
-            change.figure,
-            f"{change.before:.3g}",
-            f"{change.after:.3g}",
-            f"{change.factor:.2f}{' *' if change.clear else ''}",
-        )
-    console.print(table)
-    console.print("* by more than the spread of either", style="dim")
-
-
-def _table(first: str, *headings: str) -> Table:
-    table = Table(first, box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _machine(report: dict[str, Any]) -> str:
-    machine = report["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    gpu = machine.get("device")
-    where = (
-        f"{gpu['name']}, driver {gpu['driver'] or 'unknown'}, CUDA {gpu['cuda']}; " if gpu else ""
-    )
-    return (
-        f"{where}{machine['processor']}, {machine['cores']} cores, {machine['instruction_set']}; "
-        f"{versions}; {report['date']}"
-    )
+    ceilings = Ceilings(1e12 * rates[0], 1e9 * rates[1], precision)
+    batches: dict[tuple[str, tuple[int, ...] | None], list[int]] = {}
+    for name, shape, images, _ in settings:
+        batches.setdefault((name, shape), []).append(images)
+    floors = report["floors"] = [
+        floor
+        for (name, shape), own in batches.items()
+        for floor in predict(name, shape, own, presets, ceilings)
+    ]
+    show_floors(console, floors)
+    if layers:
+        show_shares(console, [layer for floor in floors for layer in floor["layers"]])

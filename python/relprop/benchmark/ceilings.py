@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from relprop import _core
-from relprop.benchmark.place import Place
+from relprop.benchmark.place import Gpu, Place
 from relprop.benchmark.timing import take_turns, use_threads
 
 
@@ -36,6 +38,13 @@ def product_ceiling(place: Place, size: int = 8192, repeat: int = 15) -> float:
     a, b = (place.operand(torch.randn(size, size)) for _ in range(2))
     turns = take_turns({"product": lambda: a @ b}, repeat, place)["product"]
     return 2e-9 * size**3 / min(turn.wall for turn in turns)
+
+
+def tf32_ceiling(place: Gpu) -> float:
+    """Measure :func:`product_ceiling` in TF32: three of its products make one of float32."""
+    rounded = replace(place, precision="tf32")
+    with rounded.settings():
+        return product_ceiling(rounded)
 
 
 def copy_ceiling(place: Place, size: int = 2**30, repeat: int = 15) -> float:

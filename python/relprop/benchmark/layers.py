@@ -16,13 +16,14 @@ import relprop
 from relprop import costs
 from relprop.arrays import arrays_of
 from relprop.benchmark.contenders import box_of, draw_batches, in_turn
+from relprop.benchmark.floors import Ceilings, Works, works
 from relprop.benchmark.networks import build
 from relprop.benchmark.place import CPU, Place, Run
 from relprop.benchmark.timing import take_turns, use_threads
 from relprop.compile import compile_plan
 from relprop.composites import assign, preset
 from relprop.devices import gpu_of
-from relprop.graph import Array, Conv, Graph, Shape
+from relprop.graph import Array, Conv, Graph, Node, Shape
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Steps:
     """For each step the node it belongs to."""
     seconds: NDArray[np.float64]
     """(steps, 2): forward, and back."""
+    works: Works
 
-    def layers(self, repeat: int = 7) -> Iterator[dict[str, Any]]:
+    def layers(self, repeat: int = 7, ceilings: Ceilings | None = None) -> Iterator[dict[str, Any]]:
         """Time torch's bare products beside every convolution.
 
         Ours are the layer's step, on real activations and with all that it fuses: bias, ReLU,
         message, ledger. Torch's are the products alone, on noise, in the faster memory format.
-        GFLOP/s count one product, whatever a rule needs.
+        GFLOP/s count one product, whatever a rule needs. ``ceilings`` are what floors are made of.
         """
         for node in self.graph:
             if not isinstance(node.operator, Conv):
@@ -57,34 +59,41 @@ class Steps:
             record: dict[str, Any] = {
                 **self.where,
                 "layer": node.name,
-                "kernel": list(node.operator.weight.shape[2:]),
-                "stride": list(node.operator.stride),
-                "groups": node.operator.groups,
-                "input": list(shape),
-                "output": list(node.shape),
+                **geometry(self.graph, node),
                 "gflop": gflop,
             }
-            for way, own, other in zip(("forward", "backward"), ours, theirs):
+            pairs = zip(ours, theirs, self.works[node.name])
+            for way, (own, other, work) in zip(("forward", "backward"), pairs):
                 record[way] = {
                     "relprop_seconds": own,
                     "torch_seconds": other,
                     "relprop_gflops": gflop / own,
                     "torch_gflops": gflop / other,
                 }
+                if ceilings is not None:
+                    record[way]["floor_seconds"] = work.floor(self.batch, ceilings).seconds
             yield record
 
-    def kinds(self) -> Iterator[dict[str, Any]]:
+    def kinds(self, ceilings: Ceilings) -> Iterator[dict[str, Any]]:
         """Sum up the steps of each type of node, those that take the longest first."""
         types = [self.graph[name].type for name in self.nodes]
         totals = {kind: self._total(kind == other for other in types) for kind in {*types}}
         for kind in sorted(totals, key=lambda kind: (-sum(totals[kind]), kind)):
             forward, backward = totals[kind]
+            own = [
+                work
+                for name, pair in self.works.items()
+                if self.graph[name].type == kind
+                for work in pair
+            ]
             yield {
                 **self.where,
                 "kind": kind,
                 "steps": types.count(kind),
                 "forward_seconds": forward,
                 "backward_seconds": backward,
+                "gbytes": 1e-9 * sum(w.bytes(self.batch, ceilings.precision) for w in own),
+                "floor_seconds": sum(w.floor(self.batch, ceilings).seconds for w in own),
             }
 
     def _total(self, chosen: Iterable[bool]) -> tuple[float, float]:
@@ -148,8 +157,20 @@ def measure_steps(
     for _ in range(repeat):
         run()
         np.minimum(best, seconds, out=best)
-    nodes = compiled.step_nodes
-    return Steps(network, batch, threads, preset_name, place, graph, nodes, best)
+    nodes, counted = compiled.step_nodes, works(graph, rules, compiled)
+    return Steps(network, batch, threads, preset_name, place, graph, nodes, best, counted)
+
+
+def geometry(graph: Graph, node: Node) -> dict[str, Any]:
+    """What a convolution looks like."""
+    assert isinstance(node.operator, Conv)
+    return {
+        "kernel": list(node.operator.weight.shape[2:]),
+        "stride": list(node.operator.stride),
+        "groups": node.operator.groups,
+        "input": list(graph[node.inputs[0]].shape),
+        "output": list(node.shape),
+    }
 
 
 def by_torch(

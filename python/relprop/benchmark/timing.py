@@ -22,6 +22,7 @@ from relprop.benchmark.contenders import (
     draw_batches,
     relprop_run,
 )
+from relprop.benchmark.floors import Ceilings, total, works_under
 from relprop.benchmark.networks import build
 from relprop.benchmark.place import CPU, Gpu, Place, Run, Turn
 
@@ -73,6 +74,7 @@ def measure(
     rivals: Sequence[str] = tuple(PEERS),
     repeat: int = 5,
     place: Place = CPU,
+    ceilings: Ceilings | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Time one network at one batch size and number of threads, a record for each preset.
 
@@ -93,6 +95,8 @@ def measure(
         Timed turns.
     place
         Where everybody runs; its settings must be torch's already.
+    ceilings
+        What the place gives at best: how far relprop is from its floor is in the records then.
     """
     use_threads(threads)
     module, shape = build(network, shape)
@@ -145,6 +149,9 @@ def measure(
             turns = take_turns(runs, repeat, place)
         timed = [name for name in turns if name in gradients]
         reference = min(timed, key=lambda name: np.median([t.wall for t in turns[name]]))
+        least: dict[str, Any] = {}
+        if ceilings is not None:
+            least["floor"] = total(works_under(graph, preset, place), batch, ceilings)
         yield {
             "network": network,
             "batch": batch,
@@ -163,6 +170,7 @@ def measure(
                 for name, own in turns.items()
             },
             "skipped": skipped,
+            **least,
         }
 
 
