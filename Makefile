@@ -84,6 +84,8 @@ emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu $(EMULATED_TESTS)
+	RELPROP_EMULATED_MODEL=ampere PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu \
+	  tests/test_conv.py tests/test_dense.py tests/test_devices.py
 
 # Makes nothing of the above, and PYTHONPATH may lead to more packages than this Python has.
 GPU_PYTHON ?= python3

@@ -28,7 +28,7 @@ struct WarpgroupTile {
     static_assert(group_rows % warpgroup_rows == 0 && group_channels % columns == 0);
 };
 
-// What a lane gives to the products of one slice and 64 rows.
+// What a lane gives to the products of 64 rows: those of one slice, of half a slice in float32.
 template <Precision> struct GroupFactors;
 
 template <> struct GroupFactors<Precision::tf32> {
@@ -49,19 +49,19 @@ template <> struct GroupFactors<Precision::tf32> {
 };
 
 template <> struct GroupFactors<Precision::float32> {
-    static constexpr int instructions = 4;
+    static constexpr int instructions = 2;
     uint32_t big[instructions][4], small[instructions][4];
 
-    __device__ void set(int half, const float4 &upper, const float4 &lower) {
+    __device__ void set(int, const float4 &upper, const float4 &lower) {
         const Four<Precision::float32> u(upper), l(lower);
 #pragma unroll
         for (int i = 0; i < 2; ++i)
 #pragma unroll
             for (int j = 0; j < 2; ++j) {
-                big[half * 2 + i][2 * j] = u.big[2 * i + j];
-                big[half * 2 + i][2 * j + 1] = l.big[2 * i + j];
-                small[half * 2 + i][2 * j] = u.small[2 * i + j];
-                small[half * 2 + i][2 * j + 1] = l.small[2 * i + j];
+                big[i][2 * j] = u.big[2 * i + j];
+                big[i][2 * j + 1] = l.big[2 * i + j];
+                small[i][2 * j] = u.small[2 * i + j];
+                small[i][2 * j + 1] = l.small[2 * i + j];
             }
     }
 };
@@ -83,8 +83,9 @@ template <> struct GroupFactors<Precision::bf16> {
 template <Precision precision, class T> class WarpgroupSums {
   public:
     // Slices whose products may be under way while the next one's factors are read. Float32 takes
-    // the sums of each slice at once: see add().
-    static constexpr int under_way = precision == Precision::float32 ? 0 : 1;
+    // the sums of each half of a slice at once: see multiply_half().
+    static constexpr bool in_runs = precision == Precision::float32;
+    static constexpr int under_way = in_runs ? 0 : 1;
     static constexpr int held = T::rows * T::channels / T::threads; // by a thread
 
     __device__ WarpgroupSums() {
@@ -96,22 +97,28 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     // Begins to add the products of one slice: with the other `set` of factors than the slice
-    // before, and all of it has to be waited for by finish().
+    // before. They all are there after finish().
     template <int set>
     __device__ __forceinline__ void add(const float *pixels, const Weight<precision> *weights) {
-        GroupFactors<precision>(&factors)[down] =
-            factors_[precision == Precision::float32 ? 0 : set];
+        GroupFactors<precision>(&factors)[down] = factors_[in_runs ? 0 : set];
+        if constexpr (in_runs) {
 #pragma unroll
-        for (int i = 0; i < down; ++i)
-#pragma unroll
-            for (int half = 0; half < 2; ++half)
-                factors[i].set(half, four_at(pixels, row_ + i * warpgroup_rows, half),
-                               four_at(pixels, row_ + i * warpgroup_rows + 8, half));
-        show_registers();
-        multiply(factors, weights);
-        close_products();
-        await_products<under_way>();
-        take_run();
+            for (int half = 0; half < 2; ++half) {
+                read_factors(pixels, half, factors);
+                show_registers();
+                multiply_half(factors, weights, half);
+                close_products();
+                await_products<0>();
+                take_run();
+            }
+        } else {
+            read_factors(pixels, 0, factors);
+            read_factors(pixels, 1, factors);
+            show_registers();
+            multiply(factors, weights);
+            close_products();
+            await_products<under_way>();
+        }
     }
 
     __device__ __forceinline__ void finish() { await_products<0>(); }
@@ -156,11 +163,18 @@ template <Precision precision, class T> class WarpgroupSums {
     static constexpr int across = T::group_channels / T::columns;
     static constexpr int sums_at_once = T::columns / 2; // of a lane, in one instruction
     static constexpr int row_bytes = slice * static_cast<int>(sizeof(Weight<precision>));
-    static constexpr bool in_runs = precision == Precision::float32;
 
     __device__ __forceinline__ float4 four_at(const float *pixels, int row, int half) const {
         return *reinterpret_cast<const float4 *>(pixels +
                                                  place_in_slice(row, lane_ * 8 + half * 4));
+    }
+
+    __device__ __forceinline__ void read_factors(const float *pixels, int half,
+                                                 GroupFactors<precision> (&factors)[down]) const {
+#pragma unroll
+        for (int i = 0; i < down; ++i)
+            factors[i].set(half, four_at(pixels, row_ + i * warpgroup_rows, half),
+                           four_at(pixels, row_ + i * warpgroup_rows + 8, half));
     }
 
     // Names what an instruction multiplies of the weights: 32 bytes of each row.
@@ -208,17 +222,19 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
-    // products: those of each slice start from zero, with their small parts, and join the others by
-    // an addition that rounds. What small parts make with each other is below a float's last bit.
+    // products: each run of 16 starts from zero, with its small parts, and joins the others by an
+    // addition that rounds. What small parts make with each other is below a float's last bit.
     __device__ __forceinline__ void
-    multiply(const GroupFactors<Precision::float32> (&factors)[down], const float *weights) {
+    multiply_half(const GroupFactors<Precision::float32> (&factors)[down], const float *weights,
+                  int half) {
         constexpr int count = GroupFactors<precision>::instructions;
 #pragma unroll
         for (int i = 0; i < down; ++i)
 #pragma unroll
             for (int j = 0; j < across; ++j) {
-                const uint64_t big = weights_at(weights, j),
-                               small = weights_at(weights + T::channels * slice, j);
+                const uint64_t big = part_at(weights_at(weights, j), half * count);
+                const uint64_t small =
+                    part_at(weights_at(weights + T::channels * slice, j), half * count);
 #pragma unroll
                 for (int k = 0; k < count; ++k)
                     multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(big, k),
@@ -233,14 +249,13 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     __device__ __forceinline__ void take_run() {
-        if constexpr (in_runs)
 #pragma unroll
-            for (int i = 0; i < down; ++i)
+        for (int i = 0; i < down; ++i)
 #pragma unroll
-                for (int j = 0; j < across; ++j)
+            for (int j = 0; j < across; ++j)
 #pragma unroll
-                    for (int k = 0; k < sums_at_once; ++k)
-                        sums_[i][j][k] += run_[i][j][k];
+                for (int k = 0; k < sums_at_once; ++k)
+                    sums_[i][j][k] += run_[i][j][k];
     }
 
     int row_, channel_; // the lane's first row, its group's first channel

@@ -64,7 +64,8 @@ class Explainer:
     device
         ``"cpu"``, ``"cuda"`` for the first GPU, ``"cuda:1"`` for the second; by default what the
         environment variable ``RELPROP_DEVICE`` names, or the CPU. A GPU takes arrays in its own
-        memory, torch's or cupy's, where they are, and any others by copies.
+        memory, torch's or cupy's, where they are (small batches by a copy within that
+        memory), and any others by copies from and to the host.
     precision
         How exactly a GPU computes products: ``"float32"``, or faster with factors rounded to 10
         bits (``"tf32"``) or 7 (``"bf16"``); docs/gpu.md has the errors.
