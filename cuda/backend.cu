@@ -36,11 +36,11 @@ Products warpgroup_products_of(Precision precision) {
     constexpr auto scratch = cuda::scratch_of_product;
     switch (precision) {
     case Precision::tf32:
-        return {"cuda-tf32", cuda::pack_warpgroup_tf32, cuda::warpgroup_product_tf32, scratch};
+        return {"cuda-tf32", cuda::pack_warpgroup_tf32, cuda::product_warpgroup_tf32, scratch};
     case Precision::bf16:
-        return {"cuda-bf16", cuda::pack_warpgroup_bf16, cuda::warpgroup_product_bf16, scratch};
+        return {"cuda-bf16", cuda::pack_warpgroup_bf16, cuda::product_warpgroup_bf16, scratch};
     default:
-        return {"cuda", cuda::pack_warpgroup_float32, cuda::warpgroup_product_float32, scratch};
+        return {"cuda", cuda::pack_warpgroup_float32, cuda::product_warpgroup_float32, scratch};
     }
 }
 

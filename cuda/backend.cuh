@@ -20,8 +20,8 @@ void product_bf16(const Product &, Stream);
 int64_t pack_warpgroup_float32(const Packing &, const float *weights, float *packed);
 int64_t pack_warpgroup_tf32(const Packing &, const float *weights, float *packed);
 int64_t pack_warpgroup_bf16(const Packing &, const float *weights, float *packed);
-void warpgroup_product_float32(const Product &, Stream);
-void warpgroup_product_tf32(const Product &, Stream);
-void warpgroup_product_bf16(const Product &, Stream);
+void product_warpgroup_float32(const Product &, Stream);
+void product_warpgroup_tf32(const Product &, Stream);
+void product_warpgroup_bf16(const Product &, Stream);
 
 } // namespace relprop::cuda

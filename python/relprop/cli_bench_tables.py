@@ -33,9 +33,11 @@ class Job:
     repeat: int
 
     def milliseconds(self, seconds: float) -> str:
+        """Write a time as a table has it."""
         return f"{1e3 * seconds:.{3 if self.on_gpu else 1}f}"
 
     def title(self, measured: dict[str, Any]) -> str:
+        """Name what was measured."""
         where = self.place.label(measured["threads"])
         return f"{measured['network']}, {measured['preset']}, batch {measured['batch']}, {where}"
 

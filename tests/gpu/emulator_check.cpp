@@ -334,7 +334,7 @@ bool wrong_launches_throw() {
                   [] { RELPROP_LAUNCH_BLOCKS(tree_kernel, none, 1, 1025, 0, nullptr); }) &&
            throws(
                "invalid argument",
-               [] { RELPROP_LAUNCH_BLOCKS(tree_kernel, none, 1, threads, 164 * 1024, nullptr); }) &&
+               [] { RELPROP_LAUNCH_BLOCKS(tree_kernel, none, 1, threads, 228 * 1024, nullptr); }) &&
            throws("invalid resource handle", [] { // a stream of another device
                cudaStream_t stream;
                RELPROP_CHECK(cudaSetDevice(1));

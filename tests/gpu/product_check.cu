@@ -16,7 +16,7 @@
 #include "product_parts.hpp"
 #include "steps/tap_grids.hpp"
 #include "version.hpp"
-#include "warpgroup_product.cuh"
+#include "product_warpgroup.cuh"
 
 namespace {
 
@@ -96,11 +96,11 @@ const Kind kinds[] = {{"float32", cuda::pack, cuda::product_float32, Precision::
                       {"tf32", cuda::pack, cuda::product_tf32, Precision::tf32, false},
                       {"bf16", cuda::pack_bf16, cuda::product_bf16, Precision::bf16, false},
                       {"float32 by warpgroups", cuda::pack_warpgroup_float32,
-                       cuda::warpgroup_product_float32, Precision::float32, true},
+                       cuda::product_warpgroup_float32, Precision::float32, true},
                       {"tf32 by warpgroups", cuda::pack_warpgroup_tf32,
-                       cuda::warpgroup_product_tf32, Precision::tf32, true},
+                       cuda::product_warpgroup_tf32, Precision::tf32, true},
                       {"bf16 by warpgroups", cuda::pack_warpgroup_bf16,
-                       cuda::warpgroup_product_bf16, Precision::bf16, true}};
+                       cuda::product_warpgroup_bf16, Precision::bf16, true}};
 
 // The largest error beside the sum of magnitudes.
 double bar_of(Precision precision) {

@@ -73,13 +73,16 @@ class Work:
     """Read once for all samples."""
 
     def operations(self, batch: int) -> float:
+        """Return the multiplications and additions of a batch."""
         return 2.0 * batch * self.multiply_adds
 
     def bytes(self, batch: int, precision: Precision) -> float:
+        """Return the bytes that a batch must move."""
         weights = self.weights * WEIGHT_BYTES[precision]
         return float(batch * self.values * VALUE_BYTES + weights)
 
     def floor(self, batch: int, ceilings: Ceilings) -> Floor:
+        """Return the least that a batch takes."""
         return Floor(
             self.operations(batch) / ceilings.operations,
             self.bytes(batch, ceilings.precision) / ceilings.bytes,
@@ -95,6 +98,7 @@ class Floor:
 
     @property
     def seconds(self) -> float:
+        """The larger part."""
         return max(self.operations, self.bytes)
 
 

@@ -2,7 +2,7 @@
 // there are too few tiles to keep a GPU busy, several blocks share one: each sums some parts of the
 // summed dimension, and the last to be done adds them. Which parts there are, and so the order of
 // the sums, depends on the layer alone. Included once for each precision
-// (warpgroup_product_*.cu).
+// (product_warpgroup_*.cu).
 #pragma once
 
 #include <limits>
@@ -184,7 +184,7 @@ template <Precision precision, class... T> Cut cut_of(const Product &p, TileShap
     return best;
 }
 
-template <Precision precision> void launch_warpgroup_product(const Product &p, Stream stream) {
+template <Precision precision> void launch_product_by_warpgroups(const Product &p, Stream stream) {
     if (pixels_of(p.grid, p.n).count == 0)
         return;
     run_parts(p, [&](const Product &part) {

@@ -1,0 +1,10 @@
+// Hopper's products in the precision of float32: three products of TF32.
+#include "product_warpgroup.cuh"
+
+namespace relprop::cuda {
+
+void product_warpgroup_float32(const Product &p, Stream stream) {
+    launch_product_by_warpgroups<Precision::float32>(p, stream);
+}
+
+} // namespace relprop::cuda

@@ -1,0 +1,10 @@
+// Hopper's products in TF32.
+#include "product_warpgroup.cuh"
+
+namespace relprop::cuda {
+
+void product_warpgroup_tf32(const Product &p, Stream stream) {
+    launch_product_by_warpgroups<Precision::tf32>(p, stream);
+}
+
+} // namespace relprop::cuda
