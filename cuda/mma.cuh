@@ -178,6 +178,7 @@ template <int bytes, bool again>
 __device__ __forceinline__ void copy_async(void *to, const void *from, bool held) {
     static_assert(bytes == 16 || (bytes == 4 && again)); // those of 4 bytes always stay
 #ifdef RELPROP_EMULATED
+    emulator::require_global(from);
     if (held)
         std::memcpy(to, from, bytes);
     else

@@ -133,11 +133,11 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     // Becomes the sum of some tiles' that were left, one behind the other, perhaps by other
-    // multiprocessors: they are not read from this one's own cache.
-    __device__ __forceinline__ void take(const float *from, int tiles) {
+    // multiprocessors: what is volatile is not read from this one's own cache.
+    __device__ __forceinline__ void take(const volatile float *from, int tiles) {
         for (int tile = 0; tile < tiles; ++tile, from += T::rows * T::channels)
             each([&](float &sum, int number) {
-                const float of_tile = __ldcg(from + number * T::threads + threadIdx.x);
+                const float of_tile = from[number * T::threads + threadIdx.x];
                 sum = tile > 0 ? sum + of_tile : of_tile;
             });
     }

@@ -54,6 +54,7 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ),
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
         ("beyond", "a kernel wrote beyond an allocation"),
+        ("not_global", "an instruction for global memory is given shared memory"),
         ("stale_graph", "a graph copies from or to memory that was released"),
         ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),

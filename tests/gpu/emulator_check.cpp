@@ -168,6 +168,10 @@ __global__ void stranger_kernel(Arrays) { __shfl_sync(0xFFu << threadIdx.x % 32 
 
 __global__ void beyond_kernel(Arrays a) { a.out[threadIdx.x + 1] = 0.0f; }
 
+__global__ void not_global_kernel(Arrays a) {
+    a.out[threadIdx.x] = __ldcg(shared_memory<float>() + threadIdx.x);
+}
+
 __global__ void lonely_kernel(Arrays, int64_t) { __syncthreads(); }
 
 // ---- checks
@@ -523,8 +527,9 @@ struct Death {
 };
 
 const Death deaths[] = {
-    {"half_waits", half_waits_kernel}, {"two_places", two_places_kernel}, {"masks", masks_kernel},
-    {"stranger", stranger_kernel},     {"beyond", beyond_kernel},
+    {"half_waits", half_waits_kernel}, {"two_places", two_places_kernel},
+    {"masks", masks_kernel},           {"stranger", stranger_kernel},
+    {"beyond", beyond_kernel},         {"not_global", not_global_kernel},
 };
 
 // A graph outlives the memory that it copies.
@@ -553,8 +558,8 @@ int die(const std::string &name) {
         return static_cast<int>(*memory.data());
     for (const Death &death : deaths)
         if (name == death.name)
-            RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads, 0,
-                                  nullptr);
+            RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads,
+                                  threads * sizeof(float), nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
     std::printf("%s did not end the program\n", name.c_str());
     return 1;

@@ -14,9 +14,9 @@
 #include "backend.cuh"
 #include "launch.cuh"
 #include "product_parts.hpp"
+#include "product_warpgroup.cuh"
 #include "steps/tap_grids.hpp"
 #include "version.hpp"
-#include "product_warpgroup.cuh"
 
 namespace {
 

@@ -189,10 +189,27 @@ inline float __powf(float a, float b) { return powf(a, b); }
 inline float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 inline double rsqrt(double a) { return 1.0 / sqrt(a); }
 
-template <class T> T __ldg(const T *at) { return *at; }
-template <class T> T __ldcs(const T *at) { return *at; }
-template <class T> T __ldcg(const T *at) { return *at; }
-template <class T> void __stcs(T *at, std::type_identity_t<T> value) { *at = value; }
-template <class T> void __stcg(T *at, std::type_identity_t<T> value) { *at = value; }
+namespace relprop::emulator {
+
+template <class T> T global_load(const T *at) {
+    require_global(at);
+    return *at;
+}
+template <class T> void global_store(T *at, T value) {
+    require_global(at);
+    *at = value;
+}
+
+} // namespace relprop::emulator
+
+template <class T> T __ldg(const T *at) { return relprop::emulator::global_load(at); }
+template <class T> T __ldcs(const T *at) { return relprop::emulator::global_load(at); }
+template <class T> T __ldcg(const T *at) { return relprop::emulator::global_load(at); }
+template <class T> void __stcs(T *at, std::type_identity_t<T> value) {
+    relprop::emulator::global_store(at, value);
+}
+template <class T> void __stcg(T *at, std::type_identity_t<T> value) {
+    relprop::emulator::global_store(at, value);
+}
 
 [[noreturn]] inline void __trap() { relprop::emulator::fail("__trap()"); }

@@ -33,6 +33,10 @@ class Scratch {
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
     void *data() const { return memory_; }
+    bool holds(const void *at) const {
+        const auto *first = static_cast<const char *>(memory_);
+        return !std::less<>()(at, memory_) && std::less<>()(at, first + bytes_);
+    }
 
   private:
     size_t bytes_;
@@ -262,6 +266,11 @@ const uint64_t *exchange(unsigned mask, uint64_t value) {
 void sync_warp(unsigned mask) { exchange(mask, 0); }
 
 int lane() { return static_cast<int>(rank() % warp_lanes); }
+
+void require_global(const volatile void *at) {
+    if (block && block->shared.holds(const_cast<const void *>(at)))
+        fail("an instruction for global memory is given shared memory");
+}
 
 void *dynamic_shared() { return block->shared.data(); }
 

@@ -45,6 +45,9 @@ void together(void *brought, void (*all)(void *const (&brought)[warp_lanes]));
 // An instruction of four neighbouring warps.
 void together_in_group(void *brought, void (*all)(void *const (&brought)[group_threads]));
 
+// An instruction for global memory alone is about to read or write there.
+void require_global(const volatile void *at);
+
 [[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
 
 } // namespace relprop::emulator
