@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PROGRAMS = ("kernels_check", "pool_check", "product_check")
+PROGRAMS = sorted(path.stem for path in ROOT.glob("tests/gpu/*_check.cu"))
 
 
 def run(*stages: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +60,7 @@ def test_stages_pass_and_fail_each_for_itself(played: dict[str, str]) -> None:
     assert done.returncode == 1, done.stderr
     assert results(done) == {"checks": "FAILED", "sanitizers": "FAILED", "build": "skipped"}
     assert "    FAR  max_pool\n    FAILED pool_check\n" in done.stdout
-    assert done.stdout.count("FAILED racecheck") == 3
+    assert done.stdout.count("FAILED racecheck") == len(PROGRAMS)
     assert "FAILED memcheck pool_check: exit code 1" in done.stdout
     assert "FAILED memcheck kernels_check" not in done.stdout
     summary, log = (Path(played["OUT"], name).read_text() for name in ("summary.txt", "log.txt"))
@@ -107,3 +108,10 @@ def test_without_a_gpu_it_ends_at_once(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == "make gpu: there is no NVIDIA GPU here (nvidia-smi: no driver).\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_every_program_is_built_and_run() -> None:
+    built = re.search(r"set\(CUDA_CHECKS (.*)\)", (ROOT / "CMakeLists.txt").read_text())
+    run_there = re.search(r"^checks=\((.*)\)", (ROOT / "benchmarks/gpu.sh").read_text(), re.M)
+    assert built and sorted(built[1].split()) == PROGRAMS
+    assert run_there and sorted(run_there[1].split()) == PROGRAMS
