@@ -197,28 +197,21 @@ template <Precision precision, class T> class WarpgroupSums {
                     body(sums_[i][j][k], (i * across + j) * sums_at_once + k);
     }
 
-    __device__ __forceinline__ void multiply(const GroupFactors<Precision::tf32> (&factors)[down],
-                                             const float *weights) {
+    // In TF32 and bfloat16.
+    __device__ __forceinline__ void multiply(const GroupFactors<precision> (&factors)[down],
+                                             const Weight<precision> *weights) {
 #pragma unroll
         for (int k = 0; k < GroupFactors<precision>::instructions; ++k)
 #pragma unroll
             for (int j = 0; j < across; ++j)
 #pragma unroll
-                for (int i = 0; i < down; ++i)
-                    multiply_warpgroup_tf32(sums_[i][j], factors[i].value[k],
-                                            part_at(weights_at(weights, j), k), true);
-    }
-
-    __device__ __forceinline__ void multiply(const GroupFactors<Precision::bf16> (&factors)[down],
-                                             const uint16_t *weights) {
-#pragma unroll
-        for (int k = 0; k < GroupFactors<precision>::instructions; ++k)
-#pragma unroll
-            for (int j = 0; j < across; ++j)
-#pragma unroll
-                for (int i = 0; i < down; ++i)
-                    multiply_warpgroup_bf16(sums_[i][j], factors[i].value[k],
-                                            part_at(weights_at(weights, j), k), true);
+                for (int i = 0; i < down; ++i) {
+                    const uint64_t part = part_at(weights_at(weights, j), k);
+                    if constexpr (precision == Precision::bf16)
+                        multiply_warpgroup_bf16(sums_[i][j], factors[i].value[k], part, true);
+                    else
+                        multiply_warpgroup_tf32(sums_[i][j], factors[i].value[k], part, true);
+                }
     }
 
     // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
