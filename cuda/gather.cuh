@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mma.cuh"
+#include "product_parts.hpp"
 #include "tile.cuh"
 #include "tiles.cuh"
 
@@ -158,11 +159,6 @@ template <Precision precision, class T> class WeightCopy {
     int64_t depth_, at_;
     int left_; // channels from the tile's first on
 };
-
-// How many slices a product's sums run over.
-__device__ __host__ inline int slices_of(const Product &p) {
-    return p.sources * static_cast<int>(depth_of(p.grid.tap_count, p.run) / slice);
-}
 
 // Copies slices [first, last) of all sources, pixels and weights, to one stage after the other.
 template <Precision precision, class T, int width> class SliceCopy {

@@ -7,6 +7,11 @@
 
 namespace relprop::cuda {
 
+// How many slices a product's sums run over.
+RELPROP_HD int slices_of(const Product &p) {
+    return p.sources * static_cast<int>(depth_of(p.grid.tap_count, p.run) / slice);
+}
+
 struct ProductParts {
     int count;
     int slices; // of a part; the last may have fewer
@@ -18,7 +23,7 @@ constexpr int64_t most_shared_sums = 4 << 20; // floats of blocks' sums that are
 
 inline ProductParts parts_of_product(const Product &p) {
     const TapGrid &grid = p.grid;
-    const int slices = p.sources * static_cast<int>(depth_of(grid.tap_count, p.run) / slice);
+    const int slices = slices_of(p);
     const int64_t pixels = int64_t{grid.size.z} * grid.size.y * grid.size.x;
     if (pixels > small_image || slices <= least_slices_of_part)
         return {1, slices};
