@@ -77,7 +77,9 @@ class DeviceRun {
     void add_column(const void *in, void *out, int64_t bytes, bool on_device = false);
     void place_columns(bool on_device);
     std::unique_ptr<Lane> take_lane() const;
+    int64_t samples_at_once(const Lane &lane);
     void reserve(Lane &lane);
+    std::unique_ptr<Lane> second_lane() const;
     void begin(Work &work, int64_t first, int64_t n);
     void launch(const Lane &lane, Request part, Stream stream) const;
     void finish(Work &work);
@@ -194,29 +196,43 @@ void DeviceRun::check_owners() const {
         check(copy.out, "copies");
 }
 
+// None where memory has room for one lane only: then nothing is copied beside computing.
+std::unique_ptr<Lane> DeviceRun::second_lane() const {
+    auto lane = take_lane();
+    try {
+        lane->reserve(plan_.arena_floats(at_once_), bytes_, pinned_bytes_);
+    } catch (const DeviceOutOfMemory &) {
+        return nullptr;
+    }
+    return lane;
+}
+
+// As many samples as the lane holds already, or as the free memory has room for.
+int64_t DeviceRun::samples_at_once(const Lane &lane) {
+    const int64_t most = std::min(request_.n, request_.on_device ? most_on_device : most_from_host);
+    const int64_t shared = plan_.arena_floats(0), of_sample = plan_.arena_floats(1) - shared;
+    const int64_t held = lane.arena ? (lane.arena->floats() - shared) / of_sample : 0;
+    if (held >= most)
+        return most;
+    lay_out(1);
+    const double room = share_of_memory * static_cast<double>(kernels_.device->free_bytes()) / 4.0;
+    const auto fits = static_cast<int64_t>((room - static_cast<double>(shared)) /
+                                           static_cast<double>(of_sample + (bytes_ + 3) / 4));
+    return std::clamp<int64_t>(std::max(fits, held), 1, most);
+}
+
 void DeviceRun::run() {
     kernels_.device->use(kernels_.device_index);
     if (request_.n == 0)
         return;
     if (request_.on_device)
         check_owners();
-    lay_out(1);
-    const int64_t floats = plan_.arena_floats(1) + (bytes_ + 3) / 4;
-    const double room = share_of_memory * static_cast<double>(kernels_.device->free_bytes());
-    const int64_t most = request_.on_device ? most_on_device : most_from_host;
-    const int64_t fits = static_cast<int64_t>(room / 4.0 / static_cast<double>(floats));
     std::array<Work, 2> works;
     works[0].lane = take_lane();
-    // what an idle lane holds already is not free
-    const bool enough = works[0].lane->arena && fits < std::min(request_.n, most);
-    const int64_t held = enough ? works[0].lane->arena->floats() / plan_.arena_floats(1) : 0;
-    lay_out(std::clamp<int64_t>(std::max(fits, held), 1, std::min(request_.n, most)));
+    lay_out(samples_at_once(*works[0].lane));
     reserve(*works[0].lane);
-    if (!request_.on_device && request_.n > at_once_) {
-        // before any work is on its way: less memory moves the places of its arrays
-        works[1].lane = take_lane();
-        reserve(*works[1].lane);
-    }
+    if (!request_.on_device && request_.n > at_once_)
+        works[1].lane = second_lane();
 
     const auto give_back = [&] {
         std::lock_guard lock(plan_.mutex_);
@@ -233,7 +249,7 @@ void DeviceRun::run() {
             finish(work);
             n = std::min(at_once_, request_.n - first);
             begin(work, first, n);
-            turn = request_.on_device ? 0 : 1 - turn;
+            turn = works[1].lane ? 1 - turn : 0;
         }
         finish(works[turn]); // the older one first
         finish(works[1 - turn]);

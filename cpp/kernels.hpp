@@ -355,7 +355,7 @@ struct Kernels {
     // unless packed is null
     int64_t (*pack)(const Packing &, const float *weights, float *packed);
     void (*product)(const Product &, Stream);
-    // floats that a product of so many samples, or fewer, may use; 0: none
+    // floats that a product may use, whatever its batch; 0: none
     int64_t (*product_scratch)(const Product &);
     void (*depthwise)(const Product &, Stream); // groups == channels, weights [tap_count][channels]
     // layers of single pixels with one tap and one group, there and back: both read the weights

@@ -113,9 +113,12 @@ void Plan::finish(int output) {
     if (kernels_.device) {
         for (const Tensor &tensor : tensors_)
             scratch_of_totals_ = std::max(scratch_of_totals_, totals_scratch(tensor.image.size()));
-        for (const auto &step : steps_)
+        for (const auto &step : steps_) {
             scratch_of_totals_ =
                 std::max(scratch_of_totals_, totals_scratch(2 * step->absorbed_pairs()));
+            scratch_of_products_ =
+                std::max(scratch_of_products_, step->product_scratch(kernels_));
+        }
     }
     stages_ = stages_of(tensors_, steps_, producer_, output, kernels_.device == nullptr);
     output_ = output;
@@ -157,14 +160,7 @@ void Plan::give_back(std::unique_ptr<Memory> arena) const {
 
 int64_t Plan::arena_floats(int64_t n) const {
     return n * (arena_per_sample() + static_cast<int64_t>(stages_.size()) * slack) +
-           n * scratch_of_totals_ * doubles + scratch_of_products(n);
-}
-
-int64_t Plan::scratch_of_products(int64_t n) const {
-    int64_t most = 0;
-    for (const auto &step : steps_)
-        most = std::max(most, step->product_scratch(kernels_, n));
-    return most;
+           n * scratch_of_totals_ * doubles + scratch_of_products_;
 }
 
 namespace {
@@ -339,7 +335,7 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &m
         chunk.scratch_of_totals = reinterpret_cast<double *>(at);
         kernels_.fill(0.0f, at, n * doubles, request.stream); // see Totals
         at += n * scratch_of_totals_ * doubles;
-        if (scratch_of_products(n) > 0) {
+        if (scratch_of_products_ > 0) {
             chunk.scratch_of_products = at;
             kernels_.fill(0.0f, at, most_shared_tiles, request.stream);
         }

@@ -83,8 +83,8 @@ class Step {
     virtual int64_t forward_scratch() const { return 0; } // floats per sample
     virtual int64_t relevance_scratch() const { return 0; } // floats per sample
     virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
-    // Floats that its products of so many samples, or fewer, share with those of other steps.
-    virtual int64_t product_scratch(const Kernels &, int64_t) const { return 0; }
+    // Floats that its products share with those of other steps, whatever the batch.
+    virtual int64_t product_scratch(const Kernels &) const { return 0; }
     virtual int64_t weights() const { return 0; } // floats that both passes read
 
     std::vector<int> inputs;
@@ -160,7 +160,6 @@ class Plan {
     std::unique_ptr<Memory> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Memory> arena) const;
     int64_t arena_floats(int64_t n) const; // of a chunk
-    int64_t scratch_of_products(int64_t n) const;
     void run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                    int64_t *bad) const;
     int64_t input_index(int tensor) const;
@@ -182,6 +181,7 @@ class Plan {
 
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
     int64_t scratch_of_totals_ = 0;       // doubles per sample
+    int64_t scratch_of_products_ = 0;     // floats of a chunk, see Product
     std::vector<Stage> stages_;           // each for at least as many samples as the one before
 
     mutable std::mutex mutex_;

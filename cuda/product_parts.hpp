@@ -31,18 +31,9 @@ inline ProductParts parts_of_product(const Product &p) {
     return {ceil_div(slices, of_part), of_part};
 }
 
-// Floats that a product, of this batch or a smaller one, may need for the sums of parts.
+// Floats that a product may use for the sums of parts, whatever its batch.
 inline int64_t scratch_of_product(const Product &p) {
-    constexpr int64_t edge = 128; // of the largest tile in parts
-    const int parts = parts_of_product(p).count;
-    if (parts == 1)
-        return 0;
-    const TapGrid &grid = p.grid;
-    const auto padded = [](int64_t size) { return (size + edge - 1) / edge * edge; };
-    const int64_t pixels = p.n * grid.size.z * grid.size.y * grid.size.x;
-    const int64_t sums =
-        parts * padded(pixels) * padded(grid.to.channels / grid.groups) * grid.groups;
-    return most_shared_tiles + (sums < most_shared_sums ? sums : most_shared_sums);
+    return parts_of_product(p).count > 1 ? most_shared_tiles + most_shared_sums : 0;
 }
 
 } // namespace relprop::cuda

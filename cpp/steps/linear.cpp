@@ -271,12 +271,12 @@ int64_t Linear::absorbed_pairs() const {
     return rule_.kind == RuleKind::gradient ? 0 : out_.pixels() * chunks_;
 }
 
-int64_t Linear::product_scratch(const Kernels &kernels, int64_t n) const {
+int64_t Linear::product_scratch(const Kernels &kernels) const {
     int64_t most = 0;
     if (kernels.device && !depthwise_)
         for (const auto *direction : {&forward_, &backward_})
             for (const Packed &packed : *direction) {
-                Product p = product_of(packed, n, {});
+                Product p = product_of(packed, 1, {});
                 for (p.sources = 1; p.sources <= 2; ++p.sources)
                     most = std::max(most, kernels.product_scratch(p));
             }

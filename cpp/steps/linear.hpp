@@ -40,7 +40,7 @@ class Linear final : public Step {
     int64_t forward_scratch() const override { return padded_size_; }
     int64_t relevance_scratch() const override { return scratch_; }
     int64_t absorbed_pairs() const override;
-    int64_t product_scratch(const Kernels &, int64_t n) const override;
+    int64_t product_scratch(const Kernels &) const override;
     int64_t weights() const override;
     bool reads_in_place() const { return owner_ != nullptr; } // the weights that it was given
 
