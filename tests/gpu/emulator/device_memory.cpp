@@ -62,6 +62,7 @@ DeviceMemory::DeviceMemory(size_t bytes) : size_(bytes) {
         mmap(nullptr, spacious, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         throw std::bad_alloc();
+    madvise(memory, spacious, MADV_HUGEPAGE); // access is given and taken at each launch
     begin_ = reinterpret_cast<uintptr_t>(memory);
     Reserved &all = reserved();
     const std::lock_guard lock(all.mutex);
