@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch.cuh"
+#include "on_device.hpp"
 
 namespace {
 
@@ -139,25 +140,6 @@ bool same(const Values &a, const Values &b) {
     return a.size() == b.size();
 }
 
-class OnDevice {
-  public:
-    explicit OnDevice(const Values &values) : size_(values.size() * sizeof(float)) {
-        RELPROP_CHECK(cudaMalloc(&data_, size_));
-        RELPROP_CHECK(cudaMemcpy(data_, values.data(), size_, cudaMemcpyHostToDevice));
-    }
-    OnDevice(const OnDevice &) = delete;
-    OnDevice &operator=(const OnDevice &) = delete;
-    ~OnDevice() { cudaFree(data_); }
-    float *data() const { return static_cast<float *>(data_); }
-    void read(Values &values) const {
-        RELPROP_CHECK(cudaMemcpy(values.data(), data_, size_, cudaMemcpyDeviceToHost));
-    }
-
-  private:
-    size_t size_;
-    void *data_ = nullptr;
-};
-
 bool agree(const Case &of, const Step &step, int64_t n, int least) {
     const int64_t size = n * of.z.size * of.y.size * of.x.size * of.channels;
     const Values in = least > 0 ? draw_special(size, least) : draw(size);
@@ -181,7 +163,7 @@ bool agree(const Case &of, const Step &step, int64_t n, int least) {
     host.result = expected.data();
     step.run(cpu_kernels(), host);
 
-    const OnDevice device_in(in), device_r(r), device_result(got);
+    const OnDevice<float> device_in(in), device_r(r), device_result(got);
     Pool device = pool;
     device.in = device_in.data();
     device.r = device_r.data();

@@ -13,6 +13,7 @@
 
 #include "backend.cuh"
 #include "launch.cuh"
+#include "on_device.hpp"
 #include "product_parts.hpp"
 #include "product_warpgroup.cuh"
 #include "steps/tap_grids.hpp"
@@ -118,26 +119,6 @@ Values draw(int64_t count, float low = -1.0f) {
         value = number(generator);
     return values;
 }
-
-// A copy on the device of what lies at a host's pointer.
-template <class T> class OnDevice {
-  public:
-    explicit OnDevice(const std::vector<T> &values) : size_(values.size() * sizeof(T)) {
-        RELPROP_CHECK(cudaMalloc(&data_, size_ + 1));
-        RELPROP_CHECK(cudaMemcpy(data_, values.data(), size_, cudaMemcpyHostToDevice));
-    }
-    OnDevice(const OnDevice &) = delete;
-    OnDevice &operator=(const OnDevice &) = delete;
-    ~OnDevice() { cudaFree(data_); }
-    T *data() const { return static_cast<T *>(data_); }
-    void read(std::vector<T> &values) const {
-        RELPROP_CHECK(cudaMemcpy(values.data(), data_, size_, cudaMemcpyDeviceToHost));
-    }
-
-  private:
-    size_t size_;
-    void *data_ = nullptr;
-};
 
 // ---- one direction of a layer
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launch.cuh"
+#include "on_device.hpp"
 #include "tiles.cuh"
 #include "warpgroup_sums.cuh"
 
@@ -69,26 +70,6 @@ __global__ void __launch_bounds__(warpgroup_threads)
 #endif
 }
 
-// A vector on the device, while it lives.
-class OnDevice {
-  public:
-    explicit OnDevice(const std::vector<float> &values) : bytes_(values.size() * sizeof(float)) {
-        RELPROP_CHECK(cudaMalloc(&data_, bytes_));
-        RELPROP_CHECK(cudaMemcpy(data_, values.data(), bytes_, cudaMemcpyHostToDevice));
-    }
-    ~OnDevice() { cudaFree(data_); }
-    OnDevice(const OnDevice &) = delete;
-    OnDevice &operator=(const OnDevice &) = delete;
-    float *data() const { return static_cast<float *>(data_); }
-    void read(std::vector<float> &values) const {
-        RELPROP_CHECK(cudaMemcpy(values.data(), data_, bytes_, cudaMemcpyDeviceToHost));
-    }
-
-  private:
-    size_t bytes_;
-    void *data_ = nullptr;
-};
-
 std::mt19937 generator(1);
 
 std::vector<float> draw(size_t count) {
@@ -114,7 +95,7 @@ template <Precision precision, int n> bool agrees(const char *name) {
     for (int part = 0; part < slice / depth; ++part) {
         const std::vector<float> a = draw(warpgroup_rows * depth), b = draw(n * slice);
         std::vector<float> before = draw(warpgroup_rows * n), after = before;
-        const OnDevice a_there(a), b_there(b), sums(before);
+        const OnDevice<float> a_there(a), b_there(b), sums(before);
         RELPROP_LAUNCH_BLOCKS((product_kernel<precision, n>),
                               (Arguments{a_there.data(), b_there.data(), sums.data(), part}), 1,
                               warpgroup_threads, n * slice * sizeof(float), nullptr);
