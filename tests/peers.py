@@ -67,7 +67,7 @@ def zennit_relevance(
     for part in parts.modules():
         if isinstance(part, _BatchNorm):  # zennit's merge leaves eps in place, where var is 1
             part.running_var += part.eps
-            part.eps = 0.0
+            part.eps = 1e-30  # 0, which not every torch takes
     composite.canonizers = [canonizers.SequentialMergeBatchNorm()]
     data = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in inputs]
     with composite.context(parts) as hooked:
