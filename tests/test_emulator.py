@@ -77,3 +77,10 @@ def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) ->
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
+def test_slow_checks_end_by_themselves(check: str) -> None:
+    done = run(check, RELPROP_CHECK_SECONDS="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cases, after 0 seconds" in done.stdout

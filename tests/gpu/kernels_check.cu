@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch.cuh"
+#include "time_limit.hpp"
 
 namespace {
 
@@ -141,6 +142,8 @@ class Case {
 
     // Runs on both and compares all memory, bit for bit where `bound` is 0.
     void run(const std::string &name, double bound, const Body &body) {
+        if (limit.reached())
+            return;
         body({cpu_kernels(), blocks_});
         body({cuda_kernels(0, Precision::float32), blocks_});
         RELPROP_CHECK(cudaDeviceSynchronize());
@@ -153,6 +156,7 @@ class Case {
     }
 
     static inline int failures = 0;
+    static inline TimeLimit limit;
 
   private:
     std::deque<Block> blocks_;
