@@ -845,8 +845,8 @@ void check_device() {
     device.release(there);
     device.end_stream(own);
     report("out of memory", throws<DeviceOutOfMemory>([&] { device.allocate(far_too_much); }));
-    report("no such device", throws<CudaError>([&] { device.use(1000); }) &&
-                                 throws<CudaError>([&] { device.use(-1); }));
+    report("no such device", throws<CudaError>([&] { device.require(1000); }) &&
+                                 throws<CudaError>([&] { device.require(-1); }));
     report("kernels once",
            &cuda_kernels(0, Precision::tf32) == &cuda_kernels(0, Precision::tf32) &&
                &cuda_kernels(0, Precision::tf32) != &cuda_kernels(0, Precision::bf16));
