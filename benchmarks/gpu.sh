@@ -17,6 +17,7 @@ checks=(wgmma_check product_check pool_check recording_check kernels_check)
 skipped=77
 
 export PYTHONUNBUFFERED=1
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin # cmake finds nvcc there, and compute-sanitizer is beside it
 build=$(realpath -m "${BUILD:-build/gpu}")
 relprop=("$PYTHON" -m relprop)
 bench=("${relprop[@]}" bench --device cuda --no-memory --repeat 3 --force)
@@ -54,16 +55,21 @@ stage_checks() {
   return $failed
 }
 
-# Errors of the interface are what some checks ask for.
+# Errors of the interface are what some checks ask for. A sanitizer that is stopped does not tell what
+# it found, and leaves its program running: checks end by themselves before, and the stage with them.
 stage_sanitizers() {
-  local failed=0
+  local failed=0 seconds left
   command -v compute-sanitizer || return $skipped
   for tool in memcheck racecheck initcheck synccheck; do
     local options=(--tool "$tool" --error-exitcode 9)
     [[ $tool == memcheck ]] && options+=(--report-api-errors no)
     for check in "${checks[@]}"; do
       echo "== $tool $check"
-      timeout --foreground "${SANITIZER_SECONDS:-60}" \
+      seconds=${SANITIZER_SECONDS:-60}
+      left=$((ENDS - $(date +%s) - 2))
+      ((left >= seconds)) || seconds=$left
+      ((seconds >= 3)) || { echo "FAILED $tool $check: no time left"; failed=1; continue; }
+      RELPROP_CHECK_SECONDS=$((seconds * 2 / 3)) timeout -k 2 "$seconds" \
         compute-sanitizer "${options[@]}" "$build/$check" | grep -v '^ok '
       local code=${PIPESTATUS[0]}
       [[ $code == 0 ]] || { echo "FAILED $tool $check: exit code $code"; failed=1; }
@@ -109,7 +115,8 @@ matter() {
   case $1 in
     build) grep -iE 'error|warning' "$2" | tail -n 8 ;;
     checks) grep -vE '^ok ' "$2" | tail -n 12 ;;
-    sanitizers) grep -E '^FAILED|ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]' "$2" | tail -n 12 ;;
+    sanitizers) grep -E '^FAILED|^left out: .* after|ERROR SUMMARY: [1-9]|RACECHECK SUMMARY: [1-9]' "$2" \
+      | tail -n 24 ;;
     tests | networks) grep -E '(^|\] )(FAILED|ERROR) |(passed|failed|error).* in ' "$2" | tail -n 12 ;;
     bench) grep -E '^product of large|^copy within|Error|error:' "$2" | tail -n 12
       sed -n "/^ratio to torch's/,/^$/p;/^\/ floor/,/^$/p" "$2" ;;
@@ -185,7 +192,7 @@ for name in "${chosen[@]}"; do
     continue
   fi
   printf '\n==== %s\n' "$name" >>"$log"
-  timeout -s INT -k 20 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" </dev/null 2>&1 \
+  ENDS=$(($(date +%s) + limit)) timeout -s INT -k 20 "$limit" bash "${BASH_SOURCE[0]}" --stage "$name" </dev/null 2>&1 \
     | tee "$part" >>"$log"
   case ${PIPESTATUS[0]} in
     0) result=passed ;;

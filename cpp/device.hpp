@@ -15,10 +15,12 @@ struct DeviceOutOfMemory : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// Functions of one device, each for the thread that calls it. Streams and memory are those of the
-// device that `use` named last.
+// Functions of one kind of device, each for the thread that calls it. Streams and memory are those
+// of the device that `use` named last.
 struct Device {
-    void (*use)(int index);           // throws std::runtime_error where there is no such device
+    void (*require)(int index); // throws std::runtime_error where there is no such device
+    int (*use)(int index); // returns whose turn it was before, -1 where that need not come back
+    void (*use_again)(int before);
     void *(*allocate)(int64_t bytes); // throws DeviceOutOfMemory
     void (*release)(void *memory);
     void *(*allocate_pinned)(int64_t bytes); // the host's, for copies beside computing
@@ -37,6 +39,24 @@ struct Device {
     void (*end_recorded)(void *recorded);
     // The index of the device whose memory the pointer is to, -1 for any other.
     int (*owner)(const void *pointer);
+};
+
+// While it lives, its thread uses a device; whoever else has work in this thread finds their own
+// in use afterwards.
+class Using {
+  public:
+    Using(const Device *device, int index) // nothing where the device is the host
+        : device_(device), before_(device ? device->use(index) : -1) {}
+    ~Using() {
+        if (before_ >= 0)
+            device_->use_again(before_);
+    }
+    Using(const Using &) = delete;
+    Using &operator=(const Using &) = delete;
+
+  private:
+    const Device *device_;
+    int before_;
 };
 
 } // namespace relprop

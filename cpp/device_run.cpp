@@ -14,7 +14,7 @@ Pinned::Pinned(const Device &device, int64_t bytes)
 Pinned::~Pinned() { device_.release_pinned(data_); }
 
 Lane::Lane(const Kernels &of) : kernels(of), recordings(*of.device) {
-    kernels.device->use(kernels.device_index);
+    const Using device(kernels.device, kernels.device_index);
     stream = kernels.device->make_stream();
 }
 
@@ -222,9 +222,9 @@ int64_t DeviceRun::samples_at_once(const Lane &lane) {
 }
 
 void DeviceRun::run() {
-    kernels_.device->use(kernels_.device_index);
     if (request_.n == 0)
         return;
+    const Using device(kernels_.device, kernels_.device_index);
     if (request_.on_device)
         check_owners();
     std::array<Work, 2> works;

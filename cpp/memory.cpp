@@ -11,7 +11,7 @@ Memory::Memory(const Kernels &kernels, int64_t floats) : kernels_(kernels), floa
         data_ = pages_->data();
         return;
     }
-    kernels.device->use(kernels.device_index);
+    const Using device(kernels.device, kernels.device_index);
     data_ = static_cast<float *>(
         kernels.device->allocate(floats * static_cast<int64_t>(sizeof(float))));
 }
@@ -26,7 +26,7 @@ void Memory::fill(const void *from, int64_t bytes) {
         std::memcpy(data_, from, static_cast<size_t>(bytes));
         return;
     }
-    kernels_.device->use(kernels_.device_index);
+    const Using device(kernels_.device, kernels_.device_index);
     kernels_.device->copy(data_, from, bytes, nullptr);
     kernels_.device->wait(nullptr);
 }

@@ -143,7 +143,7 @@ Kernels kernels_of(int device, const Products &products) {
 const Kernels &cuda_kernels(int device, Precision precision) {
     static std::mutex &mutex = *new std::mutex;
     static auto &made = *new std::map<std::pair<int, Precision>, Kernels>;
-    cuda::device.use(device);
+    cuda::device.require(device);
     const std::lock_guard lock(mutex);
     const auto found = made.find({device, precision});
     if (found != made.end())

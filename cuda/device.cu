@@ -18,7 +18,7 @@ int device_count() {
     return count;
 }
 
-void use(int index) {
+void require(int index) {
     const int count = device_count();
     if (index < 0 || index >= count)
         throw CudaError("there is no GPU " + std::to_string(index) + ": this machine has " +
@@ -30,8 +30,35 @@ void use(int index) {
         throw CudaError("GPU " + std::to_string(index) + " has compute capability " +
                         std::to_string(major) + "." + std::to_string(minor) +
                         "; relprop needs 8.0 (Ampere) or newer.");
-    RELPROP_CHECK(cudaSetDevice(index));
 }
+
+// Whether this thread works with a GPU already. The runtime does not tell: it calls the first one
+// current where there is none, and to name that would take up memory there.
+bool has_context() {
+    using GetCurrent = int (*)(void **context);
+    static const auto get_current = [] {
+        constexpr unsigned version = 12000; // of the driver's interface
+        void *found = nullptr;
+        RELPROP_CHECK(cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &found, version,
+                                                       cudaEnableDefault, nullptr));
+        return reinterpret_cast<GetCurrent>(found);
+    }();
+    void *context = nullptr;
+    return get_current && get_current(&context) == 0 && context;
+}
+
+int use(int index) {
+    int before = -1;
+    if (has_context())
+        RELPROP_CHECK(cudaGetDevice(&before));
+    if (before == index)
+        return -1;
+    RELPROP_CHECK(cudaSetDevice(index));
+    return before;
+}
+
+// Called by destructors, perhaps after an error that stays.
+void use_again(int before) { cudaSetDevice(before); }
 
 int64_t free_bytes() {
     size_t free = 0, total = 0;
@@ -128,7 +155,9 @@ int owner(const void *pointer) {
 } // namespace
 
 const Device device = {
+    .require = require,
     .use = use,
+    .use_again = use_again,
     .allocate = allocate,
     .release = release,
     .allocate_pinned = allocate_pinned,

@@ -179,10 +179,7 @@ __device__ __forceinline__ void copy_async(void *to, const void *from, bool held
     static_assert(bytes == 16 || (bytes == 4 && again)); // those of 4 bytes always stay
 #ifdef RELPROP_EMULATED
     emulator::require_global(from);
-    if (held)
-        std::memcpy(to, from, bytes);
-    else
-        std::memset(to, 0, bytes);
+    emulator::begin_copy(to, held ? from : nullptr, bytes);
 #else
     const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
     const int read = held ? bytes : 0;
@@ -198,14 +195,18 @@ __device__ __forceinline__ void copy_async(void *to, const void *from, bool held
 
 // Closes the group of the copies that this thread has begun since the last.
 __device__ __forceinline__ void close_copies() {
-#ifndef RELPROP_EMULATED
+#ifdef RELPROP_EMULATED
+    emulator::close_copies();
+#else
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
 
 // Waits until all but the `open` last groups of this thread have arrived.
 template <int open> __device__ __forceinline__ void await_copies() {
-#ifndef RELPROP_EMULATED
+#ifdef RELPROP_EMULATED
+    emulator::await_copies(open);
+#else
     asm volatile("cp.async.wait_group %0;" ::"n"(open) : "memory");
 #endif
 }

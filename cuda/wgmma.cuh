@@ -34,7 +34,15 @@ struct GroupFragment {
     const uint32_t *a;
     uint64_t b;
     bool add;
+    bool shown; // whether the registers may be read
 };
+
+// Whether this thread's registers may be read by products: by those up to the next that closes.
+inline bool &registers_shown() {
+    constexpr int most_threads = 1024;
+    static thread_local bool shown[most_threads];
+    return shown[threadIdx.x];
+}
 
 // A product that a group has begun. The tensor cores may read registers and shared memory until it
 // is waited for.
@@ -68,7 +76,9 @@ inline const unsigned char *weights_at(uint64_t descriptor, int row, int byte) {
     uint64_t at = ((descriptor & field) << 4) + static_cast<uint64_t>(row / rows_of_step) * rows +
                   static_cast<uint64_t>(row % rows_of_step * (wide ? 128 : 64) + byte);
     at ^= (at >> 7 & (wide ? 7 : 3)) << 4;
-    return static_cast<const unsigned char *>(emulator::dynamic_shared()) + at;
+    const auto *there = static_cast<const unsigned char *>(emulator::dynamic_shared()) + at;
+    emulator::require_shown(there);
+    return there;
 }
 
 // Factors: 8 floats of TF32 or 16 of bfloat16.
@@ -104,11 +114,18 @@ void multiply_group(const GroupFragment (&of)[warpgroup_threads]) {
 // Done at once or when it is waited for, as the dice fall.
 template <int channels, int held, class Value>
 void begin_product(float *sum, const uint32_t *a, uint64_t b, bool add) {
-    GroupFragment own{sum, a, b, add};
+    GroupFragment own{sum, a, b, add, registers_shown()};
     emulator::together_in_group(&own, [](void *const(&all)[warpgroup_threads]) {
         GroupProduct product{multiply_group<channels, held, Value>, {}};
-        for (int thread = 0; thread < warpgroup_threads; ++thread)
+        for (int thread = 0; thread < warpgroup_threads; ++thread) {
             product.of[thread] = *static_cast<const GroupFragment *>(all[thread]);
+            if (!product.of[thread].shown)
+                emulator::fail("tensor cores read registers that were not shown to them");
+        }
+        for (int row = 0; row < channels;
+             ++row) // what is hidden now may be shown before it is read
+            for (const int byte : {0, 16})
+                weights_at(product.of[0].b, row, byte);
         begun().push_back(product);
         if (emulator::dice()() >> 8 & 1)
             multiply_first(begun().size());
@@ -136,14 +153,18 @@ template <int row_bytes> __device__ __forceinline__ uint64_t descriptor_of(const
 // Shared memory that this thread wrote, or copied to, may be read by the tensor cores from the next
 // barrier on.
 __device__ __forceinline__ void show_to_tensor_cores() {
-#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+#ifdef RELPROP_EMULATED
+    emulator::show_to_tensor_cores();
+#elif defined(RELPROP_WARPGROUPS)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
 
 // Between this thread's writes to registers and products that read them.
 __device__ __forceinline__ void show_registers() {
-#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+#ifdef RELPROP_EMULATED
+    emulated::registers_shown() = true;
+#elif defined(RELPROP_WARPGROUPS)
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
 }
@@ -151,6 +172,7 @@ __device__ __forceinline__ void show_registers() {
 // Closes the products that the group has begun since the last.
 __device__ __forceinline__ void close_products() {
 #ifdef RELPROP_EMULATED
+    emulated::registers_shown() = false;
     emulator::together_in_group(nullptr, [](void *const(&)[warpgroup_threads]) {
         if (!emulated::begun().empty())
             emulated::begun().back().closed = true;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from relprop.compile import Compiled, compile_plan
 from relprop.composites import assign, preset
 from relprop.devices import gpu_of
 from relprop.ledger import Ledger
+from relprop.rules import WSquare
 from test_threads import network
 
 IMAGES = np.random.default_rng(1).standard_normal((150, 3, 24, 24)).astype(np.float32)
@@ -145,6 +147,28 @@ def test_the_second_gpu(gpu: int) -> None:
     first = Explainer(network(), "epsilon", device="cuda:0")(IMAGES[:2])
     second = Explainer(network(), "epsilon", device="cuda:1")(IMAGES[:2])
     np.testing.assert_array_equal(first.relevance, second.relevance)
+
+
+@on_gpu
+def test_the_device_of_others_stays_in_use(gpu: int) -> None:
+    current = ctypes.c_int()
+
+    def in_use() -> int:
+        assert runtime().cudaGetDevice(ctypes.byref(current)) == 0
+        return current.value
+
+    for own in (0, 1):
+        assert runtime().cudaSetDevice(own) == 0
+        first = {"first": WSquare()}  # whose sums are computed beforehand
+        explainer = Explainer(network(), "epsilon", rules=first, device=f"cuda:{1 - own}")
+        assert in_use() == own
+        explainer(IMAGES[:2])
+        assert in_use() == own
+        values = DeviceArray(IMAGES[:1], 1 - own)
+        assert runtime().cudaSetDevice(own) == 0
+        _core.region_sums(values, np.zeros((1, 24, 24), np.int32), 1, gpu=1 - own)
+        assert in_use() == own
+    assert runtime().cudaSetDevice(0) == 0
 
 
 # ---- arrays in place ---------------------------------------------------------------------------

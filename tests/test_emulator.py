@@ -55,6 +55,10 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
         ("beyond", "a kernel wrote beyond an allocation"),
         ("not_global", "an instruction for global memory is given shared memory"),
+        ("open_copy", "a block ends before its copies to shared memory are done"),
+        ("crooked_copy", "a copy to shared memory is not aligned to its size"),
+        ("hidden_weights", "read what is being copied, or was not shown to them"),
+        ("hidden_registers", "tensor cores read registers that were not shown to them"),
         ("stale_graph", "a graph copies from or to memory that was released"),
         ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
@@ -73,3 +77,10 @@ def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) ->
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("check", ["kernels_check", "pool_check", "product_check"])
+def test_slow_checks_end_by_themselves(check: str) -> None:
+    done = run(check, RELPROP_CHECK_SECONDS="0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cases, after 0 seconds" in done.stdout

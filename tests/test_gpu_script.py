@@ -69,6 +69,18 @@ def test_stages_pass_and_fail_each_for_itself(played: dict[str, str]) -> None:
     assert "--tool memcheck" in log
 
 
+def test_checks_end_before_their_sanitizer_is_stopped(played: dict[str, str]) -> None:
+    for name in PROGRAMS:
+        program(Path(played["BUILD"], name), 'echo "given $RELPROP_CHECK_SECONDS"')
+    program(Path(played["BUILD"], "product_check"), "exec sleep 60")
+    done = run("sanitizers", SANITIZER_SECONDS="3", LIMITS="sanitizers=9", **played)
+    log = Path(played["OUT"], "log.txt").read_text()
+    assert results(done) == {"sanitizers": "FAILED"}
+    assert "given 2\n" in log
+    assert "FAILED memcheck product_check: exit code 124" in log
+    assert "FAILED synccheck product_check: no time left" in log
+
+
 def test_a_stage_that_takes_too_long_is_stopped(played: dict[str, str]) -> None:
     program(Path(played["BUILD"], "product_check"), "exec sleep 60")
     done = run("checks", "build", LIMITS="checks=1", **played)

@@ -217,6 +217,7 @@ void Linear::spread(const Run &run, const float *share, bool add) const {
 // Sums over real taps of w^2, with the bias's square where it is kept: they depend on the
 // position only.
 std::unique_ptr<Memory> Linear::square_sums(const Kernels &kernels) const {
+    const Using device(kernels.device, kernels.device_index);
     auto sums = std::make_unique<Memory>(kernels, out_.size());
     const Memory ones(kernels, std::max(in_.size(), padded_size_) + 256);
     Prepare border{Transform::one, 1, in_, {}, {}, nullptr, nullptr, ones.data()};

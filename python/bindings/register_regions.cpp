@@ -82,6 +82,7 @@ void sum_on_device(const Kernels &kernels, Regions of, Stream stream) {
     const int64_t places = of.n * of.count * 3, channels = of.n * of.channels;
     const int64_t scratch = of.n * regions_scratch(of.pixels, of.count, of.channels);
     double *const sums = of.sums, *const channel_sums = of.channel_sums;
+    const Using device(kernels.device, kernels.device_index);
     Memory there(kernels, 2 * (places + channels + scratch)), regions(kernels, labels);
     if (kernels.device->owner(of.values) != kernels.device_index)
         throw std::invalid_argument("values must be in the memory of GPU " +

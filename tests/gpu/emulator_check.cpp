@@ -11,10 +11,12 @@
 #include <vector>
 
 #include "launch.cuh"
+#include "wgmma.cuh"
 
 namespace {
 
 using namespace relprop;
+using namespace relprop::cuda;
 
 // ---- memory of a device, read back at once
 
@@ -150,6 +152,52 @@ __global__ void unwritten_kernel(Arrays a) {
     shared_memory<float>()[threadIdx.x] = 1.0f; // the next block must not see it
 }
 
+// Hands halves of an array to the threads' opposites, the second on its way while the first is
+// read; nothing comes to odd places. Whatever the hasty do not wait for is wrong.
+template <bool hasty> __global__ void copies_kernel(Arrays a) {
+    float *shared = shared_memory<float>(); // [2][threads]
+    const unsigned i = threadIdx.x, opposite = threads - 1 - i;
+    for (unsigned half = 0; half < 2; ++half) {
+        const unsigned at = half * threads + i;
+        copy_async<4, true>(shared + at, a.in + at, i % 2 == 0);
+        close_copies();
+    }
+    await_copies<hasty ? 2 : 1>();
+    __syncthreads();
+    a.out[i] = shared[opposite];
+    await_copies<0>();
+    __syncthreads();
+    a.out[threads + i] = shared[threads + opposite];
+}
+
+__global__ void open_copy_kernel(Arrays a) {
+    copy_async<4, true>(shared_memory<float>() + threadIdx.x, a.out, true);
+    close_copies();
+}
+
+__global__ void crooked_copy_kernel(Arrays a) {
+    copy_async<16, false>(shared_memory<float>(), a.out + 1, true);
+}
+
+// Copies weights and multiplies with them, but shows the tensor cores only some of it.
+template <bool weights, bool registers> __global__ void product_kernel(Arrays a) {
+    float *shared = shared_memory<float>(); // [32][32]
+    copy_async<16, false>(shared + 4 * threadIdx.x, a.out + threadIdx.x % 64 * 4, true);
+    close_copies();
+    await_copies<0>();
+    if (weights)
+        show_to_tensor_cores();
+    __syncthreads();
+    if (registers)
+        show_registers();
+    float sum[16] = {};
+    const uint32_t factors[4] = {};
+    for (int twice = 0; twice < 2; ++twice)
+        multiply_warpgroup_tf32(sum, factors, descriptor_of<128>(shared), true);
+    close_products();
+    await_products<0>();
+}
+
 __global__ void half_waits_kernel(Arrays) {
     if (threadIdx.x < 100)
         __syncthreads();
@@ -206,6 +254,31 @@ const std::vector<float> right_sums = {32640.0f, 98176.0f, 163712.0f};
 bool barriers_hold() { return sums(tree_kernel, 0) == right_sums; }
 
 bool a_missing_barrier_shows() { return sums(hasty_kernel, threads * sizeof(float)) != right_sums; }
+
+template <bool hasty> bool copied_right() {
+    const Floats in(ascending(2 * threads)), out(2 * threads);
+    RELPROP_LAUNCH_BLOCKS(copies_kernel<hasty>, (Arrays{in.data(), out.data()}), 1, threads,
+                          2 * threads * sizeof(float), nullptr);
+    const std::vector<float> got = out.read();
+    for (size_t i = 0; i < 2 * threads; ++i) {
+        const size_t from = i / threads * threads + threads - 1 - i % threads;
+        if (got[i] != (from % 2 == 0 ? static_cast<float>(from) : 0.0f))
+            return false;
+    }
+    return true;
+}
+
+bool copies_are_waited_for() { return copied_right<false>(); }
+
+bool a_missing_wait_shows() { return !copied_right<true>(); }
+
+bool products_are_shown_all() {
+    const Floats memory(threads);
+    RELPROP_LAUNCH_BLOCKS((product_kernel<true, true>), (Arrays{nullptr, memory.data()}), 2,
+                          threads, 16 * threads, nullptr);
+    RELPROP_CHECK(cudaDeviceSynchronize());
+    return true;
+}
 
 bool lanes_exchange() {
     const Floats in(ascending(64)), out(64);
@@ -503,6 +576,9 @@ const Check checks[] = {
     {"grids are covered", grids_are_covered},
     {"barriers hold", barriers_hold},
     {"a missing barrier shows", a_missing_barrier_shows},
+    {"copies are waited for", copies_are_waited_for},
+    {"a missing wait shows", a_missing_wait_shows},
+    {"products are shown all", products_are_shown_all},
     {"lanes exchange", lanes_exchange},
     {"lanes find their like", lanes_find_their_like},
     {"atomics count", atomics_count},
@@ -527,9 +603,16 @@ struct Death {
 };
 
 const Death deaths[] = {
-    {"half_waits", half_waits_kernel}, {"two_places", two_places_kernel},
-    {"masks", masks_kernel},           {"stranger", stranger_kernel},
-    {"beyond", beyond_kernel},         {"not_global", not_global_kernel},
+    {"half_waits", half_waits_kernel},
+    {"two_places", two_places_kernel},
+    {"masks", masks_kernel},
+    {"stranger", stranger_kernel},
+    {"beyond", beyond_kernel},
+    {"not_global", not_global_kernel},
+    {"open_copy", open_copy_kernel},
+    {"crooked_copy", crooked_copy_kernel},
+    {"hidden_weights", product_kernel<false, true>},
+    {"hidden_registers", product_kernel<true, false>},
 };
 
 // A graph outlives the memory that it copies.
@@ -559,7 +642,7 @@ int die(const std::string &name) {
     for (const Death &death : deaths)
         if (name == death.name)
             RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads,
-                                  threads * sizeof(float), nullptr);
+                                  16 * threads, nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
     std::printf("%s did not end the program\n", name.c_str());
     return 1;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "launch.cuh"
+#include "time_limit.hpp"
 
 namespace {
 
@@ -141,6 +142,8 @@ class Case {
 
     // Runs on both and compares all memory, bit for bit where `bound` is 0.
     void run(const std::string &name, double bound, const Body &body) {
+        if (limit.reached())
+            return;
         body({cpu_kernels(), blocks_});
         body({cuda_kernels(0, Precision::float32), blocks_});
         RELPROP_CHECK(cudaDeviceSynchronize());
@@ -153,6 +156,7 @@ class Case {
     }
 
     static inline int failures = 0;
+    static inline TimeLimit limit;
 
   private:
     std::deque<Block> blocks_;
@@ -841,8 +845,8 @@ void check_device() {
     device.release(there);
     device.end_stream(own);
     report("out of memory", throws<DeviceOutOfMemory>([&] { device.allocate(far_too_much); }));
-    report("no such device", throws<CudaError>([&] { device.use(1000); }) &&
-                                 throws<CudaError>([&] { device.use(-1); }));
+    report("no such device", throws<CudaError>([&] { device.require(1000); }) &&
+                                 throws<CudaError>([&] { device.require(-1); }));
     report("kernels once",
            &cuda_kernels(0, Precision::tf32) == &cuda_kernels(0, Precision::tf32) &&
                &cuda_kernels(0, Precision::tf32) != &cuda_kernels(0, Precision::bf16));

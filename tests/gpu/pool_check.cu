@@ -10,6 +10,7 @@
 
 #include "launch.cuh"
 #include "on_device.hpp"
+#include "time_limit.hpp"
 
 namespace {
 
@@ -180,11 +181,12 @@ bool agree(const Case &of, const Step &step, int64_t n, int least) {
 
 int main() {
     try {
+        TimeLimit limit;
         bool all = true;
         for (const Case &of : cases)
             for (const Step &step : steps)
                 for (const int least : {0, 10, 95})
-                    if (least == 0 || step.special)
+                    if ((least == 0 || step.special) && !limit.reached())
                         all = agree(of, step, 3, least) && all;
         return all ? 0 : 1;
     } catch (const std::exception &error) {

@@ -23,6 +23,7 @@ enum cudaError_t {
     cudaErrorInvalidDevice = 101,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorIllegalState = 401,
+    cudaErrorSymbolNotFound = 500,
     cudaErrorNotReady = 600,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
@@ -61,11 +62,19 @@ enum cudaDeviceAttr {
 };
 
 cudaError_t cudaGetDeviceCount(int *count);
-cudaError_t cudaGetDevice(int *device);
+RELPROP_FOR_TESTS cudaError_t cudaGetDevice(int *device);
 RELPROP_FOR_TESTS cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int device);
 cudaError_t cudaDeviceSynchronize();
+
+// The driver has cuCtxGetCurrent alone: a thread's context, null before it has named a device or
+// taken memory.
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess };
+constexpr unsigned long long cudaEnableDefault = 0;
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **entry, unsigned version,
+                                             unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult *);
 
 // ---- memory
 

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <new>
 #include <utility>
@@ -22,6 +24,7 @@ namespace relprop::emulator {
 namespace {
 
 constexpr size_t alignment = 1024;
+constexpr size_t piece = 16; // bytes that the tensor cores read of a row at once
 
 // Memory that begins as NaN. Exactly as large as asked for, so that sanitizers see its end.
 class Scratch {
@@ -33,6 +36,7 @@ class Scratch {
     Scratch(const Scratch &) = delete;
     Scratch &operator=(const Scratch &) = delete;
     void *data() const { return memory_; }
+    size_t size() const { return bytes_; }
     bool holds(const void *at) const {
         const auto *first = static_cast<const char *>(memory_);
         return !std::less<>()(at, memory_) && std::less<>()(at, first + bytes_);
@@ -60,6 +64,27 @@ struct Group {
     void *brought[group_threads] = {};
 };
 
+// A thread's copy to shared memory, beside its work.
+struct Copy {
+    void *to;
+    const void *from; // null: zeros
+    size_t bytes;
+    bool done;
+    void finish() {
+        if (!done)
+            from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes);
+        done = true;
+    }
+};
+
+// Those of a thread.
+struct Copies {
+    std::deque<Copy> begun;          // and not waited for
+    std::deque<size_t> groups;       // how many of them each closed group has
+    size_t open = 0;                 // how many belong to none yet
+    std::vector<const void *> there; // waited for, but not shown to the tensor cores
+};
+
 enum class State { ready, at_block_barrier, at_warp_barrier, at_group_barrier, ended };
 
 // The block that this thread of the host is running.
@@ -72,6 +97,8 @@ struct Block {
     std::vector<unsigned> ready = {};
     std::vector<std::unique_ptr<Warp>> warps = {};
     std::vector<Group> groups = {};
+    std::vector<Copies> copies = {};              // of each thread
+    std::vector<uint16_t> hidden_from_cores = {}; // copies to each piece of shared memory
     unsigned at_barrier = 0;
     unsigned running = 0;
 };
@@ -114,6 +141,8 @@ void run_together() {
         b.warps.push_back(std::make_unique<Warp>());
     b.groups.resize((b.size + group_threads - 1) / group_threads);
     b.states.resize(b.size);
+    b.copies.resize(b.size);
+    b.hidden_from_cores.resize(b.shared.size() / piece + 1);
     for (unsigned thread = 0; thread < b.size; ++thread)
         make_ready(thread);
     while (!b.ready.empty()) {
@@ -126,8 +155,12 @@ void run_together() {
     unsigned waiting_in[5] = {};
     for (const State state : b.states)
         ++waiting_in[static_cast<int>(state)];
-    if (waiting_in[static_cast<int>(State::ended)] == b.size)
+    if (waiting_in[static_cast<int>(State::ended)] == b.size) {
+        for (const Copies &copies : b.copies)
+            if (!copies.begun.empty())
+                fail("a block ends before its copies to shared memory are done");
         return;
+    }
     char what[200];
     std::snprintf(what, sizeof what,
                   "divergent barrier: %u threads wait at __syncthreads(), %u for lanes of their "
@@ -181,6 +214,17 @@ unsigned existing(unsigned mask, unsigned thread) {
 }
 
 Warp &warp() { return *cooperative_block().warps[rank() / warp_lanes]; }
+
+Copies &copies_of_thread() { return cooperative_block().copies[rank()]; }
+
+// How many copies to a piece of shared memory are hidden from the tensor cores.
+uint16_t &hidden_at(const void *at) {
+    Block &b = cooperative_block();
+    if (!b.shared.holds(at))
+        fail("an instruction for dynamic shared memory is given other memory");
+    const auto *first = static_cast<const char *>(b.shared.data());
+    return b.hidden_from_cores[static_cast<size_t>(static_cast<const char *>(at) - first) / piece];
+}
 
 // Lets go the lanes in the mask, which wait.
 void let_go(Warp &w, unsigned mask) {
@@ -270,6 +314,45 @@ int lane() { return static_cast<int>(rank() % warp_lanes); }
 void require_global(const volatile void *at) {
     if (block && block->shared.holds(const_cast<const void *>(at)))
         fail("an instruction for global memory is given shared memory");
+}
+
+void begin_copy(void *to, const void *from, size_t bytes) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0)
+        fail("a copy to shared memory is not aligned to its size");
+    ++hidden_at(to);
+    Copies &own = copies_of_thread();
+    own.begun.push_back({to, from, bytes, false});
+    ++own.open;
+    if (dice()() >> 8 & 1)
+        own.begun.back().finish();
+}
+
+void close_copies() {
+    Copies &own = copies_of_thread();
+    own.groups.push_back(own.open);
+    own.open = 0;
+}
+
+void await_copies(int open) {
+    Copies &own = copies_of_thread();
+    for (; own.groups.size() > static_cast<size_t>(open); own.groups.pop_front())
+        for (size_t left = own.groups.front(); left > 0; --left) {
+            own.begun.front().finish();
+            own.there.push_back(own.begun.front().to);
+            own.begun.pop_front();
+        }
+}
+
+void show_to_tensor_cores() {
+    Copies &own = copies_of_thread();
+    for (const void *at : own.there)
+        --hidden_at(at);
+    own.there.clear();
+}
+
+void require_shown(const void *at) {
+    if (hidden_at(at) > 0)
+        fail("tensor cores read what is being copied, or was not shown to them");
 }
 
 void *dynamic_shared() { return block->shared.data(); }

@@ -48,6 +48,16 @@ void together_in_group(void *brought, void (*all)(void *const (&brought)[group_t
 // An instruction for global memory alone is about to read or write there.
 void require_global(const volatile void *at);
 
+// Begins a copy to shared memory, or zeros it where `from` is null; done when this thread waits for
+// it, or sooner, as the dice fall.
+void begin_copy(void *to, const void *from, size_t bytes);
+void close_copies();         // those begun since the last time are a group
+void await_copies(int open); // until all groups but the `open` last are done
+
+// The tensor cores may read what this thread has copied and waited for.
+void show_to_tensor_cores();
+void require_shown(const void *at); // they are about to read 16 bytes there
+
 [[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
 
 } // namespace relprop::emulator

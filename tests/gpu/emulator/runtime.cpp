@@ -23,6 +23,12 @@ constexpr std::align_val_t alignment{256};
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int device_of_thread = 0;
+thread_local bool has_context = false;
+
+int get_current_context(void **context) {
+    *context = has_context ? &has_context : nullptr;
+    return 0;
+}
 
 struct Model {
     int major, minor;
@@ -132,6 +138,8 @@ const char *cudaGetErrorName(cudaError_t status) {
         return "cudaErrorInvalidResourceHandle";
     case cudaErrorIllegalState:
         return "cudaErrorIllegalState";
+    case cudaErrorSymbolNotFound:
+        return "cudaErrorSymbolNotFound";
     case cudaErrorNotReady:
         return "cudaErrorNotReady";
     case cudaErrorStreamCaptureUnsupported:
@@ -164,6 +172,8 @@ const char *cudaGetErrorString(cudaError_t status) {
         return "invalid resource handle";
     case cudaErrorIllegalState:
         return "the operation cannot be performed in the present state";
+    case cudaErrorSymbolNotFound:
+        return "named symbol not found";
     case cudaErrorNotReady:
         return "device not ready";
     case cudaErrorStreamCaptureUnsupported:
@@ -202,7 +212,16 @@ cudaError_t cudaSetDevice(int device) {
     if (!is_device(device))
         return result(cudaErrorInvalidDevice);
     device_of_thread = device;
+    has_context = true;
     return cudaSuccess;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **entry, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult *) {
+    const bool known = std::strcmp(symbol, "cuCtxGetCurrent") == 0;
+    *entry = known ? reinterpret_cast<void *>(get_current_context) : nullptr;
+    return require(known, cudaErrorSymbolNotFound);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
@@ -268,6 +287,7 @@ cudaError_t cudaMalloc(void **memory, size_t bytes) {
         return result(cudaErrorInvalidValue);
     if (spoil_captures(Captures::of_this_thread))
         return result(cudaErrorStreamCaptureUnsupported);
+    has_context = true;
     Registry &all = registry();
     const std::lock_guard lock(all.mutex);
     *memory = bytes > 0 ? all.memory[current_device()].allocate(bytes) : nullptr;
