@@ -35,7 +35,7 @@ from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
 from relprop.runs.fingerprint import Fingerprint, of_method, of_network
 from relprop.runs.folder import CHECKPOINT, begin, locked
-from relprop.runs.interruption import Interruption
+from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
 from relprop.runs.rejections import Rejections
 from relprop.runs.saving import Saving
@@ -231,7 +231,7 @@ def _judge(
     most_rejected: float,
 ) -> None:
     """Judge every item that is left."""
-    with Interruption() as interruption, bar:
+    with interruptible() as interruption, bar.live():
 
         def within(share: float) -> None:
             bar.within(share)
