@@ -13,7 +13,6 @@ from relprop.datasets import Rejected, Sample
 from relprop.datasets.items import Label
 from relprop.evaluation.localisation import box_mask
 from relprop.evaluation.maps import maps_of
-from relprop.evaluation.perturbations import Colours
 from relprop.evaluation.perturbing import CurveRequest, Perturbing
 from relprop.evaluation.record_file import Record
 from relprop.evaluation.segments import Labels
@@ -78,7 +77,6 @@ class Judging:
         self._classes = classes
         self._batch = batch
         self._rows = settings.rows(tuple(explainers))
-        known = self._network.model.preprocessing
         self._perturbing = Perturbing(
             self._network,
             steps=settings.steps,
@@ -86,7 +84,6 @@ class Judging:
             score=settings.score,
             seed=settings.seed,
             batch=batch,
-            colours=None if known is None else Colours.of(known),
             passed=lambda count: self._passed(count),
         )
         self._passed: Passed = lambda count: None

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from relprop.datasets import Dataset, Rejected, read_ahead
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.cutting import Cutting, number_of_regions
 from relprop.evaluation.judging import Judging, Outcome
 from relprop.evaluation.ordering import By
-from relprop.evaluation.perturbations import Colours, Perturbation
+from relprop.evaluation.perturbations import Perturbation
 from relprop.evaluation.perturbing import Score
 from relprop.evaluation.record_file import RecordFile
 from relprop.evaluation.results import (

@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 import numpy as np
 
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.cutting import Cutting, cutting_of
 from relprop.evaluation.metrics import Metric, metrics_of
 from relprop.evaluation.ordering import ORDERS, By, Order
 from relprop.evaluation.perturbation_words import perturbation_of
-from relprop.evaluation.perturbations import Colours, DatasetMean, Perturbation
+from relprop.evaluation.perturbations import DatasetMean, Perturbation
 from relprop.evaluation.perturbing import SCORES, Score
 from relprop.evaluation.streams import Stream
 from relprop.preprocessing import Preprocessing
