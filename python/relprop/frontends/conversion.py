@@ -1,10 +1,10 @@
-"""What every front end needs: free names, clips, maxima, ways to give up on an operator or all."""
+"""What front ends share: tables, free names, clips, maxima, ways to give up on a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,11 +25,26 @@ from relprop.graph import (
 Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
 """Of one sample without the batch axis: of the one input, or of each by order or by name."""
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
 
 class Unsupported(Exception):
     """Why one operator of a model cannot be represented."""
+
+
+def registering(table: dict[str, F]) -> Callable[..., Callable[[F], F]]:
+    """Return a decorator that enters a function in a table under each of the names it is given."""
+
+    def under(*names: str) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+    return under
 
 
 def unique(graph: Graph, name: str) -> str:
