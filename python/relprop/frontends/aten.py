@@ -158,10 +158,7 @@ def _linear_map(call: Call, equation: str, operands: Sequence[Any]) -> str:
         call.graph[operand].shape if is_data(operand) else to_array("an operand", operand)
         for operand in operands
     ]
-    name = cast(str, nodes[0])
-    for operator in einsum.lower(equation, parts):
-        name = call.emit(operator, name)
-    return name
+    return call.chain(einsum.lower(equation, parts), cast(str, nodes[0]))
 
 
 @_converts("addmm")
@@ -315,10 +312,8 @@ def _maximum_over(call: Call) -> Any:
     dims = call["dim"]
     axes = [call.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims or ())]
     call.require(bool(axes), BATCH_AXIS)
-    name = call.input
-    for operator in maximum_over(call.input_shape, axes, call["keepdim"]):
-        name = call.emit(operator, name)
-    return call.first(name)
+    operators = maximum_over(call.input_shape, axes, call["keepdim"])
+    return call.first(call.chain(operators, call.input))
 
 
 @_converts("maximum", "minimum", "max", "min")

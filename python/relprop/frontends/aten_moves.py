@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from relprop.frontends.aten_call import Call, Converter, is_data, operator_name, to_array
-from relprop.frontends.conversion import BATCH_AXIS, registering
-from relprop.graph import Concat, Pad, Permute, Reshape, Slice
+from relprop.frontends.conversion import BATCH_AXIS, padding, registering
+from relprop.graph import Concat, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -97,17 +97,12 @@ def _unbind(call: Call) -> list[str | None]:
 @_converts("pad", "constant_pad_nd")
 def _pad(call: Call) -> str:
     call.require(call["mode"] in (None, "constant"), f"padding mode {call['mode']!r}")
-    shape, flat = call.input_shape, list(call["pad"])
+    flat = list(call["pad"])
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
-    pairs = [(0, 0)] * (len(shape) + 1 - len(pairs)) + pairs
+    pairs = [(0, 0)] * (len(call.input_shape) + 1 - len(pairs)) + pairs
     call.require(pairs.pop(0) == (0, 0), BATCH_AXIS)
-    name = call.input
-    for axis, (before, after) in enumerate(pairs):
-        if before < 0 or after < 0:  # a negative pad cuts
-            stop = shape[axis] + min(after, 0)
-            name = call.emit(Slice(axis, max(-before, 0), stop), name)
-    pads = tuple((max(before, 0), max(after, 0)) for before, after in pairs)
-    return call.emit(Pad(pads, float(call["value"] or 0.0)), name)
+    operators = padding(call.input_shape, pairs, float(call["value"] or 0.0))
+    return call.chain(operators, call.input)
 
 
 @_converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")

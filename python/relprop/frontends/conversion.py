@@ -1,4 +1,4 @@
-"""What front ends share: tables, free names, clips, maxima, ways to give up on a model."""
+"""What front ends share: tables, free names, clips, maxima, pads, ways to give up on a model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from relprop.graph import (
     Input,
     MaxPool,
     Operator,
+    Pad,
+    Pair,
     Permute,
     Reshape,
     Shape,
+    Slice,
 )
 
 Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
@@ -86,6 +89,16 @@ def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Oper
         MaxPool((window,), (window,)),
         Reshape(tuple(kept)),
     ]
+
+
+def padding(shape: Shape, pads: Sequence[Pair], value: float) -> list[Operator]:
+    """What pads with a value, one operator after the other; a negative pad cuts."""
+    cuts: list[Operator] = [
+        Slice(axis, max(-before, 0), shape[axis] + min(after, 0))
+        for axis, (before, after) in enumerate(pads)
+        if before < 0 or after < 0
+    ]
+    return [*cuts, Pad(tuple((max(before, 0), max(after, 0)) for before, after in pads), value)]
 
 
 def shapes_of(given: Shapes | None, names: Sequence[str]) -> dict[str, Shape | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -83,6 +83,12 @@ class Call:
     def emit(self, operator: Operator, *inputs: str) -> str:
         """Add a node that reads ``inputs``, by default the first argument."""
         return self.graph.add(unique(self.graph, self.step.name), operator, inputs or (self.input,))
+
+    def chain(self, operators: Iterable[Operator], name: str) -> str:
+        """Add nodes one after the other, of which the first reads the node ``name``."""
+        for operator in operators:
+            name = self.emit(operator, name)
+        return name
 
     # --- Constants ---
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from relprop.frontends.conversion import BATCH_AXIS, registering
+from relprop.frontends.conversion import BATCH_AXIS, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
 from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, type_name
-from relprop.graph import Concat, Embedding, Pad, Permute, Reshape, Slice
+from relprop.graph import Concat, Embedding, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -94,15 +94,9 @@ def _pad(call: Call) -> str:
     for position, axis in enumerate(axes):
         pairs[axis] = (flat[position], flat[position + len(axes)])
     call.require(pairs.pop(0) == (0, 0), BATCH_AXIS)
-    name = call.input
-    for axis, (before, after) in enumerate(pairs):
-        if before < 0 or after < 0:  # a negative pad cuts
-            stop = call.shape[axis] + min(after, 0)
-            name = call.emit(Slice(axis, max(-before, 0), stop), name)
     value = call.number(2, "value", 0.0)
     call.require(math.isfinite(value), f"it pads with {value}")
-    pads = tuple((max(before, 0), max(after, 0)) for before, after in pairs)
-    return call.emit(Pad(pads, value), name)
+    return call.chain(padding(call.shape, pairs, value), call.input)
 
 
 def _reshaped(call: Call, shapes: Sequence[Sequence[int]]) -> str:

@@ -151,10 +151,7 @@ def _linear_map(call: Call, equation: str) -> str:
         call.graph[data[0]].shape if call.is_data(i) else call.to_array(call.known(i), "weight")
         for i in positions
     ]
-    (name,) = data
-    for operator in einsum.lower(equation, parts):
-        name = call.emit(operator, name)
-    return name
+    return call.chain(einsum.lower(equation, parts), data[0])
 
 
 @_converts("MaxPool")
@@ -206,10 +203,7 @@ def _reduce(call: Call) -> str:
     over = tuple(sorted(call.axis(dim) for dim in axes))
     keep = bool(call.step.integer("keepdims", 1))
     if call.step.type == "ReduceMax":
-        name = call.input
-        for operator in maximum_over(call.shape, over, keep):
-            name = call.emit(operator, name)
-        return name
+        return call.chain(maximum_over(call.shape, over, keep), call.input)
     if keep and over == (1, 2) and len(call.shape) == 3:
         return call.emit(AdaptiveAvgPool((1, 1)))  # what torch's global pool is exported as
     return call.emit(MeanOverAxes(over, keep))
