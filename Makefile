@@ -75,8 +75,8 @@ tsan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) tests/test_threads.py tests/test_stages.py
 
 # Whole networks would take hours there.
-EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py composites.py \
-  devices.py einsum.py explain.py gradient.py inputs.py rectifiers.py rules.py toy_matrix.py)
+EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py devices.py \
+  einsum.py explain.py gradient.py inputs.py rectifiers.py rules.py toy_matrix.py)
 
 # torch, which computes what is expected, would spin between its few small products.
 emulated: export OMP_NUM_THREADS := 1

@@ -24,7 +24,6 @@ ON_EVERY_DEVICE = frozenset(
         "bindings",
         "branching_networks",
         "captum",
-        "composites",
         "conv",
         "conv_transpose",
         "dense",

@@ -16,10 +16,10 @@ from torch import nn
 
 import reference
 from relprop import Explainer, Preprocessing
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.curve import Curve, abpc, aopc, perturbation_curve
 from relprop.evaluation.perturbations import (
     Blur,
-    Colours,
     Constant,
     Custom,
     DatasetMean,

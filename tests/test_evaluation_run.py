@@ -549,7 +549,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(tmp_path: Pa
     folder = tmp_path / "killed"
     delays = random.Random(0)
     resumed = set()
-    for _ in range(kills):
+    for kill in range(10 * kills):
+        if kill >= kills and len(resumed) > kills / 3:
+            break  # a slow machine takes more kills to come as far
         begun = child(folder, count, 0.004)
         time.sleep(delays.uniform(0.0, 0.7))
         begun.kill()

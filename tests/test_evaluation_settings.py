@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from relprop.evaluation import perturbation_of
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.metrics import metric_of
-from relprop.evaluation.perturbations import Blur, Colours
+from relprop.evaluation.perturbations import Blur
 from relprop.evaluation.settings import RANDOM_ORDER, Row, Settings
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from relprop.runs.interruption import Interruption
+from relprop.runs.interruption import interruptible
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -17,14 +17,14 @@ def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals) -> No
 
     before = signal.signal(number, act)
     try:
-        with Interruption() as interruption:
+        with interruptible() as interruption:
             assert not interruption.asked
             signal.raise_signal(number)
             assert interruption.asked
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
         assert signal.getsignal(number) is act
-        with Interruption():
+        with interruptible():
             pass
         assert signal.getsignal(number) is act
     finally:
@@ -36,7 +36,7 @@ def test_other_threads_leave_signals_alone() -> None:
     seen = []
 
     def run() -> None:
-        with Interruption():
+        with interruptible():
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=run)

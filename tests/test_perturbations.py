@@ -1,19 +1,16 @@
-"""Perturbations: what they put in a region's place, their words, and what is refused."""
+"""Perturbations: what they put in a region's place, and what is refused."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from relprop import Preprocessing
-from relprop.evaluation.perturbation_words import PERTURBATIONS, perturbation_of
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.perturbations import (
     Blur,
-    Colours,
     Constant,
     Custom,
     DatasetMean,
@@ -114,17 +111,6 @@ def test_the_images_own_mean() -> None:
     np.testing.assert_allclose(replaced(Constant("image_mean"), x)[:, 0, 0], means, rtol=1e-6)
 
 
-def test_colours_of_a_preprocessing() -> None:
-    preprocessing = Preprocessing((4, 4), (100, 110, 120), (50, 51, 52), channel_order="bgr")
-    colours = Colours.of(preprocessing)
-    black, mean, white = (
-        preprocessing(np.full((4, 4, 3), colour, np.uint8))[:, 0, 0]
-        for colour in (0, (120, 110, 100), 255)
-    )
-    for found, expected in zip((colours.low, colours.mean, colours.high), (black, mean, white)):
-        np.testing.assert_array_equal(np.float32(found), expected)
-
-
 # --- Blur -----------------------------------------------------------------------------------------
 
 
@@ -217,60 +203,6 @@ def test_what_a_function_returns_is_checked(returned: Any, message: str) -> None
         replaced(Custom(lambda current, pixels, generator: returned), image(), [0])
 
 
-# --- Words ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [
-        ("uniform", Uniform()),
-        ("uniform:-1:1.5", Uniform(-1, 1.5)),
-        ("uniform:0/0/-1:1/2/3", Uniform((0, 0, -1), (1, 2, 3))),
-        ("constant", Constant()),
-        ("constant:black", Constant("black")),
-        ("constant:image_mean", Constant("image_mean")),
-        ("constant:0.5", Constant(0.5)),
-        ("constant:0.1/0.2/0.3", Constant((0.1, 0.2, 0.3))),
-        ("blur", Blur()),
-        ("blur:2.5", Blur(2.5)),
-        ("inpainting", InPainting()),
-        ("inpainting:ns", InPainting("ns")),
-        ("inpainting:telea:5", InPainting("telea", 5)),
-    ],
-)
-def test_words_name_perturbations(word: str, expected: Perturbation) -> None:
-    found = perturbation_of(word)
-    assert found == expected and hash(found) == hash(expected)
-    assert perturbation_of(found.word) == expected
-
-
-def test_every_name_is_read() -> None:
-    known = {"uniform", "constant", "blur", "dataset_mean", "inpainting"}
-    assert set(PERTURBATIONS) == known
-
-
-def test_a_word_names_a_file(tmp_path: Path) -> None:
-    mean = image()
-    np.save(tmp_path / "mean.npy", mean)
-    found = perturbation_of(f"dataset_mean:{tmp_path / 'mean.npy'}")
-    assert isinstance(found, DatasetMean) and np.array_equal(found.image, mean)
-    assert found.word == f"dataset_mean:{tmp_path / 'mean.npy'}"
-    with pytest.raises(FileNotFoundError):
-        perturbation_of(f"dataset_mean:{tmp_path / 'other.npy'}")
-
-
-@pytest.mark.parametrize(
-    "word",
-    ["", "noise", "uniform:1", "uniform:a:b", "uniform:1:2:3", "constant:grey", "constant:nan",
-     "blur:0", "blur:-1", "blur:1:2", "dataset_mean", "inpainting:other", "inpainting:ns:0",
-     "custom:mine"],
-)  # fmt: skip
-def test_other_words_are_refused(word: str) -> None:
-    with pytest.raises(ValueError, match="perturbation must be uniform") as caught:
-        perturbation_of(word)
-    assert repr(word) in str(caught.value)
-
-
 # --- What is refused ------------------------------------------------------------------------------
 
 
@@ -306,9 +238,6 @@ def test_what_does_not_fit_is_refused(
         (lambda: InPainting("other"), ValueError, "not 'other'"),
         (lambda: InPainting(radius=-1), ValueError, "radius must be finite and positive"),
         (lambda: Custom(3), TypeError, "function must be callable"),
-        (lambda: Colours((1,), (0,)), ValueError, "low must be <= high"),
-        (lambda: Colours((0, 0), (1,)), ValueError, "high must be a finite number for each of 2"),
-        (lambda: Colours((0,), (1,), (np.nan,)), ValueError, "mean must be a finite number"),
     ],
 )
 def test_values_are_checked(make: Any, error: type[Exception], message: str) -> None:

@@ -46,6 +46,7 @@ def test_a_share_of_an_item_counts_where_items_take_long(monkeypatch: pytest.Mon
 def test_nothing_is_shown_where_nobody_looks(
     total: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with RunProgress(total, 0, 0, shown=False) as bar:
+    bar = RunProgress(total, 0, 0, shown=False)
+    with bar.live():
         bar.advance(3, 1)
     assert capsys.readouterr() == ("", "")

@@ -222,7 +222,13 @@ class Explainer:
         )
 
     def forward(self, images: Images) -> Any:
-        """Return the output for images, (samples, *output shape), without explaining it."""
+        """Return the output for images, (samples, *output shape), without explaining it.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If images cannot be used, see :meth:`__call__`.
+        """
         given = by_input(images, self.graph.inputs)
         batches, arrays = self._batches(given)
         n = len(next(iter(batches.values())))
@@ -414,7 +420,13 @@ def _size(shape: Shape) -> int:
 def composite_for(
     model: Model, composite: str | Composite, values: Mapping[str, object]
 ) -> Composite:
-    """Make a preset for a model, whose preprocessing tells the bounds of its input."""
+    """Make a preset for a model, whose preprocessing tells the bounds of its input.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such preset, or a parameter is unknown, missing or out of range.
+    """
     if isinstance(composite, Composite):
         if values:
             raise TypeError(

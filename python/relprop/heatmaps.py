@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from relprop.arrays import to_numpy
+
 COLOR_MAPS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "blue_white_red": (
         (0, 0, 128), (0, 0, 255), (255, 255, 255), (255, 0, 0), (128, 0, 0),
@@ -32,10 +34,14 @@ _GAP, _TEXT, _LINE = 8, 14, 20
 
 
 def pixel_relevance(relevance: ArrayLike | Any) -> NDArray[np.float64]:
-    """Sum relevance over channels: (channels, height, width) or (height, width) to the latter."""
-    if hasattr(relevance, "detach"):  # a torch tensor, without importing torch
-        relevance = relevance.detach().cpu()
-    values = np.asarray(relevance, dtype=np.float64)
+    """Sum relevance over channels: (channels, height, width) or (height, width) to the latter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the relevance is no array of numbers, of another shape, empty or not finite.
+    """
+    values = to_numpy(relevance, "relevance").astype(np.float64)
     if values.ndim not in (2, 3) or values.size == 0:
         raise ValueError(
             "relevance must have shape (channels, height, width) or (height, width), not "
@@ -54,13 +60,24 @@ def heatmap(
     Parameters
     ----------
     relevance
-        A numpy array or torch tensor of shape (channels, height, width) or (height, width);
+        An array of numpy, torch or cupy of shape (channels, height, width) or (height, width);
         channels are summed.
     cmap
         A name in ``COLOR_MAPS``.
     bound
         The relevance that gets the strongest colour; by default the sample's largest. Give the
         same one to several samples to compare them.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, a pixel for each of the relevance's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the relevance is no array of numbers, of another shape or not finite, there is no such
+        map of colours, or the bound is not positive and finite.
     """
     return Image.fromarray(_colors(_scaled(relevance, bound), cmap).round().astype(np.uint8))
 
@@ -75,6 +92,23 @@ def overlay(
     """Paint the relevance over the photo in grey, of the same height and width.
 
     A map that is white at zero dyes a light photo, one that is black at zero glows on a dark one.
+
+    Parameters
+    ----------
+    relevance, cmap, bound
+        As for :func:`heatmap`.
+    photo
+        What the network saw: an image, or an array (height, width) or (height, width, 3), uint8.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB, of the photo's size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`heatmap` does, and if photo and relevance differ in height or width.
     """
     values = _scaled(relevance, bound)
     image = photo if isinstance(photo, Image.Image) else Image.fromarray(np.asarray(photo))
@@ -103,6 +137,11 @@ def contact_sheet(
         Row by row, each with as many pictures as there are ``columns``.
     rows, columns
         The labels, cut where they are too long.
+
+    Raises
+    ------
+    ValueError
+        If there are no labels, or not as many as there are rows or columns of pictures.
     """
     if not rows or not columns or len(pictures) != len(rows):
         raise ValueError(f"{len(pictures)} rows of pictures do not fit {len(rows)} labels.")

@@ -14,6 +14,7 @@ from relprop.aggregation.regions import Regions
 from relprop.datasets import Rejected, Sample
 from relprop.explain import Explainer, Result
 from relprop.runs.classes import TARGETS, Classes, Target
+from relprop.runs.samples import explained_or_rejected, rejection, truth_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Explaining:
         """Return an outcome for each sample, in their order."""
         outcomes: list[Any] = [self._prepared(sample) for sample in samples]
         places = [i for i, one in enumerate(outcomes) if isinstance(one, _Prepared)]
-        explained = self._explained([outcomes[i] for i in places])
+        explained = explained_or_rejected([outcomes[i] for i in places], self._explained)
         for i, outcome in zip(places, explained, strict=True):
             outcomes[i] = outcome
         return outcomes
@@ -85,15 +86,10 @@ class Explaining:
         if isinstance(sample, Rejected):
             return sample
         try:
-            shape = self._explainer.graph.inputs[0].shape
-            if sample.pixels.shape != shape:
-                raise ValueError(f"the model takes {shape}, not {sample.pixels.shape}.")
-            truth = self._classes.truth(sample.label)
-            if self._target == "label":
-                self._classes.require_outputs(truth)
+            truth = truth_of(sample, self._explainer, self._classes, self._target)
             return _Prepared(sample, truth, self._labels(sample))
         except (ValueError, OSError) as error:  # the latter of a user's own regions
-            return _rejected(sample.key, error)
+            return rejection(sample.key, error)
 
     def _labels(self, sample: Sample) -> dict[str, NDArray[np.int32]]:
         """Each pixel's region, for each way of cutting."""
@@ -107,18 +103,7 @@ class Explaining:
                 found[name] = self._shared[name]
         return found
 
-    def _explained(self, batch: Sequence[_Prepared]) -> list[Outcome]:
-        """Explain a batch; where that fails, its samples one by one, to learn which is to blame."""
-        if not batch:
-            return []
-        try:
-            return self._batch(batch)
-        except ValueError as error:
-            if len(batch) == 1:
-                return [_rejected(batch[0].sample.key, error)]
-            return [outcome for one in batch for outcome in self._explained([one])]
-
-    def _batch(self, batch: Sequence[_Prepared]) -> list[Outcome]:
+    def _explained(self, batch: Sequence[_Prepared]) -> list[Explained]:
         pixels = np.stack([one.sample.pixels for one in batch])
         target = "argmax" if self._target == "argmax" else self._true_outputs(pixels, batch)
         result = self._explainer(pixels, target=target)
@@ -159,7 +144,3 @@ class Explaining:
             replace(record, predicted=self._classes.predicted(record.predicted, record.label))
             for record in records
         ]
-
-
-def _rejected(key: str, error: Exception) -> Rejected:
-    return Rejected(key, str(error).removeprefix(f"{key}: "))

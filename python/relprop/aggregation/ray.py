@@ -26,7 +26,7 @@ from relprop.runs.arguments import check_reading
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import ClassMap, Target
 from relprop.runs.folder import CHECKPOINT, begin, locked
-from relprop.runs.interruption import Interruption
+from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
 from relprop.runs.stretch import count
 
@@ -111,7 +111,7 @@ ValueError, OSError
             done.count(checkpoint)
         recipe = (make, dataset, regions, target, class_map, limit, device, precision)
         bar = RunProgress(count(run.part), done.position, len(done.rejected), progress)
-        with cluster.started(recipe), Interruption() as interruption, bar:
+        with cluster.started(recipe), interruptible() as interruption, bar.live():
             for finished in cluster.work(files.missing(), shards, batch, workers):
                 for number, checkpoint in finished:
                     files.write(number, checkpoint)

@@ -243,6 +243,11 @@ def regions_of(word: str, classes: Sequence[str] = ()) -> Regions:
         sample's own class), ``"boxes:any"``, ``"boxes:horse"`` and so on.
     classes
         The names of classes, where samples or their annotations number them.
+
+    Raises
+    ------
+    ValueError
+        If the word names none.
     """
     if word == "thirds":
         return Thirds()

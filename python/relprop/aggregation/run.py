@@ -24,7 +24,7 @@ from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
 from relprop.runs.fingerprint import Fingerprint, of_explainer
 from relprop.runs.folder import CHECKPOINT, begin, locked
-from relprop.runs.interruption import Interruption
+from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
 from relprop.runs.rejections import Rejections
 from relprop.runs.saving import Saving
@@ -153,7 +153,7 @@ def aggregate(
             kept = 0 if begun is None else begun.kept
             tally.maps = KeptMaps(folder, keep_maps, shape, names, maps_dtype, kept)
         bar = RunProgress(count(run.part), tally.position, len(tally.rejected), progress)
-        with Interruption() as interruption, bar:
+        with interruptible() as interruption, bar.live():
             for outcomes in run.outcomes(stretch(run.part, tally.position), batch, workers):
                 before = len(tally.rejected)
                 for outcome in outcomes:

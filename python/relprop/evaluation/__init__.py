@@ -10,6 +10,7 @@ A whole dataset: :func:`relprop.evaluation.run.evaluate`.
 from __future__ import annotations
 
 from relprop.evaluation.bootstrap import Difference, Estimate, Resampling, difference, estimate
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.curve import Curve, abpc, aopc, perturbation_curve
 from relprop.evaluation.dataset_mean import mean_input
 from relprop.evaluation.localisation import (
@@ -26,7 +27,6 @@ from relprop.evaluation.ordering import order_of, region_relevance
 from relprop.evaluation.perturbation_words import perturbation_of
 from relprop.evaluation.perturbations import (
     Blur,
-    Colours,
     Constant,
     Custom,
     DatasetMean,

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from relprop.arrays import to_numpy
+from relprop.evaluation.colours import Colour, Colours
 from relprop.evaluation.ordering import ORDERS, By, Order
 from relprop.evaluation.perturbation_words import perturbation_of
-from relprop.evaluation.perturbations import Colour, Colours, Perturbation
+from relprop.evaluation.perturbations import Perturbation
 from relprop.evaluation.perturbing import CurveRequest, CurveTask, Perturbing, Predict, Score
 from relprop.evaluation.segments import Labels, grid
 from relprop.explain import Explainer
@@ -164,7 +165,7 @@ def perturbation_curve(
         score=score,
         seed=seed,
         batch=batch,
-        colours=None if bounds is None else _colours(bounds, channels),
+        colours=None if bounds is None else Colours.of_bounds(bounds, channels),
     )
     targets = _targets(predict, target, n)
     tasks = (
@@ -271,20 +272,6 @@ def _labels(labels: Any, n: int, height: int, width: int, region: int) -> Sequen
             f"{given.shape}."
         )
     return list(given)
-
-
-def _colours(bounds: tuple[Colour, Colour], channels: int) -> Colours:
-    if len(bounds) != 2:
-        raise ValueError(f"bounds must be a pair (low, high), not {len(bounds)} values.")
-    low, high = (np.atleast_1d(np.asarray(bound, np.float64)) for bound in bounds)
-    for name, bound in (("low", low), ("high", high)):
-        if bound.shape not in ((1,), (channels,)):
-            raise ValueError(
-                f"bounds must be numbers or one for each of {channels} channels; {name} has shape "
-                f"{bound.shape}."
-            )
-    wide = (tuple(np.broadcast_to(bound, (channels,)).tolist()) for bound in (low, high))
-    return Colours(*wide)
 
 
 def _targets(predict: Predict, target: Target, n: int) -> list[int | None]:

@@ -13,13 +13,13 @@ from relprop.datasets import Rejected, Sample
 from relprop.datasets.items import Label
 from relprop.evaluation.localisation import box_mask
 from relprop.evaluation.maps import maps_of
-from relprop.evaluation.perturbations import Colours
 from relprop.evaluation.perturbing import CurveRequest, Perturbing
 from relprop.evaluation.record_file import Record
 from relprop.evaluation.segments import Labels
 from relprop.evaluation.settings import RANDOM_ORDER, Settings
 from relprop.explain import Explainer
 from relprop.runs.classes import NO_LABEL, Classes, UnknownClassError
+from relprop.runs.samples import explained_or_rejected, rejection, truth_of
 
 Outcome: TypeAlias = Record | Rejected
 
@@ -78,7 +78,6 @@ class Judging:
         self._classes = classes
         self._batch = batch
         self._rows = settings.rows(tuple(explainers))
-        known = self._network.model.preprocessing
         self._perturbing = Perturbing(
             self._network,
             steps=settings.steps,
@@ -86,7 +85,6 @@ class Judging:
             score=settings.score,
             seed=settings.seed,
             batch=batch,
-            colours=None if known is None else Colours.of(known),
             passed=lambda count: self._passed(count),
         )
         self._passed: Passed = lambda count: None
@@ -98,7 +96,7 @@ class Judging:
         self._passed = passed
         prepared = [self._prepared(one) for one in samples]
         usable = [one for one in prepared if isinstance(one, _Prepared)]
-        explained = iter(self._explained(usable))
+        explained = iter(explained_or_rejected(usable, self._explained))
         for one in prepared:
             outcome = one if isinstance(one, Rejected) else next(explained)
             yield outcome if isinstance(outcome, Rejected) else self._judged(outcome)
@@ -109,28 +107,12 @@ class Judging:
         if isinstance(sample, Rejected):
             return sample
         try:
-            shape = self._network.graph.inputs[0].shape
-            if sample.pixels.shape != shape:
-                raise ValueError(f"the model takes {shape}, not {sample.pixels.shape}.")
-            truth = self._classes.truth(sample.label)
-            if self._settings.target == "label":
-                self._classes.require_outputs(truth)
+            truth = truth_of(sample, self._network, self._classes, self._settings.target)
             return _Prepared(sample, truth, self._settings.cutting.labels(sample))
         except (ValueError, OSError) as error:  # the latter of a user's own cutting
-            return _rejected(sample.key, error)
+            return rejection(sample.key, error)
 
-    def _explained(self, batch: Sequence[_Prepared]) -> list[_Explained | Rejected]:
-        """Explain a batch; where that fails, its samples one by one, to learn which is to blame."""
-        if not batch:
-            return []
-        try:
-            return list(self._batched(batch))
-        except ValueError as error:
-            if len(batch) == 1:
-                return [_rejected(batch[0].sample.key, error)]
-            return [outcome for one in batch for outcome in self._explained([one])]
-
-    def _batched(self, batch: Sequence[_Prepared]) -> Iterator[_Explained]:
+    def _explained(self, batch: Sequence[_Prepared]) -> Iterator[_Explained]:
         pixels = np.stack([one.sample.pixels for one in batch])
         scores = self._network.forward(pixels)
         best = scores.argmax(axis=1)
@@ -161,7 +143,7 @@ class Judging:
                 self._metrics(one),
             )
         except (ValueError, OSError) as error:
-            return _rejected(one.sample.key, error)
+            return rejection(one.sample.key, error)
 
     def _curves(self, one: _Explained) -> NDArray[np.float64]:
         """The mean over repeats of every row's curve, (rows, steps + 1)."""
@@ -210,7 +192,3 @@ class Judging:
             return self._classes.truth(label)
         except UnknownClassError:
             return None
-
-
-def _rejected(key: str, error: Exception) -> Rejected:
-    return Rejected(key, str(error).removeprefix(f"{key}: "))

@@ -134,6 +134,11 @@ def top_k_intersection(relevance: ArrayLike, mask: ArrayLike, k: int) -> float:
     float
         NaN where the mask is empty or covers all pixels.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If the map or the mask is none, they differ in shape, or k is out of range.
+
     References
     ----------
     Theiner, Mueller-Budack and Ewerth 2022, *Interpretable semantic photo geolocation*.
@@ -156,6 +161,11 @@ def class_accuracies(
         not counted.
     classes
         The class of each.
+
+    Raises
+    ------
+    ValueError
+        If there are more of one than of the other.
     """
     hits, classes = list(hits), list(classes)
     if len(hits) != len(classes):

@@ -49,7 +49,13 @@ def read_map(relevance: Any, name: str = "relevance") -> Map:
 
 
 def maps_of(relevance: Any) -> NDArray[np.float64]:
-    """Sum relevance (N, C, H, W) over the channels in float64: maps (N, H, W)."""
+    """Sum relevance (N, C, H, W) over the channels in float64: maps (N, H, W).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no array of numbers, or of another number of axes.
+    """
     given = to_numpy(relevance, "relevance")
     if given.ndim != 4:
         raise ValueError(
@@ -89,7 +95,7 @@ def explained_maps(
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
-    """Cut ``count`` things into slices of at most ``size``."""
+    """Cut ``count`` things into slices of at most ``size``; a ValueError if that is below 1."""
     if size < 1:
         raise ValueError(f"batch_size must be at least 1, not {size}.")
     return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from relprop.evaluation.colours import read_colour
 from relprop.evaluation.perturbations import (
     Blur,
-    Colour,
     Constant,
     DatasetMean,
     InPainting,
@@ -22,13 +22,13 @@ def _read_uniform(*bounds: str) -> Uniform:
     if not bounds:
         return Uniform()
     low, high = bounds
-    return Uniform(_read_colour(low), _read_colour(high))
+    return Uniform(read_colour(low), read_colour(high))
 
 
 def _read_constant(value: str = "mean") -> Constant:
     if value in ("mean", "image_mean", "black", "white"):
         return Constant(value)  # type: ignore[arg-type]
-    return Constant(_read_colour(value))
+    return Constant(read_colour(value))
 
 
 def _read_blur(*sigma: str) -> Blur:
@@ -87,8 +87,3 @@ def perturbation_of(word: str) -> Perturbation:
         return PERTURBATIONS[name](*values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"perturbation must be {FORMS}, not {word!r}: {error}") from error
-
-
-def _read_colour(text: str) -> Colour:
-    values = tuple(map(float, text.split("/")))
-    return values if len(values) > 1 else values[0]

@@ -10,19 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.evaluation.colours import Colour, Colours, checked_colour, per_channel, spelled
 from relprop.evaluation.segments import Pixels
 from relprop.evaluation.streams import Stream
 from relprop.optional import import_optional
-from relprop.preprocessing import Preprocessing
 
 Float32: TypeAlias = NDArray[np.float32]
-Colour: TypeAlias = float | tuple[float, ...]
-"""A number for all channels or one for each, in the units of the network's input."""
 
 Replacement: TypeAlias = Callable[[Float32, int, Pixels], Float32]
 """Given x(k - 1) (C, H, W), a region's number and pixels (n,), the new pixels (C, n) or (C, 1).
@@ -30,36 +28,6 @@ Replacement: TypeAlias = Callable[[Float32, int, Pixels], Float32]
 What it returns must depend on the image, the repeat and its arguments alone, not on earlier calls:
 all methods and orders of an image and repeat share one.
 """
-
-
-@dataclass(frozen=True)
-class Colours:
-    """What black, white and the mean colour become in a network's input, for each channel.
-
-    ``mean`` is None where it is not known.
-    """
-
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    mean: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high") if self.mean is None else ("low", "high", "mean"):
-            value = tuple(float(v) for v in getattr(self, name))
-            object.__setattr__(self, name, value)
-            if not value or len(value) != len(self.low) or not all(map(math.isfinite, value)):
-                raise ValueError(
-                    f"{name} must be a finite number for each of {len(self.low)} channels, not "
-                    f"{value}."
-                )
-        if any(low > high for low, high in zip(self.low, self.high)):
-            raise ValueError(f"low must be <= high, not {self.low} and {self.high}.")
-
-    @classmethod
-    def of(cls, preprocessing: Preprocessing) -> Colours:
-        """Return those of a preprocessing, whose mean colour becomes zero."""
-        low, high = preprocessing.bounds()
-        return cls(low, high, (0.0,) * len(low))
 
 
 class Perturbation(Protocol):
@@ -115,21 +83,22 @@ class Uniform:
             raise ValueError(f"low and high go together, not {self.low} and {self.high}.")
         for name in ("low", "high"):
             if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _colour(value, name))
+                object.__setattr__(self, name, checked_colour(value, name))
 
     @property
     def word(self) -> str:
         """``uniform`` or ``uniform:LOW:HIGH``."""
         if self.low is None or self.high is None:
             return "uniform"
-        return f"uniform:{_spelled(self.low)}:{_spelled(self.high)}"
+        return f"uniform:{spelled(self.low)}:{spelled(self.high)}"
 
     def prepare(self, image: Float32, colours: Colours | None, stream: Stream) -> Replacement:
         if self.low is None or self.high is None:
             known = _known(colours, image, "uniform")
-            low, high = _per_channel(known.low, image), _per_channel(known.high, image)
+            bounds: tuple[Colour, Colour] = (known.low, known.high)
         else:
-            low, high = _per_channel(self.low, image), _per_channel(self.high, image)
+            bounds = (self.low, self.high)
+        low, high = (per_channel(bound, len(image)) for bound in bounds)
         if (low > high).any():
             raise ValueError(f"low must be <= high, not {self.low} and {self.high}.")
         drawn = stream.generator().random(image.shape)
@@ -155,7 +124,7 @@ class Constant:
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, str):
-            object.__setattr__(self, "value", _colour(self.value, "value"))
+            object.__setattr__(self, "value", checked_colour(self.value, "value"))
         elif self.value not in ("mean", "image_mean", "black", "white"):
             raise ValueError(
                 "value must be mean, image_mean, black, white, a number or one for each channel, "
@@ -165,7 +134,7 @@ class Constant:
     @property
     def word(self) -> str:
         """``constant:mean``, ``constant:0.5``, ``constant:0.1/0.2/0.3`` and so on."""
-        told = self.value if isinstance(self.value, str) else _spelled(self.value)
+        told = self.value if isinstance(self.value, str) else spelled(self.value)
         return f"constant:{told}"
 
     def prepare(self, image: Float32, colours: Colours | None, stream: Stream) -> Replacement:
@@ -181,7 +150,7 @@ class Constant:
                 )
             named = {"mean": known.mean, "black": known.low, "white": known.high}
             colour = named[self.value] or 0.0
-        chosen = _per_channel(colour, image).reshape(-1, 1).astype(np.float32)
+        chosen = per_channel(colour, len(image)).reshape(-1, 1).astype(np.float32)
         return lambda current, region, pixels: chosen
 
 
@@ -208,7 +177,7 @@ class Blur:
     @property
     def word(self) -> str:
         """``blur:SIGMA``."""
-        return f"blur:{_spelled(self.sigma)}"
+        return f"blur:{spelled(self.sigma)}"
 
     def prepare(self, image: Float32, colours: Colours | None, stream: Stream) -> Replacement:
         wide = image.astype(np.float64)
@@ -286,7 +255,7 @@ class InPainting:
     @property
     def word(self) -> str:
         """``inpainting:METHOD:RADIUS``."""
-        return f"inpainting:{self.method}:{_spelled(self.radius)}"
+        return f"inpainting:{self.method}:{spelled(self.radius)}"
 
     def prepare(self, image: Float32, colours: Colours | None, stream: Stream) -> Replacement:
         cv2 = import_optional("cv2", "evaluation", "in-painting")
@@ -397,29 +366,6 @@ def _known(colours: Colours | None, image: Float32, of: str) -> Colours:
             f"the bounds of the input must have {len(image)} channels, not {len(colours.low)}."
         )
     return colours
-
-
-def _per_channel(colour: Colour, image: Float32) -> NDArray[np.float64]:
-    """A colour as an array that fits (C, H, W)."""
-    values = np.atleast_1d(np.asarray(colour, np.float64))
-    if len(values) not in (1, len(image)):
-        raise ValueError(f"a colour must have {len(image)} channels, not {len(values)}.")
-    return np.broadcast_to(values, (len(image),)).reshape(-1, 1, 1)
-
-
-def _colour(value: Any, name: str) -> Colour:
-    """A number or a tuple of numbers, checked."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.ndim > 1 or not array.size:
-        raise TypeError(f"{name} must be a number or one for each channel, not {value!r}.")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, not {value!r}.")
-    return tuple(map(float, array)) if array.ndim else float(array)
-
-
-def _spelled(colour: Colour) -> str:
-    values = colour if isinstance(colour, tuple) else (colour,)
-    return "/".join(f"{float(value)!r}".removesuffix(".0") for value in values)
 
 
 def _check_positive(name: str, value: float) -> None:

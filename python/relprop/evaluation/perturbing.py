@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from relprop.arrays import to_numpy
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.followed import Followed, Network, followed_in
 from relprop.evaluation.ordering import By, Order, order_of
-from relprop.evaluation.perturbations import Colours, Float32, Perturbation, Replacement
+from relprop.evaluation.perturbations import Float32, Perturbation, Replacement
 from relprop.evaluation.segments import Labels, Pixels, Regions
 from relprop.evaluation.streams import Stream
 from relprop.explain import Explainer

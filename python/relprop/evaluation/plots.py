@@ -29,12 +29,6 @@ ORDERS = {"morf": "most relevant first", "lerf": "least relevant first", "random
 SUFFIXES = ("png", "svg")
 
 
-def plot_names(perturbations: Sequence[str]) -> list[str]:
-    """Return the names of all files that :func:`write_plots` writes."""
-    stems = [*(f"curves-{file_name(name)}" for name in perturbations), "aopc"]
-    return [f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
-
-
 def write_plots(
     folder: Path, tables: Tables, perturbations: Sequence[str], methods: Sequence[str], score: str
 ) -> None:

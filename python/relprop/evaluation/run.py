@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from relprop.datasets import Dataset, Rejected, read_ahead
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.cutting import Cutting, number_of_regions
 from relprop.evaluation.judging import Judging, Outcome
 from relprop.evaluation.ordering import By
-from relprop.evaluation.perturbations import Colours, Perturbation
+from relprop.evaluation.perturbations import Perturbation
 from relprop.evaluation.perturbing import Score
 from relprop.evaluation.record_file import RecordFile
 from relprop.evaluation.results import (
@@ -35,7 +36,7 @@ from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
 from relprop.runs.fingerprint import Fingerprint, of_method, of_network
 from relprop.runs.folder import CHECKPOINT, begin, locked
-from relprop.runs.interruption import Interruption
+from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
 from relprop.runs.rejections import Rejections
 from relprop.runs.saving import Saving
@@ -231,7 +232,7 @@ def _judge(
     most_rejected: float,
 ) -> None:
     """Judge every item that is left."""
-    with Interruption() as interruption, bar:
+    with interruptible() as interruption, bar.live():
 
         def within(share: float) -> None:
             bar.within(share)

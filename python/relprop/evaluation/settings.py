@@ -10,15 +10,12 @@ from typing import Any, get_args
 
 import numpy as np
 
+from relprop.evaluation.colours import Colours
 from relprop.evaluation.cutting import Cutting, cutting_of
 from relprop.evaluation.metrics import Metric, metrics_of
 from relprop.evaluation.ordering import ORDERS, By, Order
 from relprop.evaluation.perturbation_words import perturbation_of
-from relprop.evaluation.perturbations import (
-    Colours,
-    DatasetMean,
-    Perturbation,
-)
+from relprop.evaluation.perturbations import DatasetMean, Perturbation
 from relprop.evaluation.perturbing import SCORES, Score
 from relprop.evaluation.streams import Stream
 from relprop.preprocessing import Preprocessing
@@ -46,32 +43,8 @@ class Row:
 class Settings:
     """How a run judges explanations; the defaults are the protocol of Samek et al. 2017.
 
-    Parameters
-    ----------
-    orders
-        Of ``"morf"``, ``"lerf"`` and ``"random"``.
-    perturbations
-        What is put in a region's place, by the name that results have for it.
-    cutting
-        How images are cut into regions.
-    by
-        Whether the ``"sum"`` or the ``"mean"`` of its pixels' relevance ranks a region.
-    steps
-        How many regions are taken of each image.
-    repeats
-        How often random draws are repeated.
-    score
-        ``"logit"`` or ``"probability"`` of the class that is judged.
-    target
-        ``"argmax"`` for the predicted class, or ``"label"`` for the true one.
-    metrics
-        Figures of the maps themselves.
-    seed
-        Of all random draws.
-    level
-        The share of bootstrap replicates that intervals hold.
-    resamples
-        How many bootstrap replicates are drawn.
+    Parameters are those of :func:`relprop.evaluation.run.evaluate`, words made into what they name:
+    ``perturbations`` by the names that results have for them, ``cutting`` for ``regions``.
 
     Raises
     ------
@@ -175,24 +148,13 @@ class Settings:
 
     def fingerprint(self) -> Fingerprint:
         """Describe them."""
+        in_words = ("orders", "perturbations", "cutting", "metrics")
         return {
             "orders": ", ".join(self.orders),
             "perturbations": {name: _told(one) for name, one in self.perturbations.items()},
             "regions": self.cutting.word,
             "metrics": ", ".join(one.word for one in self.metrics),
-            **{
-                name: getattr(self, name)
-                for name in (
-                    "by",
-                    "steps",
-                    "repeats",
-                    "score",
-                    "target",
-                    "seed",
-                    "level",
-                    "resamples",
-                )
-            },
+            **{name: value for name, value in vars(self).items() if name not in in_words},
         }
 
 

@@ -21,6 +21,16 @@ def gini(relevance: ArrayLike) -> float:
     relevance
         The map, (H, W).
 
+    Returns
+    -------
+    float
+        NaN for a map of zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no finite map.
+
     References
     ----------
     Hurley and Rickard 2009, *Comparing measures of sparsity*; for explanations Chalasani et al.
@@ -42,6 +52,16 @@ def entropy(relevance: ArrayLike) -> float:
     ----------
     relevance
         The map, (H, W).
+
+    Returns
+    -------
+    float
+        NaN for a map of zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no finite map.
 
     References
     ----------

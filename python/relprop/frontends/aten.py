@@ -8,230 +8,48 @@ raises :class:`Unsupported` with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import fx
 
-from relprop.frontends import einsum
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, maximum_over, unique
+from relprop.frontends import aten_moves, einsum
+from relprop.frontends.aten_call import Call, Converter, is_data, operator_name, to_array
+from relprop.frontends.conversion import (
+    BATCH_AXIS,
+    Unsupported,
+    clipping,
+    maximum_over,
+    registering,
+)
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
     Add,
-    Array,
     AvgPool,
     BatchNorm,
-    Concat,
-    Constant,
     Conv,
     ConvTranspose,
     Dense,
     Embedding,
     Function,
-    Graph,
     LocalResponseNorm,
     Maximum,
     MaxPool,
     Mean,
     Mul,
-    Operator,
-    Pad,
     Padding,
     Pair,
-    Permute,
     PReLU,
-    Reshape,
-    Shape,
     Sizes,
-    Slice,
     Softmax,
     UpsampleBilinear2d,
     UpsampleNearest2d,
 )
 
-
-def is_data(value: Any) -> bool:
-    """Whether a value comes from the input: it is the name of a node then, or a list of such."""
-    if isinstance(value, (list, tuple)):
-        return any(is_data(v) for v in value)
-    return isinstance(value, str)
-
-
-def operator_name(target: Any) -> str:
-    """The operator's key in the table; its overloads share it."""
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target._schema.name).removeprefix("aten::")
-    return getattr(target, "__name__", str(target))
-
-
-def module_of(node: fx.Node) -> tuple[str, str]:
-    """Path and class of the module that called the operator, where torch recorded them."""
-    for path, kind in reversed(list(node.meta.get("nn_module_stack", {}).values())):
-        if path != "_empty_nn_module_stack_from_metadata_hook":
-            kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-            return path.split("@")[0], kind  # "relu@1" is the second call of "relu"
-    return "", ""
-
-
-def to_array(name: str, tensor: torch.Tensor) -> Array:
-    """A tensor as a float32 array of the Graph's own."""
-    if tensor.is_complex() or tensor.is_quantized:
-        raise Unsupported(f"{name} is of type {tensor.dtype}")
-    array = tensor.detach().to(device="cpu", dtype=torch.float32).numpy().copy()
-    if not np.isfinite(array).all():
-        raise Unsupported(f"{name} holds NaN or infinite values")
-    return cast(Array, array)
-
-
-def bind(node: fx.Node) -> dict[str, Any]:
-    """Arguments by name, with the schema's defaults."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return {**dict(zip(("input", "index"), node.args)), **node.kwargs}
-    bound = {}
-    for position, argument in enumerate(node.target._schema.arguments):
-        if position < len(node.args):
-            bound[argument.name] = node.args[position]
-        else:
-            bound[argument.name] = node.kwargs.get(argument.name, argument.default_value)
-    return bound
-
-
-class Call:
-    """One traced operator: its arguments by name, and the Graph to add its nodes to.
-
-    ``values`` holds what each traced value became (see :func:`is_data`), ``labels`` the names
-    of those that are parameters.
-    """
-
-    def __init__(
-        self,
-        node: fx.Node,
-        graph: Graph,
-        values: Mapping[fx.Node, Any],
-        labels: Mapping[fx.Node, str],
-    ) -> None:
-        self.node = node
-        self.graph = graph
-        self.labels = labels
-        self.raw = bind(node)
-        self.arguments = {
-            name: fx.node.map_arg(value, values.__getitem__) for name, value in self.raw.items()
-        }
-        result = node.meta["val"]
-        self.shape: Shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments.get(name)
-
-    @property
-    def name(self) -> str:
-        """The module's path for its own operator, "path.operator" for a functional call."""
-        path, kind = module_of(self.node)
-        own = kind.startswith("torch.nn.modules.") or any(
-            self.labels.get(source, "").rpartition(".")[0] == path
-            for source in self.node.all_input_nodes
-        )
-        if path and own:
-            return path
-        return f"{path}.{operator_name(self.node.target)}".lstrip(".")
-
-    @property
-    def input(self) -> str:
-        """The Graph node that is the first argument."""
-        return self.data(next(iter(self.arguments)))
-
-    @property
-    def input_shape(self) -> Shape:
-        """Its shape without the batch axis."""
-        return self.graph[self.input].shape
-
-    def data(self, name: str) -> str:
-        """The Graph node that an argument is."""
-        self.require(is_data(self[name]), f"{name} does not depend on the input")
-        return cast(str, self[name])
-
-    def optional_parameter(self, name: str) -> Array | None:
-        """An argument that must not depend on the input, as an array; None stays None."""
-        if self[name] is None:
-            return None
-        self.require(not is_data(self[name]), f"{name} is computed from the input")
-        return to_array(name, self[name])
-
-    def parameter(self, name: str, axes: int | None = None) -> Array:
-        """An argument that must be there, with so many axes, and not depend on the input."""
-        array = self.optional_parameter(name)
-        assert array is not None, name
-        wrong = axes is not None and array.ndim != axes
-        self.require(not wrong, f"{name} must have {axes} axes, not {array.ndim}")
-        return array
-
-    def operand(self, name: str, scale: float = 1.0) -> str:
-        """An argument as a node, what it is already or a new Constant, times ``scale``."""
-        value = self[name]
-        if is_data(value):
-            if scale == 1.0:
-                return cast(str, value)
-            return self.scaled(cast(str, value), name, scale)
-        tensor = torch.as_tensor(value)
-        if tensor.ndim == len(self.shape) + 1:
-            self.require(tensor.shape[0] == 1, f"{name} has a value of its own for each sample")
-            tensor = tensor[0]
-        return self.constant(name, to_array(name, tensor) * np.float32(scale))
-
-    def scaled(self, node: str, name: str, scale: float) -> str:
-        """A node times a number; ``name`` says what of this operator it is."""
-        return self.emit(Mul(), node, self.constant(f"{name}.scale", np.float32(scale)))
-
-    def constant(self, argument: str, value: Any) -> str:
-        """A Constant, named like the parameter that the argument is, else like the argument."""
-        source = self.raw.get(argument)
-        label = self.labels.get(source) if isinstance(source, fx.Node) else None
-        name = label or f"{module_of(self.node)[0]}.{argument}".lstrip(".")
-        return self.graph.add(unique(self.graph, name), Constant(np.asarray(value, np.float32)))
-
-    def axis(self, dim: int, rank: int | None = None) -> int:
-        """A torch axis without the batch, for a tensor of ``rank`` axes with it."""
-        rank = len(self.input_shape) + 1 if rank is None else rank
-        self.require(dim % rank != 0, BATCH_AXIS)
-        return dim % rank - 1
-
-    def require(self, condition: bool, reason: str) -> None:
-        """Give up with a reason unless a condition holds."""
-        if not condition:
-            raise Unsupported(reason)
-
-    def require_image(self) -> None:
-        """Give up unless the input is a batch of images."""
-        self.require(
-            len(self.input_shape) == 3,
-            f"one sample must be (channels, height, width), not {self.input_shape}",
-        )
-
-    def first(self, name: str) -> str | list[str | None]:
-        """The node as the result, or as the first of several of which the others are not there."""
-        results = self.node.meta["val"]
-        return name if isinstance(results, torch.Tensor) else [name, *[None] * (len(results) - 1)]
-
-    def emit(self, operator: Operator, *inputs: str) -> str:
-        """Add a node that reads ``inputs``, by default this call's input."""
-        return self.graph.add(unique(self.graph, self.name), operator, inputs or (self.input,))
-
-
-# --- The table ---------------------------------------------------------------------------------
-
-_Converter = Callable[[Call], Any]
-TABLE: dict[str, _Converter] = {}
-
-
-def _converts(*names: str) -> Callable[[_Converter], _Converter]:
-    def register(function: _Converter) -> _Converter:
-        TABLE.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+TABLE: dict[str, Converter] = dict(aten_moves.TABLE)
+_converts = registering(TABLE)
 
 
 def _sizes(values: Any, axes: int) -> Sizes:
@@ -340,10 +158,7 @@ def _linear_map(call: Call, equation: str, operands: Sequence[Any]) -> str:
         call.graph[operand].shape if is_data(operand) else to_array("an operand", operand)
         for operand in operands
     ]
-    name = cast(str, nodes[0])
-    for operator in einsum.lower(equation, parts):
-        name = call.emit(operator, name)
-    return name
+    return call.chain(einsum.lower(equation, parts), cast(str, nodes[0]))
 
 
 @_converts("addmm")
@@ -497,10 +312,8 @@ def _maximum_over(call: Call) -> Any:
     dims = call["dim"]
     axes = [call.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims or ())]
     call.require(bool(axes), BATCH_AXIS)
-    name = call.input
-    for operator in maximum_over(call.input_shape, axes, call["keepdim"]):
-        name = call.emit(operator, name)
-    return call.first(name)
+    operators = maximum_over(call.input_shape, axes, call["keepdim"])
+    return call.first(call.chain(operators, call.input))
 
 
 @_converts("maximum", "minimum", "max", "min")
@@ -555,156 +368,3 @@ def _div(call: Call) -> str:
     call.require(call["rounding_mode"] is None, "division with rounding")
     call.arguments["other"] = 1.0 / torch.as_tensor(call["other"], dtype=torch.float64)
     return call.emit(Mul(), call.data("self"), call.operand("other"))
-
-
-def _joined(call: Call, axis: int, expand: bool) -> str:
-    """Concatenate a list of tensors, each given an axis of 1 first where ``expand``."""
-    names = []
-    rank = len(call.shape) + (0 if expand else 1)
-    for position, value in enumerate(call["tensors"]):
-        if not is_data(value):
-            call.require(
-                value.ndim == rank and value.shape[0] == 1, "a constant part has no batch axis"
-            )
-            name = f"tensors[{position}]"
-            value = call.constant(name, to_array(name, value[0]))
-        if expand:
-            shape = call.graph[value].shape
-            value = call.emit(Reshape((*shape[:axis], 1, *shape[axis:])), value)
-        names.append(value)
-    return call.emit(Concat(axis), *names)
-
-
-@_converts("cat", "concat", "concatenate")
-def _cat(call: Call) -> str:
-    return _joined(call, call.axis(call["dim"], len(call.shape) + 1), expand=False)
-
-
-@_converts("stack")
-def _stack(call: Call) -> str:
-    return _joined(call, call.axis(call["dim"], len(call.shape) + 1), expand=True)
-
-
-@_converts("slice", "narrow")
-def _slice(call: Call) -> str:
-    dim = call["dim"] % (len(call.input_shape) + 1)
-    if "length" in call.arguments:
-        call.arguments["end"] = call["start"] + call["length"]
-    if dim == 0:
-        whole = (
-            call["start"] in (None, 0)
-            and call["end"] in (None, 2**63 - 1)
-            and call["step"] in (None, 1)
-        )
-        call.require(whole, BATCH_AXIS)
-        return call.input
-    start, stop, _ = slice(call["start"], call["end"]).indices(call.input_shape[dim - 1])
-    return call.emit(Slice(dim - 1, start, stop, call["step"] or 1))
-
-
-@_converts("select")
-def _select(call: Call) -> str:
-    axis = call.axis(call["dim"])
-    index = call["index"] % call.input_shape[axis]
-    return call.emit(Reshape(call.shape), call.emit(Slice(axis, index, index + 1)))
-
-
-def _pieces(call: Call, axis: int, sizes: Sequence[int]) -> list[str | None]:
-    """Slices of the given sizes one after the other, those that are read."""
-    read = {reader.args[1] for reader in call.node.users}
-    stops = np.cumsum(sizes).tolist()
-    return [
-        call.emit(Slice(axis, stop - size, stop)) if position in read else None
-        for position, (size, stop) in enumerate(zip(sizes, stops))
-    ]
-
-
-@_converts("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes")
-def _split(call: Call) -> list[str | None]:
-    axis = call.axis(call["dim"])
-    sizes = [part.shape[axis + 1] for part in call.node.meta["val"]]
-    return _pieces(call, axis, sizes)
-
-
-@_converts("unbind")
-def _unbind(call: Call) -> list[str | None]:
-    axis = call.axis(call["dim"])
-    shape = call.input_shape
-    parts = _pieces(call, axis, [1] * shape[axis])
-    rest = (*shape[:axis], *shape[axis + 1 :])
-    return [part and call.emit(Reshape(rest), part) for part in parts]
-
-
-@_converts("pad", "constant_pad_nd")
-def _pad(call: Call) -> str:
-    call.require(call["mode"] in (None, "constant"), f"padding mode {call['mode']!r}")
-    shape, flat = call.input_shape, list(call["pad"])
-    pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
-    pairs = [(0, 0)] * (len(shape) + 1 - len(pairs)) + pairs
-    call.require(pairs.pop(0) == (0, 0), BATCH_AXIS)
-    name = call.input
-    for axis, (before, after) in enumerate(pairs):
-        if before < 0 or after < 0:  # a negative pad cuts
-            stop = shape[axis] + min(after, 0)
-            name = call.emit(Slice(axis, max(-before, 0), stop), name)
-    pads = tuple((max(before, 0), max(after, 0)) for before, after in pairs)
-    return call.emit(Pad(pads, float(call["value"] or 0.0)), name)
-
-
-@_converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
-def _reshape(call: Call) -> str:
-    return call.emit(Reshape(call.shape))
-
-
-def _permuted(call: Call, dims: Sequence[int]) -> str:
-    rank = len(call.input_shape) + 1
-    call.require(dims[0] % rank == 0, BATCH_AXIS)
-    return call.emit(Permute(tuple(call.axis(dim) for dim in dims[1:])))
-
-
-@_converts("permute")
-def _permute(call: Call) -> str:
-    return _permuted(call, call["dims"])
-
-
-@_converts("transpose", "swapaxes")
-def _transpose(call: Call) -> str:
-    dims = list(range(len(call.input_shape) + 1))
-    first, second = (
-        (call["axis0"], call["axis1"])
-        if "axis0" in call.arguments
-        else (call["dim0"], call["dim1"])
-    )
-    dims[first], dims[second] = dims[second], dims[first]
-    return _permuted(call, dims)
-
-
-@_converts("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
-def _dropout(call: Call) -> Any:
-    call.require(not call["train"], "it is in train mode")
-    return call.first(call.input)
-
-
-@_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "expand", "expand_as")
-def _nothing(call: Call) -> str:
-    call.require(call.shape == call.input_shape, "it repeats values")
-    return call.input
-
-
-@_converts("_to_copy", "to", "type_as")
-def _to_copy(call: Call) -> str:
-    # The core computes in float32, so a cast that keeps or widens the type changes nothing.
-    before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
-    if call.graph[call.input].ids:
-        same = after in (torch.int32, torch.int64)
-    else:
-        same = after in (before, torch.float32, torch.float64)
-    call.require(same, f"a cast from {before} to {after}")
-    return call.input
-
-
-@_converts("zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full")
-def _filled(call: Call) -> torch.Tensor:
-    name = operator_name(call.node.target)
-    value = call["fill_value"] if "full" in name else float("ones" in name)
-    return torch.full((1, *call.shape), float(value))

@@ -1,10 +1,10 @@
-"""What every front end needs: free names, clips, maxima, ways to give up on an operator or all."""
+"""What front ends share: tables, free names, clips, maxima, pads, ways to give up on a model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,19 +17,37 @@ from relprop.graph import (
     Input,
     MaxPool,
     Operator,
+    Pad,
+    Pair,
     Permute,
     Reshape,
     Shape,
+    Slice,
 )
 
 Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
 """Of one sample without the batch axis: of the one input, or of each by order or by name."""
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
 
 class Unsupported(Exception):
     """Why one operator of a model cannot be represented."""
+
+
+def registering(table: dict[str, F]) -> Callable[..., Callable[[F], F]]:
+    """Return a decorator that enters a function in a table under each of the names it is given."""
+
+    def under(*names: str) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            table.update(dict.fromkeys(names, function))
+            return function
+
+        return register
+
+    return under
 
 
 def unique(graph: Graph, name: str) -> str:
@@ -71,6 +89,16 @@ def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Oper
         MaxPool((window,), (window,)),
         Reshape(tuple(kept)),
     ]
+
+
+def padding(shape: Shape, pads: Sequence[Pair], value: float) -> list[Operator]:
+    """What pads with a value, one operator after the other; a negative pad cuts."""
+    cuts: list[Operator] = [
+        Slice(axis, max(-before, 0), shape[axis] + min(after, 0))
+        for axis, (before, after) in enumerate(pads)
+        if before < 0 or after < 0
+    ]
+    return [*cuts, Pad(tuple((max(before, 0), max(after, 0)) for before, after in pads), value)]
 
 
 def shapes_of(given: Shapes | None, names: Sequence[str]) -> dict[str, Shape | None]:

@@ -21,14 +21,8 @@ from google.protobuf.message import DecodeError
 
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends import onnx_constants, onnx_operators
-from relprop.frontends.conversion import (
-    Shapes,
-    Unsupported,
-    check_outputs,
-    refusal,
-    shapes_of,
-)
-from relprop.frontends.onnx_operators import Call, Known
+from relprop.frontends.conversion import Shapes, Unsupported, check_outputs, refusal, shapes_of
+from relprop.frontends.onnx_call import Call, Known
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Storage, Tensor, type_name
@@ -113,7 +107,7 @@ class _Conversion:
     """Walks an ONNX model and fills a Graph.
 
     ``values`` holds for each ONNX value what became of it: a Graph node's name, known arrays (see
-    ``onnx_operators.Known``) or that it is unknown.
+    ``onnx_call.Known``) or that it is unknown.
     """
 
     def __init__(self, model: onnx.ModelProto, storage: Storage) -> None:

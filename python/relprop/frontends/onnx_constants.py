@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from relprop.frontends.conversion import registering
 from relprop.frontends.onnx_steps import Step, cast_target
 from relprop.frontends.onnx_tensors import FLOATS, TYPES, Tensor, type_name
 
@@ -22,14 +23,7 @@ LARGEST_RESULT = 1 << 24
 
 _Folder = Callable[..., Tensor]
 TABLE: dict[str, _Folder] = {}
-
-
-def _folds(*names: str) -> Callable[[_Folder], _Folder]:
-    def register(function: _Folder) -> _Folder:
-        TABLE.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+_folds = registering(TABLE)
 
 
 def evaluate(step: Step, inputs: Sequence[Tensor | None]) -> Tensor:

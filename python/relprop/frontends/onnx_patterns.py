@@ -11,7 +11,8 @@ from typing import cast
 
 import numpy as np
 
-from relprop.frontends.onnx_operators import Call, has_common_slope
+from relprop.frontends.onnx_call import Call
+from relprop.frontends.onnx_operators import has_common_slope
 from relprop.frontends.onnx_steps import Step
 from relprop.graph import (
     Activation,

@@ -22,7 +22,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends.aten import TABLE, Call, bind, is_data, module_of, operator_name
+from relprop.frontends.aten import TABLE
+from relprop.frontends.aten_call import Call, bind, is_data, module_of, operator_name
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, check_outputs, refusal
 from relprop.graph import Content, Graph, Input
 

@@ -4,40 +4,42 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@dataclass
 class Interruption:
-    """While it is entered, the first signal only sets ``asked``; a second one acts as always.
+    """Whether a run was ``asked`` to stop."""
+
+    asked: bool = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Have the first signal only ask, with what this yields; a second one acts as always.
 
     Outside the main thread signals are left alone.
     """
+    interruption = Interruption()
+    before: dict[signal.Signals, Any] = {}
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[signal.Signals, Any] = {}
+    def ask(number: int, frame: FrameType | None) -> None:
+        interruption.asked = True
+        restore()
 
-    def __enter__(self) -> Interruption:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._ask) for one in _SIGNALS}
-        return self
+    def restore() -> None:
+        while before:
+            signal.signal(*before.popitem())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._restore()
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
-        self._before = {}
+    if threading.current_thread() is threading.main_thread():
+        before |= {one: signal.signal(one, ask) for one in _SIGNALS}
+    try:
+        yield interruption
+    finally:
+        restore()

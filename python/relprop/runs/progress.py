@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
@@ -44,19 +44,9 @@ class RunProgress:
         rate = (self._done + share - self._before) / max(self._bar.tasks[0].elapsed or 0.0, 1e-3)
         self._bar.update(self._task, rejected=self._rejected, rate=_said(rate))
 
-    def __enter__(self) -> RunProgress:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def live(self) -> AbstractContextManager[object]:
+        """Return a context in which the line is on the terminal."""
+        return nullcontext() if self._bar is None else self._bar
 
 
 def _said(rate: float) -> str:

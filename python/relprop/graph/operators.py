@@ -1,32 +1,30 @@
-"""The Graph: a model as nodes with operators of a small closed set, without any framework.
+"""The operators of a Graph, a small closed set, and the shapes that they make.
 
-Shapes leave the batch axis out: an image is ``(channels, height, width)``, a vector
-``(features,)``; every axis that an operator names counts without the batch as well. Operators
-over space take one setting per spatial axis, in the order of the shape; their number is that of
-the axes. Parameters are float32 numpy arrays.
+Every axis that an operator names counts without the batch. Operators over space take one setting
+per spatial axis, in the order of the shape; their number is that of the axes. Parameters are
+float32 numpy arrays.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
-Sizes = tuple[int, ...]
-"""A number per spatial axis."""
-Padding = tuple[Pair, ...]
-"""Before and after, per spatial axis."""
-
-MOST_VALUES = 2**31 - 1
-"""Of one node and sample: the core counts them in 32 bits."""
+from relprop.graph.shapes import (
+    MOST_VALUES,
+    Array,
+    Padding,
+    Pair,
+    Shape,
+    Sizes,
+    require,
+    spatial_sizes,
+    window_count,
+)
 
 MOST_IDS = 2**24
 """So many whole numbers the core's float32 tells apart."""
@@ -49,51 +47,9 @@ Function = Literal[
 ]
 
 
-def _require(condition: bool, text: str) -> None:
-    if not condition:
-        raise ValueError(text)
-
-
 def _require_bias(bias: Array | None, out: int) -> None:
     if bias is not None:
-        _require(bias.shape == (out,), f"bias must have shape ({out},), not {bias.shape}.")
-
-
-def _window(size: int, kernel: int, stride: int, pads: Pair, dilation: int, ceil_mode: bool) -> int:
-    """Number of window positions along one axis, as torch and Caffe count them."""
-    _require(
-        min(kernel, stride, dilation) >= 1 and min(pads) >= 0,
-        f"kernel={kernel}, stride={stride} and dilation={dilation} must be at least 1 and "
-        f"padding {pads} at least 0.",
-    )
-    span = size + sum(pads) - dilation * (kernel - 1) - 1
-    if span < 0:
-        raise ValueError(
-            f"a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} "
-            f"padded by {pads}."
-        )
-    count = (-(-span // stride) if ceil_mode else span // stride) + 1
-    if ceil_mode and (count - 1) * stride >= size + pads[0]:
-        count -= 1  # the last window must start on a real input or on the leading padding
-    return count
-
-
-_LAYOUTS = {
-    1: "(channels, length)",
-    2: "(channels, height, width)",
-    3: "(channels, depth, height, width)",
-}
-"""What an input with so many spatial axes is."""
-
-
-def _spatial(operator: str, shape: Shape, axes: int = 2) -> Shape:
-    """The sizes of an input's spatial axes, of which there must be so many."""
-    _require(axes in _LAYOUTS, f"{operator} over {axes} spatial axes is not supported.")
-    _require(
-        len(shape) == axes + 1,
-        f"{operator} needs an input of shape {_LAYOUTS[axes]}, not {shape}.",
-    )
-    return shape[1:]
+        require(bias.shape == (out,), f"bias must have shape ({out},), not {bias.shape}.")
 
 
 def _complete(operator: Operator, axes: int, **defaults: int | Pair) -> None:
@@ -107,10 +63,10 @@ def _axes(
     operator: Conv | ConvTranspose | MaxPool | AvgPool, shape: Shape, kernel: Sizes
 ) -> Iterator[tuple[int, int, int, Pair, int]]:
     """Size of the input, kernel, stride, padding and dilation along every spatial axis."""
-    sizes = _spatial(type(operator).__name__, shape, len(kernel))
+    sizes = spatial_sizes(type(operator).__name__, shape, len(kernel))
     for name in ("stride", "padding", "output_padding", "dilation"):
         found = len(getattr(operator, name, kernel))
-        _require(found == len(kernel), f"{name} must have {len(kernel)} entries, not {found}.")
+        require(found == len(kernel), f"{name} must have {len(kernel)} entries, not {found}.")
     dilation = getattr(operator, "dilation", (1,) * len(kernel))
     return zip(sizes, kernel, operator.stride, operator.padding, dilation)
 
@@ -147,9 +103,9 @@ class Embedding:
     weight: Array
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
+        require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
         rows, features = self.weight.shape
-        _require(0 < rows <= MOST_IDS, f"weight must have 1 to {MOST_IDS} rows, not {rows}.")
+        require(0 < rows <= MOST_IDS, f"weight must have 1 to {MOST_IDS} rows, not {rows}.")
         return (*inputs[0], features)
 
 
@@ -169,10 +125,10 @@ class Conv:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         positions = [
-            _window(*a, ceil_mode=False) for a in _axes(self, inputs[0], self.weight.shape[2:])
+            window_count(*a, ceil_mode=False) for a in _axes(self, inputs[0], self.weight.shape[2:])
         ]
         out, per_group = self.weight.shape[:2]
-        _require(
+        require(
             inputs[0][0] == per_group * self.groups and out % self.groups == 0,
             f"weight {self.weight.shape} with groups={self.groups} does not fit "
             f"{inputs[0][0]} channels.",
@@ -205,17 +161,17 @@ class ConvTranspose:
         axes = _axes(self, inputs[0], kernel)
         into, per_group = self.weight.shape[:2]
         out = per_group * self.groups
-        _require(
+        require(
             inputs[0][0] == into and self.groups >= 1 and into % self.groups == 0,
             f"weight {self.weight.shape} with groups={self.groups} does not fit "
             f"{inputs[0][0]} channels.",
         )
         _require_bias(self.bias, out)
-        _require(
+        require(
             all(0 <= extra < stride for extra, stride in zip(self.output_padding, self.stride)),
             f"output_padding must be smaller than stride {self.stride}, not {self.output_padding}.",
         )
-        _require(
+        require(
             min(*kernel, *self.dilation) >= 1 and min(map(min, self.padding)) >= 0,
             f"kernel={kernel} and dilation={self.dilation} must be at least 1 and "
             f"padding={self.padding} at least 0.",
@@ -235,9 +191,9 @@ class Dense:
     bias: Array | None = None
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
+        require(self.weight.ndim == 2, f"weight must have 2 axes, not {self.weight.ndim}.")
         out, features = self.weight.shape
-        _require(
+        require(
             len(inputs[0]) >= 1 and inputs[0][-1] == features,
             f"weight {self.weight.shape} does not fit an input of shape {inputs[0]}.",
         )
@@ -260,7 +216,7 @@ class MaxPool:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         axes = _axes(self, inputs[0], self.kernel)
-        return (inputs[0][0], *(_window(*axis, self.ceil_mode) for axis in axes))
+        return (inputs[0][0], *(window_count(*axis, self.ceil_mode) for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,12 +238,12 @@ class AvgPool:
         _complete(self, len(self.kernel), stride=1, padding=(0, 0))
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             self.divisor is None or self.divisor >= 1,
             f"divisor must be at least 1, not {self.divisor}.",
         )
         axes = _axes(self, inputs[0], self.kernel)
-        return (inputs[0][0], *(_window(*axis, self.ceil_mode) for axis in axes))
+        return (inputs[0][0], *(window_count(*axis, self.ceil_mode) for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +253,7 @@ class AdaptiveAvgPool:
     output: Sizes
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _spatial("AdaptiveAvgPool", inputs[0], len(self.output))
+        spatial_sizes("AdaptiveAvgPool", inputs[0], len(self.output))
         return (inputs[0][0], *self.output)
 
 
@@ -332,8 +288,8 @@ class UpsampleBilinear2d:
 
 
 def _resized(operator: str, shape: Shape, size: Pair, ratio: tuple[float, float]) -> Shape:
-    _spatial(operator, shape)
-    _require(
+    spatial_sizes(operator, shape)
+    require(
         all(0 <= r <= MOST_VALUES for r in ratio),
         f"ratio must be between 0 and {MOST_VALUES}, not {ratio}.",
     )
@@ -348,7 +304,7 @@ class Mean:
     keepdims: bool = False
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             len(set(self.axes)) == len(self.axes)
             and all(0 <= a < len(inputs[0]) for a in self.axes),
             f"axes {self.axes} do not fit an input of shape {inputs[0]}.",
@@ -366,7 +322,7 @@ class BatchNorm:
     shift: Array
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             len(inputs[0]) >= 1 and self.scale.shape == self.shift.shape == (inputs[0][0],),
             f"scale {self.scale.shape} and shift {self.shift.shape} do not fit an input of "
             f"shape {inputs[0]}.",
@@ -389,8 +345,10 @@ class LocalResponseNorm:
     within_channel: bool = False
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _spatial("LocalResponseNorm", inputs[0], 2 if self.within_channel else len(inputs[0]) - 1)
-        _require(self.size >= 1, f"size must be at least 1, not {self.size}.")
+        spatial_sizes(
+            "LocalResponseNorm", inputs[0], 2 if self.within_channel else len(inputs[0]) - 1
+        )
+        require(self.size >= 1, f"size must be at least 1, not {self.size}.")
         return inputs[0]
 
 
@@ -413,7 +371,7 @@ class Clip:
     high: float
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(self.low <= self.high, f"low={self.low} must not exceed high={self.high}.")
+        require(self.low <= self.high, f"low={self.low} must not exceed high={self.high}.")
         return inputs[0]
 
 
@@ -433,7 +391,7 @@ class PReLU:
     slope: Array
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             self.slope.shape in ((1,), inputs[0][:1]),
             f"slope {self.slope.shape} does not fit an input of shape {inputs[0]}.",
         )
@@ -447,7 +405,7 @@ class Softmax:
     axis: int
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             0 <= self.axis < len(inputs[0]),
             f"axis {self.axis} does not fit an input of shape {inputs[0]}.",
         )
@@ -487,7 +445,7 @@ class Concat:
     def infer_shape(self, *inputs: Shape) -> Shape:
         first = inputs[0]
         rest = [(len(s), s[: self.axis], s[self.axis + 1 :]) for s in inputs]
-        _require(
+        require(
             0 <= self.axis < len(first) and all(r == rest[0] for r in rest),
             f"shapes {inputs} cannot be joined along axis {self.axis}.",
         )
@@ -505,7 +463,7 @@ class Slice:
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         shape = inputs[0]
-        _require(
+        require(
             0 <= self.axis < len(shape)
             and 0 <= self.start < self.stop <= shape[self.axis]
             and self.step >= 1,
@@ -523,7 +481,7 @@ class Pad:
     value: float = 0.0
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             len(self.pads) == len(inputs[0]) and all(p >= 0 for pair in self.pads for p in pair),
             f"pads {self.pads} do not fit an input of shape {inputs[0]}; negative pads are slices.",
         )
@@ -537,7 +495,7 @@ class Reshape:
     shape: Shape
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             math.prod(self.shape) == math.prod(inputs[0]),
             f"an input of shape {inputs[0]} cannot be reshaped to {self.shape}.",
         )
@@ -551,7 +509,7 @@ class Permute:
     axes: tuple[int, ...]
 
     def infer_shape(self, *inputs: Shape) -> Shape:
-        _require(
+        require(
             sorted(self.axes) == list(range(len(inputs[0]))),
             f"axes {self.axes} are no permutation of the axes of {inputs[0]}.",
         )
@@ -597,9 +555,10 @@ Operator = (
 )
 """Any operator. This is the one list of them."""
 
-_CARRY_IDS = (Concat, Slice, Reshape, Permute, Identity)
+CARRY_IDS = (Concat, Slice, Reshape, Permute, Identity)
+"""What moves ids as it moves numbers."""
 
-_ARITY: dict[type, tuple[int, float]] = {
+ARITY: dict[type, tuple[int, float]] = {
     Input: (0, 0),
     Constant: (0, 0),
     Add: (2, math.inf),
@@ -607,184 +566,4 @@ _ARITY: dict[type, tuple[int, float]] = {
     Maximum: (2, math.inf),
     Concat: (1, math.inf),
 }
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator with the names of its inputs and the shape of its output.
-
-    ``ids`` says whether the output holds ids instead of numbers, see :class:`Input`.
-    """
-
-    name: str
-    operator: Operator
-    inputs: tuple[str, ...]
-    shape: Shape
-    ids: bool = False
-
-    @property
-    def type(self) -> str:
-        """The operator's name, ``"Conv"`` say."""
-        return type(self.operator).__name__
-
-
-@dataclass
-class Graph:
-    """Nodes in topological order, and which of them are the model's ``outputs``.
-
-    Built with :meth:`add`, which infers and checks every shape. ``outputs`` has the name of each
-    output, in the model's order, and the node whose value it is.
-    """
-
-    nodes: dict[str, Node] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
-
-    def add(self, name: str, operator: Operator, inputs: Sequence[str] = ()) -> str:
-        """Append a node and return its name; the last one added is the only output.
-
-        Raises
-        ------
-        ValueError
-            If the name is taken, an input is not in the graph yet, shapes do not fit, a
-            parameter is not finite, or ids meet an operator for numbers or the other way round.
-        """
-        _require(name not in self.nodes, f"node name {name!r} is taken.")
-        for source in inputs:
-            _require(
-                source in self.nodes,
-                f"node {name!r} reads {source!r}, which is not in the graph yet.",
-            )
-        least, most = _ARITY.get(type(operator), (1, 1))
-        _require(
-            least <= len(inputs) <= most,
-            f"node {name!r} ({type(operator).__name__}) cannot take {len(inputs)} inputs.",
-        )
-        try:
-            shape = operator.infer_shape(*(self.nodes[s].shape for s in inputs))
-        except ValueError as error:
-            raise ValueError(f"node {name!r} ({type(operator).__name__}): {error}") from None
-        for field_name, value in vars(operator).items():
-            _require(
-                not isinstance(value, np.ndarray) or bool(np.isfinite(value).all()),
-                f"node {name!r} ({type(operator).__name__}): {field_name} must be finite.",
-            )
-        _require(all(n > 0 for n in shape), f"node {name!r} has an empty shape {shape}.")
-        _require(
-            math.prod(shape) <= MOST_VALUES,
-            f"node {name!r} has {math.prod(shape)} values; a node has at most {MOST_VALUES}.",
-        )
-        ids = self._holds_ids(name, operator, inputs)
-        self.nodes[name] = Node(name, operator, tuple(inputs), shape, ids)
-        self.outputs = {name: name}
-        return name
-
-    def _holds_ids(self, name: str, operator: Operator, inputs: Sequence[str]) -> bool:
-        if isinstance(operator, Input):
-            return operator.content == "ids"
-        reads = [self.nodes[source].ids for source in inputs]
-        where = f"node {name!r} ({type(operator).__name__})"
-        if isinstance(operator, Embedding):
-            _require(all(reads), f"{where} needs ids and reads numbers.")
-            return False
-        fits = not any(reads) or (all(reads) and isinstance(operator, _CARRY_IDS))
-        _require(fits, f"{where} reads ids, with which only an Embedding can compute.")
-        return any(reads)
-
-    def vocabularies(self) -> dict[str, int]:
-        """For each input of ids how many there are: the rows of the smallest table they name."""
-        sources: dict[str, set[str]] = {}
-        rows: dict[str, int] = {}
-        for node in self:
-            if isinstance(node.operator, Embedding):
-                for source in sources[node.inputs[0]]:
-                    rows[source] = min(rows[source], len(node.operator.weight))
-            elif node.ids:
-                sources[node.name] = set().union(*(sources[name] for name in node.inputs))
-                if not node.inputs:
-                    sources[node.name], rows[node.name] = {node.name}, MOST_IDS
-        return rows
-
-    def __iter__(self) -> Iterator[Node]:
-        return iter(self.nodes.values())
-
-    def __len__(self) -> int:
-        return len(self.nodes)
-
-    def __getitem__(self, name: str) -> Node:
-        return self.nodes[name]
-
-    @property
-    def inputs(self) -> tuple[Node, ...]:
-        """The Input nodes, in the model's order."""
-        return tuple(node for node in self if isinstance(node.operator, Input))
-
-    @property
-    def input(self) -> Node:
-        """The Input node of a graph that has one; a ValueError lists several."""
-        names = [node.name for node in self.inputs]
-        _require(len(names) == 1, f"the graph must have one input, not {len(names)}: {names}.")
-        return self[names[0]]
-
-    @property
-    def output(self) -> str:
-        """The output's node in a graph that has one output; a ValueError lists several."""
-        names = list(self.outputs)
-        _require(len(names) == 1, f"the graph must have one output, not {len(names)}: {names}.")
-        return self.outputs[names[0]]
-
-    def explaining(self, output: str | None = None) -> Graph:
-        """Return the graph of one output: what it depends on, and every input.
-
-        Raises
-        ------
-        ValueError
-            If there is no output of that name, or several where none is named.
-        """
-        names = ", ".join(self.outputs)
-        if output is None:
-            _require(
-                len(self.outputs) == 1,
-                f"output must name one of the model's outputs, which are {names}.",
-            )
-            (output,) = self.outputs
-        _require(output in self.outputs, f"output must be one of {names}, not {output!r}.")
-        node = self.outputs[output]
-        _require(node in self.nodes, f"output {output!r} names {node!r}, which is no node.")
-        return Graph(self.nodes, {output: node}).pruned()
-
-    def pruned(self) -> Graph:
-        """Return the graph without the nodes that no output depends on; every input stays."""
-        needed = set(self.outputs.values())
-        for node in reversed(list(self)):
-            if node.name in needed:
-                needed.update(node.inputs)
-        return Graph(
-            {
-                name: node
-                for name, node in self.nodes.items()
-                if name in needed or isinstance(node.operator, Input)
-            },
-            dict(self.outputs),
-        )
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the graph to a file, as :meth:`relprop.Model.save` does."""
-        from relprop.model import Model
-
-        Model(self).save(path, overwrite=overwrite)
-
-    def consumers(self) -> dict[str, list[Node]]:
-        """For each node the nodes that read it, once per reading."""
-        readers: dict[str, list[Node]] = {name: [] for name in self.nodes}
-        for node in self:
-            for source in node.inputs:
-                readers[source].append(node)
-        return readers
-
-    def __str__(self) -> str:
-        width = max((len(name) for name in self.nodes), default=0)
-        lines = []
-        for node in self:
-            sources = ", ".join(node.inputs)
-            lines.append(f"{node.name:<{width}}  {node.type:<18} {node.shape!s:<18} {sources}")
-        return "\n".join(lines)
+"""How many inputs an operator takes, at least and at most; one where it is not listed."""

@@ -1,0 +1,180 @@
+"""An ONNX node that reads the model's input: its arguments, and the Graph that takes its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
+from relprop.frontends.onnx_constants import as_integers
+from relprop.frontends.onnx_steps import Step
+from relprop.frontends.onnx_tensors import Tensor
+from relprop.graph import Array, Constant, Graph, Operator, Shape
+
+Known = tuple[Tensor, ...]
+"""A value that does not depend on the input: one array, or one for each of the batch sizes that
+the conversion tries, where the size enters."""
+
+Value = str | Known
+"""What an ONNX value became: a Graph node's name where it depends on the input."""
+
+
+class Call:
+    """One ONNX node that reads the input: its settings, and the Graph to add its nodes to.
+
+    ``batches`` are the sizes of the batch axis that the conversion tries, ``values`` and
+    ``makers`` hold by name what each ONNX value became and which node made it, ``readers`` how
+    often it is read.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        graph: Graph,
+        batches: Sequence[int],
+        values: Mapping[str, object],
+        makers: Mapping[str, Step],
+        readers: Mapping[str, int],
+    ) -> None:
+        self.step = step
+        self.graph = graph
+        self.batches = batches
+        self.values = values
+        self.makers = makers
+        self.readers = readers
+
+    def require(self, condition: bool, reason: str) -> None:
+        """Give up with a reason unless a condition holds."""
+        if not condition:
+            raise Unsupported(reason)
+
+    # --- Data ---
+
+    def is_data(self, position: int) -> bool:
+        """Whether an argument is there and depends on the input."""
+        return isinstance(self._argument(position), str)
+
+    def data(self, position: int) -> str:
+        """The Graph node that an argument is."""
+        value = self._argument(position)
+        self.require(isinstance(value, str), f"argument {position} does not depend on the input")
+        return cast(str, value)
+
+    @property
+    def input(self) -> str:
+        """The Graph node that is the first argument."""
+        return self.data(0)
+
+    @property
+    def shape(self) -> Shape:
+        """The first argument's shape without the batch axis."""
+        return self.graph[self.input].shape
+
+    def axis(self, dim: int, rank: int | None = None) -> int:
+        """An ONNX axis without the batch, for a value of ``rank`` axes with it."""
+        rank = len(self.shape) + 1 if rank is None else rank
+        if not -rank <= dim < rank:
+            raise ValueError(f"axis {dim} does not fit a value of {rank} axes")
+        self.require(dim % rank != 0, BATCH_AXIS)
+        return dim % rank - 1
+
+    def emit(self, operator: Operator, *inputs: str) -> str:
+        """Add a node that reads ``inputs``, by default the first argument."""
+        return self.graph.add(unique(self.graph, self.step.name), operator, inputs or (self.input,))
+
+    def chain(self, operators: Iterable[Operator], name: str) -> str:
+        """Add nodes one after the other, of which the first reads the node ``name``."""
+        for operator in operators:
+            name = self.emit(operator, name)
+        return name
+
+    # --- Constants ---
+
+    def _argument(self, position: int) -> object:
+        names = self.step.inputs
+        return self.values[names[position]] if position < len(names) and names[position] else None
+
+    def given(self, position: int) -> bool:
+        """Whether an argument is there."""
+        return self._argument(position) is not None
+
+    def versions(self, position: int) -> Known:
+        """An argument that must be known, for each batch size that is tried."""
+        value = self._argument(position)
+        self.require(not isinstance(value, str), f"argument {position} is computed from the input")
+        if value is None:
+            raise ValueError(f"argument {position} is missing")
+        known = cast(Known, value)
+        return known if len(known) == len(self.batches) else known * len(self.batches)
+
+    def known(self, position: int) -> Tensor:
+        """An argument that must be known and not depend on the batch size."""
+        self.versions(position)
+        arrays = cast(Known, self._argument(position))
+        self.require(len(arrays) == 1, f"argument {position} depends on the size of the batch")
+        return arrays[0]
+
+    def integers(self, position: int, attribute: str) -> tuple[int, ...] | None:
+        """Integers that are an argument, an attribute, or not there."""
+        if self.given(position):
+            return tuple(as_integers(self.known(position)))
+        return self.step.integers(attribute)
+
+    def number(self, position: int, attribute: str, default: float) -> float:
+        """A number that is an argument, an attribute, or not there."""
+        if not self.given(position):
+            return self.step.number(attribute, default)
+        value = self.known(position)
+        if value.size != 1:
+            raise ValueError(f"{attribute} must be one number, not of shape {value.shape}")
+        return float(value.reshape(()))
+
+    def array(self, position: int, what: str, axes: int) -> Array:
+        """An argument as a parameter with so many axes."""
+        values = self.to_array(self.known(position), what)
+        if values.ndim != axes:
+            raise ValueError(f"{what} must have {axes} axes, not {values.ndim}")
+        return values
+
+    def to_array(self, values: Tensor, what: str) -> Array:
+        """A float32 array of the Graph's own."""
+        if values.dtype.kind != "f":
+            raise ValueError(f"{what} is of type {values.dtype}")
+        self.step.storage.spend(4 * values.size)
+        with np.errstate(over="ignore"):
+            array = np.array(values, np.float32, order="C")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what} holds NaN or infinite values")
+        return array
+
+    def operand(self, position: int, rank: int, change: Callable[[Tensor], Tensor]) -> str:
+        """An argument as a node, what it is already or a new Constant that ``change`` makes.
+
+        ``rank`` counts the axes of the result with the batch.
+        """
+        if self.is_data(position):
+            name = self.data(position)
+            self.require(len(self.graph[name].shape) + 1 == rank, BATCH_AXIS)
+            return name
+        values, what = self.known(position), self.step.inputs[position]
+        self.require(values.ndim <= rank, BATCH_AXIS)
+        if values.ndim == rank:
+            self.require(values.shape[0] == 1, "a constant has a value of its own for each sample")
+            values = values[0]
+        with np.errstate(all="ignore"):
+            constant = Constant(self.to_array(change(values), what))
+        return self.graph.add(unique(self.graph, what), constant)
+
+    def operands(self, *changes: Callable[[Tensor], Tensor]) -> list[str]:
+        """All arguments as nodes that broadcast against each other; constants are changed."""
+        count = len(self.step.inputs)
+        data = [self.data(i) for i in range(count) if self.is_data(i)]
+        rank = max(len(self.graph[name].shape) for name in data) + 1
+        same = [lambda values: values] * (count - len(changes))
+        return [self.operand(i, rank, change) for i, change in enumerate([*changes, *same])]
+
+
+Converter = Callable[[Call], Value | list[str]]
+"""Adds nodes to a call's Graph and returns the name of the last, or what is known of the result."""

@@ -1,0 +1,211 @@
+"""ONNX operators that move values, change nothing, or tell a shape; see ``onnx_operators.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from relprop.frontends.conversion import BATCH_AXIS, padding, registering
+from relprop.frontends.onnx_call import Call, Converter, Known
+from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
+from relprop.frontends.onnx_steps import cast_target
+from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, type_name
+from relprop.graph import Concat, Embedding, Permute, Reshape, Slice
+
+TABLE: dict[str, Converter] = {}
+_converts = registering(TABLE)
+
+
+@_converts("Concat")
+def _concat(call: Call) -> str:
+    count = len(call.step.inputs)
+    ranks = [len(call.graph[call.data(i)].shape) + 1 for i in range(count) if call.is_data(i)]
+    parts = []
+    for i in range(count):
+        if not call.is_data(i):
+            fits = call.known(i).ndim == ranks[0] and call.known(i).shape[0] == 1
+            call.require(fits, "a constant part has no batch axis of its own")
+        parts.append(call.operand(i, ranks[0], np.asarray))
+    return call.emit(Concat(call.axis(call.step.integer("axis", 0), ranks[0])), *parts)
+
+
+@_converts("Slice")
+def _slice(call: Call) -> str:
+    bounds = [call.versions(i) if call.given(i) else None for i in range(1, len(call.step.inputs))]
+    tried = []
+    for version, batch in enumerate(call.batches):
+        at = [None if known is None else known[version] for known in bounds]
+        parts = slices(call.step, at, len(call.shape) + 1)
+        whole = parts.pop(0, slice(None)).indices(batch) == (0, batch, 1)
+        call.require(whole, BATCH_AXIS)
+        tried.append({axis: part.indices(call.shape[axis - 1]) for axis, part in parts.items()})
+    call.require(all(t == tried[0] for t in tried), "its bounds depend on the size of the batch")
+    name = call.input
+    for axis, (start, stop, by) in tried[0].items():
+        call.require(by > 0, "a slice with a negative step")
+        name = call.emit(Slice(axis - 1, start, stop, by), name)
+    return name
+
+
+@_converts("Gather")
+def _gather(call: Call) -> str:
+    if not call.is_data(0):
+        call.require(call.step.integer("axis", 0) == 0, "it looks up another axis than the first")
+        return call.emit(Embedding(call.array(0, "weight", 2)), call.data(1))
+    call.require(not call.is_data(1), "its indices are computed from what it reads")
+    axis = call.axis(call.step.integer("axis", 0))
+    indices = call.known(1)
+    size = call.shape[axis]
+    if indices.dtype.kind not in "iu" or not ((-size <= indices) & (indices < size)).all():
+        raise ValueError(f"its indices do not fit an axis of {size}")
+    listed = [int(i) % size for i in indices.reshape(-1)]
+    run = listed == list(range(listed[0], listed[0] + len(listed))) if listed else False
+    call.require(run, "only neighbours in order can be gathered")
+    name = call.emit(Slice(axis, listed[0], listed[-1] + 1))
+    return call.emit(Reshape((*call.shape[:axis], *indices.shape, *call.shape[axis + 1 :])), name)
+
+
+@_converts("Split")
+def _split(call: Call) -> list[str]:
+    axis = call.axis(call.step.integer("axis", 0))
+    size, count = call.shape[axis], len(call.step.outputs)
+    sizes = call.integers(1, "split")
+    if sizes is None:
+        each = -(-size // count)
+        sizes = (*(each,) * (count - 1), size - each * (count - 1))
+    if len(sizes) != count or sum(sizes) != size:
+        raise ValueError(f"{count} parts of sizes {sizes} do not make up an axis of {size}")
+    stops = np.cumsum(sizes).tolist()
+    return [call.emit(Slice(axis, stop - n, stop)) for n, stop in zip(sizes, stops)]
+
+
+@_converts("Pad")
+def _pad(call: Call) -> str:
+    mode = call.step.text("mode", "constant")
+    call.require(mode == "constant", f"padding mode {mode!r}")
+    flat = call.integers(1, "pads") or ()
+    rank = len(call.shape) + 1
+    axes = as_integers(call.known(3)) if call.given(3) else list(range(rank))
+    if len(flat) != 2 * len(axes) or not all(-rank <= axis < rank for axis in axes):
+        raise ValueError(f"pads {flat} do not fit {len(axes)} axes")
+    pairs = [(0, 0)] * rank
+    for position, axis in enumerate(axes):
+        pairs[axis] = (flat[position], flat[position + len(axes)])
+    call.require(pairs.pop(0) == (0, 0), BATCH_AXIS)
+    value = call.number(2, "value", 0.0)
+    call.require(math.isfinite(value), f"it pads with {value}")
+    return call.chain(padding(call.shape, pairs, value), call.input)
+
+
+def _reshaped(call: Call, shapes: Sequence[Sequence[int]]) -> str:
+    """The input in another shape, given with the batch for each batch size that is tried."""
+    rests = {tuple(shape[1:]) for shape in shapes}
+    kept = all(list(shape[:1]) == [batch] for shape, batch in zip(shapes, call.batches))
+    call.require(kept and len(rests) == 1, BATCH_AXIS)
+    return call.emit(Reshape(rests.pop()))
+
+
+@_converts("Reshape")
+def _reshape(call: Call) -> str:
+    allow_zero = bool(call.step.integer("allowzero", 0))
+    targets = [as_integers(version) for version in call.versions(1)]
+    return _reshaped(
+        call,
+        [
+            resolve_shape(target, (batch, *call.shape), allow_zero)
+            for target, batch in zip(targets, call.batches)
+        ],
+    )
+
+
+@_converts("Flatten")
+def _flatten(call: Call) -> str:
+    rank, axis = len(call.shape) + 1, call.step.integer("axis", 1)
+    if not -rank <= axis <= rank:
+        raise ValueError(f"axis {axis} does not fit a value of {rank} axes")
+    axis += rank if axis < 0 else 0
+    full = [(batch, *call.shape) for batch in call.batches]
+    return _reshaped(call, [(math.prod(s[:axis]), math.prod(s[axis:])) for s in full])
+
+
+@_converts("Squeeze")
+def _squeeze(call: Call) -> str:
+    axes = call.integers(1, "axes")
+    if axes is None:
+        # With a batch of one ONNX would drop the batch axis as well.
+        call.require(call.batches[0] != 1, "it does not say which axes")
+        gone = {axis for axis, size in enumerate(call.shape) if size == 1}
+    else:
+        gone = {call.axis(dim) for dim in axes}
+    if any(call.shape[axis] != 1 for axis in gone):
+        raise ValueError(f"axes {axes} of shape {call.shape} are not all 1")
+    return call.emit(Reshape(tuple(n for a, n in enumerate(call.shape) if a not in gone)))
+
+
+@_converts("Unsqueeze")
+def _unsqueeze(call: Call) -> str:
+    axes = call.integers(1, "axes") or ()
+    rank = len(call.shape) + len(axes)
+    new = {call.axis(dim, rank + 1) for dim in axes}
+    if len(new) != len(axes):
+        raise ValueError(f"axes {axes} name one axis twice")
+    left = iter(call.shape)
+    return call.emit(Reshape(tuple(1 if a in new else next(left) for a in range(rank))))
+
+
+@_converts("Transpose")
+def _transpose(call: Call) -> str:
+    rank = len(call.shape) + 1
+    axes = call.step.integers("perm") or tuple(reversed(range(rank)))
+    if sorted(axes) != list(range(rank)):
+        raise ValueError(f"perm {axes} is no permutation of {rank} axes")
+    call.require(axes[0] == 0, BATCH_AXIS)
+    return call.emit(Permute(tuple(axis - 1 for axis in axes[1:])))
+
+
+# --- What changes nothing ----------------------------------------------------------------------
+
+
+@_converts("Identity", "CastLike")
+def _identity(call: Call) -> str:
+    return call.input
+
+
+@_converts("Cast")
+def _cast(call: Call) -> str:
+    # The core computes in float32, whatever float the model was to run in.
+    kind = cast_target(call.step)
+    same = INTEGERS if call.graph[call.input].ids else FLOATS
+    call.require(kind in same, f"a cast to {type_name(kind)}")
+    return call.input
+
+
+@_converts("Dropout")
+def _dropout(call: Call) -> str:
+    training = call.given(2) and bool(call.known(2).any())
+    call.require(not training, "it is in training mode")
+    return call.input
+
+
+@_converts("Expand")
+def _expand(call: Call) -> str:
+    for target, batch in zip(call.versions(1), call.batches):
+        full = (batch, *call.shape)
+        made = np.broadcast_shapes(full, tuple(as_integers(target)))
+        call.require(made == full, "it repeats values")
+    return call.input
+
+
+# --- What is known of the input without its values ---------------------------------------------
+
+
+@_converts("Shape")
+def _shape(call: Call) -> Known:
+    return tuple(part_of_shape(call.step, (batch, *call.shape)) for batch in call.batches)
+
+
+@_converts("Size")
+def _size(call: Call) -> Known:
+    return tuple(np.array(batch * math.prod(call.shape)) for batch in call.batches)
