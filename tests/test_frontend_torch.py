@@ -505,7 +505,7 @@ def test_spelling(name):
     ],
 )
 def test_batch_norm(norm, shape, affine):
-    # Powers of two, so that float32 holds scale and shift exactly; not every torch takes an eps of 0.
+    # Powers of two, so that float32 holds scale and shift exactly. Not every torch takes eps=0.
     module = norm(4, eps=1e-30, affine=affine).eval()
     module.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0, 0.0]))
     module.running_var.copy_(torch.tensor([4.0, 0.25, 1.0, 16.0]))
