@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging.handlers
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -870,6 +871,18 @@ def test_inputs_that_mix_samples_or_name_layers():
 def test_other_modules_that_are_refused(function, reason):
     with pytest.raises(ValueError, match=reason):
         convert(Function(function).eval(), samples(6))
+
+
+def test_a_failure_is_raised_and_not_logged():
+    handler = logging.handlers.BufferingHandler(100)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="cannot trace the module: a and b must have same"):
+            convert(nn.Linear(6, 5).eval(), samples(4))
+    finally:
+        logger.removeHandler(handler)
+    assert not handler.buffer
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

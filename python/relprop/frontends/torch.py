@@ -9,9 +9,11 @@ here and becomes a parameter of the Graph.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -135,7 +137,7 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with mode, torch.no_grad(), warnings.catch_warnings():
+    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
@@ -162,6 +164,20 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
             f"the module changes its buffers when it runs: {', '.join(map(str, changed))}."
         )
     return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging tracebacks of failures, which are raised as well."""
+    names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _with_fields(result: Any) -> Any:
