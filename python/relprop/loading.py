@@ -68,6 +68,9 @@ def load(
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
+    for name in classes:
+        if not isinstance(name, str):
+            raise TypeError(f"classes must be names, not {name!r}.")
     if isinstance(source, tuple):
         model = _from_caffe(source, example, preprocessing)
     elif isinstance(source, (str, os.PathLike)):
@@ -92,8 +95,9 @@ def load(
         model = _converted(source, type(source).__name__, example, preprocessing)
     if preprocessing is not None:
         model = replace(model, preprocessing=preprocessing)
-    if classes:
-        model = replace(model, classes=tuple(classes))
+    names = tuple(classes)
+    if names:
+        model = replace(model, classes=names)
     model.check()
     return model
 
