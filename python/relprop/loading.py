@@ -68,6 +68,7 @@ def load(
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
+    classes = tuple(classes)
     for name in classes:
         if not isinstance(name, str):
             raise TypeError(f"classes must be names, not {name!r}.")
