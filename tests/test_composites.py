@@ -363,6 +363,13 @@ def test_an_override_that_selects_nothing_raises(matcher: object, text: str) -> 
         assign(preset("epsilon"), network(), {matcher: Epsilon()})
 
 
+def test_entries_are_a_tuple_of_entries() -> None:
+    entry = Entry("Conv", Flat())
+    assert Composite("mine", [entry]) == Composite("mine", (entry,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be relprop.composites.Entry, not \('Conv', Flat"):
+        Composite("mine", (("Conv", Flat()),))  # type: ignore[arg-type]
+
+
 def test_preset_errors() -> None:
     with pytest.raises(
         ValueError, match="no preset 'epsilon_plus_fla'; did you mean epsilon_plus_"
