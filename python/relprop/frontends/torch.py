@@ -68,7 +68,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
 
     Notes
     -----
-    Conversions wait for each other. Another thread must not run the module meanwhile.
+    Conversions wait for each other. Another thread must not run the module meanwhile. A module
+    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
