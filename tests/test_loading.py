@@ -113,7 +113,7 @@ def test_callable_by_name():
     assert [node.type for node in model.graph] == ["Input", "Dense"]
     assert load("own_models:Family.small", (3,)).graph.input.shape == (3,)
     assert load("own_models:model").classes == ("left", "right")
-    assert load("own_models:model", classes="ab").classes == ("a", "b")
+    assert load("own_models:model", classes=iter("ab")).classes == ("a", "b")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("code")

@@ -65,6 +65,8 @@ def load(
         If the model holds operators that the Graph cannot represent.
     FileNotFoundError
         If ``source`` is a path and nothing is there.
+    TypeError
+        If ``source``, ``example`` or a class name is of a wrong kind.
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
@@ -96,9 +98,8 @@ def load(
         model = _converted(source, type(source).__name__, example, preprocessing)
     if preprocessing is not None:
         model = replace(model, preprocessing=preprocessing)
-    names = tuple(classes)
-    if names:
-        model = replace(model, classes=names)
+    if classes:
+        model = replace(model, classes=classes)
     model.check()
     return model
 
