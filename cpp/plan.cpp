@@ -116,8 +116,7 @@ void Plan::finish(int output) {
         for (const auto &step : steps_) {
             scratch_of_totals_ =
                 std::max(scratch_of_totals_, totals_scratch(2 * step->absorbed_pairs()));
-            scratch_of_products_ =
-                std::max(scratch_of_products_, step->product_scratch(kernels_));
+            scratch_of_products_ = std::max(scratch_of_products_, step->product_scratch(kernels_));
         }
     }
     stages_ = stages_of(tensors_, steps_, producer_, output, kernels_.device == nullptr);

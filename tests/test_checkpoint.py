@@ -77,3 +77,6 @@ def test_the_first_difference_and_their_number_are_said() -> None:
         "rules: a: Flat() there, Pass() here and 1 more",
         "limit: nothing there, 3 here",
     ]
+    (text,) = differences({"regions": "r1c1, " * 10000}, {"regions": None})
+    assert text.startswith("regions: r1c1, ") and text.endswith("... there, nothing here")
+    assert len(text) < 400

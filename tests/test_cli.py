@@ -47,6 +47,7 @@ def test_presets_are_listed(run: Run) -> None:
     assert code == 0
     assert all(name in out for name in PRESETS)
     assert "ZBox(low, high)" in out
+    assert "…" not in out  # a narrow terminal cuts nothing off
     code, out, _ = run("presets", "--json")
     listed = json.loads(out)
     assert [one["name"] for one in listed] == list(PRESETS)

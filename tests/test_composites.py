@@ -153,3 +153,10 @@ def test_a_softmax_inside_has_no_rule(rule: Rule) -> None:
 def test_an_override_that_selects_nothing_raises(matcher: object, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         assign(preset("epsilon"), network(), {matcher: Epsilon()})
+
+
+def test_entries_are_a_tuple_of_entries() -> None:
+    entry = Entry("Conv", Flat())
+    assert Composite("mine", [entry]) == Composite("mine", (entry,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be relprop.composites.Entry, not \('Conv', Flat"):
+        Composite("mine", (("Conv", Flat()),))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -121,6 +122,7 @@ def test_every_unusable_item_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> 
             Item("nan", array=nan),
             Item("shape", array=np.zeros((1, 4, 4), np.float32)),
             Item("kind", array=np.zeros((4, 4, 3), np.int32)),
+            Item(os.fsdecode(b"\xff"), reader(photo())),
             Item("good", reader(photo())),
         ]
     )
@@ -138,6 +140,7 @@ def test_every_unusable_item_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> 
         "nan": "must be finite floats",
         "shape": "has the shape (3, 4, 4), the array (1, 4, 4)",
         "kind": "a photo must be uint8",
+        r"\udcff": "its name is not in UTF-8",
     }.items():
         assert text in reasons.pop(key)
     assert not reasons

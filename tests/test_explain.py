@@ -239,6 +239,9 @@ def test_bad_images(explainer: Explainer, bad, error: type[Exception], text: str
         ("horse", ValueError, "horse"),
         (np.zeros((5, 4), np.float32), ValueError, r"shape \(5, 3\), not \(5, 4\)"),
         (np.full((5, 3), np.inf), ValueError, "must be finite"),
+        (np.full((5, 3), 1e300), ValueError, "must be finite"),
+        (np.zeros((5, 1, 1), int), ValueError, r"shape \(5,\), .* not \(5, 1, 1\)"),
+        (np.zeros((1, 5), int), ValueError, r"shape \(5,\), .* not \(1, 5\)"),
         ([True] * 5, ValueError, r"as a mask must have shape \(5, 3\), not \(5,\)"),
         (["cat", True, 0, 1, 2], TypeError, "index or a class name, not True"),
     ],
@@ -255,12 +258,16 @@ def test_other_bad_arguments(explainer: Explainer, images: np.ndarray) -> None:
         explainer(images, initial="two")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="did you mean conv"):
         explainer(images, intermediate=["comv"])
+    with pytest.raises(TypeError, match="intermediate must be names of nodes, not 0"):
+        explainer(images, intermediate=[0])  # type: ignore[list-item]
     with pytest.raises(TypeError, match=r"relprop\.load"):
         Explainer(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="preset's name or a Composite, not int"):
         Explainer(tiny(), 3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='"cuda:1" and the like, not'):
         Explainer(tiny(), device="tpu")
+    with pytest.raises(TypeError, match=r"device must be .*, not 0"):
+        Explainer(tiny(), device=0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="epsilon"):
         Explainer(tiny(), relprop.preset("epsilon"), epsilon=1e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging.handlers
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -739,11 +740,28 @@ def test_unsupported(name):
         lambda x: F.pad(x, (0, 0, 0, 0, 1, 0)),
         lambda x: x.view(2, -1),
         lambda x: x.view(-1, 12),
+        lambda x: x * x.shape[0],
+        lambda x: x / x.shape[0],
+        lambda x: x + torch.tensor(x.shape[0]),
+        lambda x: x + torch.full((1,), x.shape[0]),
+        lambda x: x + torch.full_like(x, x.shape[0]),
+        lambda x: x + torch.arange(x.shape[0])[:, None, None],
+        lambda x: x + torch.ones(x.shape[0], 1, 1).cumsum(0),
+        lambda x: x + torch.ones(100, 1, 1)[: x.shape[0]].cumsum(0),
+        lambda x: x * x[0].sum().item(),
     ],
 )
 def test_batch_axis_is_out_of_bounds(function):
     with pytest.raises(UnsupportedOperatorError, match=r"batch"):
         convert(Function(function).eval(), samples(4, 6))
+
+
+def test_constants_for_each_sample():
+    def function(x: Tensor) -> Tensor:
+        token = torch.arange(6.0).expand(x.shape[0], 1, 6)
+        return torch.cat([token, x * torch.full((x.shape[0], 1, 6), 2.0)], 1).flatten(1)
+
+    assert_same(Function(function).eval(), samples(4, 6))
 
 
 # --- Several inputs and outputs ----------------------------------------------------------------
@@ -853,6 +871,18 @@ def test_inputs_that_mix_samples_or_name_layers():
 def test_other_modules_that_are_refused(function, reason):
     with pytest.raises(ValueError, match=reason):
         convert(Function(function).eval(), samples(6))
+
+
+def test_a_failure_is_raised_and_not_logged():
+    handler = logging.handlers.BufferingHandler(100)
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(ValueError, match="cannot trace the module: a and b must have same"):
+            convert(nn.Linear(6, 5).eval(), samples(4))
+    finally:
+        logger.removeHandler(handler)
+    assert not handler.buffer
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -58,6 +58,8 @@ def test_what_does_not_fit_together_is_refused():
         load(network(), (3, 8, 8), preprocessing=SMALL)
     with pytest.raises(ValueError, match=r"classes has 2 names for outputs of shape \(96,\)"):
         load(network(), (3, 6, 8), classes=["cat", "dog"])
+    with pytest.raises(TypeError, match="classes must be names, not 7"):
+        load(network(), (3, 6, 8), classes=["cat", 7])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="example must be"):
         load(network(), (torch.zeros(1, 3, 6, 8), "image"))
     with pytest.raises(ValueError, match=r"example\[1\] must have shape \(batch, \.\.\.\)"):
@@ -111,7 +113,7 @@ def test_callable_by_name():
     assert [node.type for node in model.graph] == ["Input", "Dense"]
     assert load("own_models:Family.small", (3,)).graph.input.shape == (3,)
     assert load("own_models:model").classes == ("left", "right")
-    assert load("own_models:model", classes="ab").classes == ("a", "b")
+    assert load("own_models:model", classes=iter("ab")).classes == ("a", "b")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("code")

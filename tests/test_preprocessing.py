@@ -142,9 +142,35 @@ def test_what_is_refused(change: dict[str, object], text: str) -> None:
         dataclasses.replace(IDENTITY, **change)
 
 
+@pytest.mark.parametrize("change", [{"size": 4}, {"mean": 0}, {"std": "abc"}])
+def test_what_is_no_tuple_of_numbers_is_refused(change: dict[str, object]) -> None:
+    (name,) = change
+    with pytest.raises(TypeError, match=f"{name} must be a tuple of numbers, not"):
+        dataclasses.replace(IDENTITY, **change)
+
+
+def test_numbers_of_numpy_become_pythons() -> None:
+    step = dataclasses.replace(IDENTITY, size=tuple(np.array(IDENTITY.size)), mean=np.zeros(3))
+    assert all(type(number) in (int, float) for number in (*step.size, *step.mean))
+
+
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 6, 3), np.float32), np.zeros((2, 4, 6, 3), np.uint8)]
 )
 def test_only_pixels_are_taken(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match="must be uint8"):
         IDENTITY(image)
+
+
+def test_a_path_is_no_image() -> None:
+    with pytest.raises(TypeError, match=r"not str; relprop\.read_image reads a file"):
+        IDENTITY("photo.jpg")  # type: ignore[arg-type]
+
+
+def test_modes_become_rgb_as_of_a_file() -> None:
+    grey = Image.fromarray(np.full((4, 6), 1000, np.uint16))
+    assert (IDENTITY.view(grey) == round(1000 / 257)).all()
+    clear = Image.new("RGBA", (6, 4), (0, 0, 0, 0))
+    assert (IDENTITY.view(clear) == 255).all()
+    with pytest.raises(ValueError, match="no known range"):
+        IDENTITY(Image.new("F", (6, 4)))

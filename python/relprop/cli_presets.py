@@ -40,7 +40,8 @@ def presets(
     longer = [entries for entries in listed.values() if entries[-1][0] != describe(object)]
     shared = [entry for entry in longer[0] if all(entry in entries for entries in longer)]
     first = Column("preset", no_wrap=True)
-    table = Table(first, "nodes", "rule", "parameters", box=None, pad_edge=False)
+    others = (Column(name, overflow="fold") for name in ("nodes", "rule", "parameters"))
+    table = Table(first, *others, box=None, pad_edge=False)
     for name, entries in listed.items():
         own = [entry for entry in entries if entry not in shared]
         options = [_parameter(name, key, value) for key, value in parameters(name).items()]

@@ -21,11 +21,15 @@ def gpu_of(device: str) -> int | None:
 
     Raises
     ------
+    TypeError
+        If it is no string.
     ValueError
         If it is neither ``"cpu"`` nor ``"cuda"`` nor ``"cuda:N"``.
     RuntimeError
         If this build has no CUDA.
     """
+    if not isinstance(device, str):
+        raise TypeError(f'device must be "cpu", "cuda" or "cuda:1" and the like, not {device!r}.')
     if device == "cpu":
         return None
     kind, colon, index = device.partition(":")

@@ -349,6 +349,8 @@ class Explainer:
     def _known(self, names: Iterable[str]) -> list[str]:
         names = [names] if isinstance(names, str) else list(names)
         for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"intermediate must be names of nodes, not {name!r}.")
             if name not in self._compiled.tensors:
                 close = get_close_matches(name, self._compiled.tensors, n=3)
                 hint = (

@@ -109,7 +109,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if frames > 1 and image.format != "MPO":  # phones append previews to a JPEG, as MPO frames
         raise ValueError(f"it holds {frames} frames or pages; give a single image.")
     image.load()
-    return _rgb(ImageOps.exif_transpose(image))
+    return rgb(ImageOps.exif_transpose(image))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -130,7 +130,14 @@ def _indices(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to 8-bit RGB, as `read_image` does.
+
+    Raises
+    ------
+    ValueError
+        If its pixels have no known range.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bit(image).convert("RGB")
     if image.mode == "F":

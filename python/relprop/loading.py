@@ -65,9 +65,15 @@ def load(
         If the model holds operators that the Graph cannot represent.
     FileNotFoundError
         If ``source`` is a path and nothing is there.
+    TypeError
+        If ``source``, ``example`` or a class name is of a wrong kind.
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
+    classes = tuple(classes)
+    for name in classes:
+        if not isinstance(name, str):
+            raise TypeError(f"classes must be names, not {name!r}.")
     if isinstance(source, tuple):
         model = _from_caffe(source, example, preprocessing)
     elif isinstance(source, (str, os.PathLike)):
@@ -93,7 +99,7 @@ def load(
     if preprocessing is not None:
         model = replace(model, preprocessing=preprocessing)
     if classes:
-        model = replace(model, classes=tuple(classes))
+        model = replace(model, classes=classes)
     model.check()
     return model
 

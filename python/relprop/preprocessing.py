@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from relprop.images import rgb
+
 _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
@@ -52,7 +54,10 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("size", "mean", "std"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            given = np.asarray(getattr(self, name))
+            if given.ndim != 1 or given.dtype.kind not in "fiu":
+                raise TypeError(f"{name} must be a tuple of numbers, not {getattr(self, name)!r}.")
+            object.__setattr__(self, name, tuple(given.tolist()))
         if len(self.size) != 2 or any(n < 1 or n != int(n) for n in self.size):
             raise ValueError(f"size must be a positive height and width, not {self.size}.")
         if self.resize is not None and self.resize < max(self.size):
@@ -116,6 +121,11 @@ class Preprocessing:
         return left, top, width - left, height - top
 
     def _crop(self, image: Image.Image | NDArray[np.uint8]) -> Image.Image:
+        if not isinstance(image, Image.Image | np.ndarray):
+            raise TypeError(
+                f"image must be a Pillow image or an array, not {type(image).__name__}; "
+                "relprop.read_image reads a file."
+            )
         if not isinstance(image, Image.Image):
             if image.dtype != np.uint8 or image.ndim not in (2, 3):
                 raise ValueError(
@@ -123,8 +133,7 @@ class Preprocessing:
                     f"not {image.dtype} {image.shape}."
                 )
             image = Image.fromarray(image)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
+        image = rgb(image)
         height, width = self.size
         window = self._window(image.height, image.width)
         return image.resize((width, height), _RESAMPLING[self.interpolation], window)

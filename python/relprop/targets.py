@@ -79,7 +79,8 @@ def read_target(target: Target, samples: int, shape: Shape, model: Model) -> Sta
             if array.dtype.kind == "b":
                 mask = _like_output(array, samples, shape, "a mask")
                 return Start(none, mask=mask.astype(np.uint8))
-            given = _like_output(array, samples, shape, "relevance").astype(np.float32)
+            with np.errstate(over="ignore"):
+                given = _like_output(array, samples, shape, "relevance").astype(np.float32)
             if not np.isfinite(given).all():
                 raise ValueError("target given as relevance must be finite.")
             return Start(none, given=given)
@@ -91,7 +92,12 @@ def _indices(target: Any, samples: int, outputs: int, model: Model) -> NDArray[n
     if isinstance(target, int | str | np.integer):
         target = [target] * samples
     elif not _has_names(target):
-        target = to_numpy(target, "target").reshape(-1).tolist()
+        array = to_numpy(target, "target")
+        if array.shape not in ((), (array.size,), (array.size, 1)):
+            raise ValueError(
+                f"target must have shape ({samples},), a class for each sample, not {array.shape}."
+            )
+        target = array.reshape(-1).tolist()
     if len(target) != samples:
         raise ValueError(
             f"target must name one class for each of {samples} samples, not {len(target)}."

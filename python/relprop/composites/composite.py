@@ -44,6 +44,12 @@ class Composite:
     initial: Initial = "value"
     method: Method | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", tuple(self.entries))
+        for entry in self.entries:
+            if not isinstance(entry, Entry):
+                raise TypeError(f"entries must be relprop.composites.Entry, not {entry!r}.")
+
     def __str__(self) -> str:
         method = () if self.method is None else (f"  {self.method}",)
         return "\n".join([self.name, *(f"  {entry}" for entry in self.entries), *method])

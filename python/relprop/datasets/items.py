@@ -118,10 +118,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Rejected:
-    """An item that cannot be used, and why."""
+    """An item that cannot be used, and why; bytes that are no text are shown as escapes."""
 
     key: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("key", "reason"):
+            shown = getattr(self, name).encode("utf-8", "backslashreplace").decode()
+            object.__setattr__(self, name, shown)
 
 
 class Dataset(Protocol):

@@ -72,6 +72,8 @@ def _read(item: Item | Rejected, preprocessing: Preprocessing | None) -> Sample 
     if isinstance(item, Rejected):
         return item
     try:
+        if item.key != item.key.encode("utf-8", "replace").decode():  # no table could hold it
+            raise ValueError("its name is not in UTF-8.")
         if item.array is not None and np.issubdtype(item.array.dtype, np.floating):
             return _from_floats(item, item.array, preprocessing)
         if preprocessing is None:

@@ -9,9 +9,11 @@ here and becomes a parameter of the Graph.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -37,6 +39,8 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 Example: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]
 _Arguments: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
+
+_SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 # While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
@@ -65,7 +69,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
 
     Notes
     -----
-    Conversions wait for each other. Another thread must not run the module meanwhile.
+    Conversions wait for each other. Another thread must not run the module meanwhile. A module
+    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
@@ -134,7 +139,7 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with mode, torch.no_grad(), warnings.catch_warnings():
+    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
@@ -161,6 +166,20 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
             f"the module changes its buffers when it runs: {', '.join(map(str, changed))}."
         )
     return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from logging tracebacks of failures, which are raised as well."""
+    names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _with_fields(result: Any) -> Any:
@@ -195,6 +214,8 @@ class _Conversion:
         self.problems: list[str] = []
         self.batches: set[Any] = set()
         """The sizes, as symbols, that stand for the batch."""
+        self.of_two: dict[fx.Node, Any] = {}
+        """What a constant is in a batch of two, where the batch size enters; ``values`` has one."""
 
     def run(self) -> Graph:
         traced = self.program.graph_module.graph
@@ -251,9 +272,7 @@ class _Conversion:
 
     def _evaluate(self, node: fx.Node) -> Any:
         result = node.meta.get("val")
-        if result is None or isinstance(
-            result, (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
-        ):
+        if result is None or isinstance(result, (int, float, *_SYMBOLS)):
             return result  # sizes, and torch's own assertions
         name = operator_name(node.target)
         call = Call(node, self.graph, self.values, self.labels)
@@ -268,6 +287,12 @@ class _Conversion:
                 return self._evaluate_constant(node)
             if isinstance(result, torch.Tensor) and not self._is_batch_first(result.shape):
                 raise Unsupported(f"{BATCH_AXIS} (result of shape {tuple(result.shape)})")
+            for argument, value in call.arguments.items():
+                # A slice by a symbol has a symbol as its size, or is of the whole batch.
+                symbol = isinstance(value, _SYMBOLS) and name not in ("slice", "narrow")
+                call.require(
+                    not symbol, f"{argument} is computed from the batch size or from the input"
+                )
             if name == "getitem":
                 value = self.values[node.args[0]][node.args[1]]
                 call.require(value is not None, "only its first result is available")
@@ -285,17 +310,33 @@ class _Conversion:
             return _Unknown
 
     def _evaluate_constant(self, node: fx.Node) -> Any:
-        """An operator on parameters alone, for a batch of one where the batch size enters."""
+        """An operator on parameters alone, for a batch of one where the batch size enters.
+
+        A batch of two must then have the same values for both of its samples.
+        """
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Unsupported("it draws random numbers")
+        one = self._call(node, 1)
+        if any(
+            n in self.of_two or isinstance(self.values[n], _SYMBOLS) for n in node.all_input_nodes
+        ):
+            self.of_two[node] = self._call(node, 2)
+            if not _repeats(self.of_two[node], one):
+                raise Unsupported(
+                    "its values depend on the batch size; samples must be independent"
+                )
+        return one
+
+    def _call(self, node: fx.Node, batch: int) -> Any:
+        """Call an operator on constants, in a batch of one or two."""
 
         def value_of(argument: Any) -> Any:
             value = self.values[argument] if isinstance(argument, fx.Node) else argument
             if isinstance(value, torch.SymInt):
                 if not self._is_batch(value):
                     raise Unsupported(f"its size {value} depends on the batch axis")
-                return 1
-            return value
+                return batch
+            return self.of_two.get(argument, value) if batch == 2 else value
 
         args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), value_of)
         with torch.inference_mode(False), torch.no_grad():
@@ -307,6 +348,17 @@ class _Conversion:
 
     def _is_batch(self, size: Any) -> bool:
         return isinstance(size, torch.SymInt) and size.node.expr in self.batches
+
+
+def _repeats(two: Any, one: Any) -> bool:
+    """Whether results for a batch of two are those for a batch of one, for each sample again."""
+    return all(
+        a.ndim == b.ndim
+        and all(m in (n, 1) for n, m in zip(a.shape, b.shape))
+        and torch.equal(a, b.expand_as(a))
+        for a, b in zip(pytree.tree_leaves(two), pytree.tree_leaves(one))
+        if isinstance(a, torch.Tensor)
+    )
 
 
 def _output_name(path: Sequence[Any]) -> str:

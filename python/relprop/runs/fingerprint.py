@@ -16,6 +16,9 @@ from relprop.model import Model
 Fingerprint = dict[str, Any]
 """Texts by what they describe; ``rules`` is a text for each node."""
 
+_SAID = 300
+"""Letters of a value that an error repeats: a grid has a name for each of its regions."""
+
 
 def of_explainer(explainer: Explainer) -> Fingerprint:
     """Describe the model, the rules and the arithmetic."""
@@ -66,7 +69,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _said(value: Any) -> str:
-    return "nothing" if value is None else str(value)
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= _SAID else f"{text[: _SAID - 3]}..."
 
 
 def _digest(model: Model) -> str:
