@@ -436,6 +436,6 @@ def test_memory_decides_how_many_samples_run_at_once(gpu: int, tmp_path: Path) -
         maps.append(np.load(tmp_path / "maps.npy"))
     for smaller in maps[1:]:
         np.testing.assert_array_equal(smaller, maps[0])
-    done = explain_in(0.3, tmp_path / "none.npy")
+    done = explain_in(0.02, tmp_path / "none.npy")
     assert done.returncode == 1
     assert "the GPU has no room for" in done.stderr
