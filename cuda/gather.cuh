@@ -57,8 +57,9 @@ template <class T, int width> class PixelCopy {
 
   private:
     static constexpr int across = slice / width, down = T::threads / across;
-    static constexpr int at_once = 4; // rows whose places are read before any is copied
-    static_assert(T::rows % (down * at_once) == 0);
+    static constexpr int rows = T::rows / down; // that a thread copies
+    static constexpr int at_once = rows < 4 ? rows : 4; // whose places are read before any is copied
+    static_assert(T::rows % down == 0 && rows % at_once == 0);
 
     // held(read, row): whether the tap leads from the row's pixel into the image. Other taps may
     // read the same `again`.
@@ -67,7 +68,7 @@ template <class T, int width> class PixelCopy {
         const char *from = reinterpret_cast<const char *>(from_);
         const int first = threadIdx.x / across;
 #pragma unroll
-        for (int i = 0; i < T::rows / down; i += at_once) {
+        for (int i = 0; i < rows; i += at_once) {
             RowRead reads[at_once];
 #pragma unroll
             for (int j = 0; j < at_once; ++j)

@@ -62,7 +62,7 @@ __device__ __forceinline__ void add_slice(SliceCopy<precision, T, width> &slices
 }
 
 template <Precision precision, class T, int width>
-__global__ void __launch_bounds__(T::threads, 1)
+__global__ void __launch_bounds__(T::threads, T::blocks)
     warpgroup_kernel(const __grid_constant__ WarpgroupArguments a) {
 #ifdef RELPROP_WARPGROUPS
     using Sums = WarpgroupSums<precision, T>;

@@ -13,13 +13,13 @@ namespace relprop::cuda {
 // `groups_across` cut of it. `in_parts`: the sums are made of parts, which several blocks may
 // share. `speed`: of the tensor cores' rate, as it is believed; what tiles are chosen by.
 template <int rows_, int channels_, int groups_down_, int groups_across_, int stages_,
-          bool in_parts_, int speed_>
+          bool in_parts_, int speed_, int blocks_ = 1>
 struct WarpgroupTile {
     static constexpr int rows = rows_, channels = channels_;
     static constexpr int groups_across = groups_across_;
     static constexpr int threads = groups_down_ * groups_across_ * warpgroup_threads;
     static constexpr int warps = threads / 32;
-    static constexpr int stages = stages_, speed = speed_;
+    static constexpr int stages = stages_, speed = speed_, blocks = blocks_;
     static constexpr int group_rows = rows / groups_down_;
     static constexpr int group_channels = channels / groups_across;
     static constexpr int columns = group_channels < 64 ? group_channels : 64; // of an instruction

@@ -1,0 +1,179 @@
+// A rung of the ladder, not part of the product: which tiles of warpgroups are fast for which
+// layers, in TF32 on a Hopper.
+//
+//     nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -fmad=false -Icpp -Icuda \
+//         benchmarks/ladder/product_tiles.cu build/gpu/librelprop_core.a -o /tmp/tiles && /tmp/tiles
+//
+// Prints TFLOP/s and GB/s (bytes that must be read and written), medians of five launches. The
+// first argument chooses layers by their number, the second tiles, for profilers.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "backend.cuh"
+#include "launch.cuh"
+#include "product_warpgroup.cuh"
+
+namespace {
+
+using namespace relprop;
+using namespace relprop::cuda;
+
+struct Layer {
+    const char *name;
+    int n, size, in, out, kernel;
+};
+
+constexpr Layer layers[] = {
+    {"3x3 224", 128, 224, 64, 64, 3}, {"3x3 112", 128, 112, 128, 128, 3},
+    {"3x3 56", 128, 56, 256, 256, 3}, {"3x3 28", 128, 28, 512, 512, 3},
+    {"3x3 14", 128, 14, 512, 512, 3}, {"3x3 56", 128, 56, 64, 64, 3},
+    {"3x3 28", 128, 28, 128, 128, 3}, {"3x3 7", 128, 7, 512, 512, 3},
+    {"1x1 56", 128, 56, 64, 256, 1},  {"1x1 56", 128, 56, 256, 64, 1},
+    {"1x1 28", 128, 28, 128, 512, 1}, {"1x1 28", 128, 28, 512, 128, 1},
+    {"1x1 14", 128, 14, 256, 1024, 1}, {"1x1 14", 128, 14, 1024, 256, 1},
+    {"1x1 7", 128, 7, 512, 2048, 1},  {"1x1 7", 128, 7, 2048, 512, 1},
+};
+
+template <bool in_parts>
+using Tried = TileShapes<
+    WarpgroupTile<256, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 128, 4, 1, 4, in_parts, 1>,
+    WarpgroupTile<128, 256, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 256, 2, 2, 4, in_parts, 1>,
+    WarpgroupTile<128, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 128, 2, 1, 3, in_parts, 1, 2>,
+    WarpgroupTile<256, 64, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 64, 4, 1, 4, in_parts, 1>,
+    WarpgroupTile<128, 64, 2, 1, 4, in_parts, 1, 2>, WarpgroupTile<64, 128, 1, 1, 4, in_parts, 1, 2>,
+    WarpgroupTile<64, 64, 1, 1, 4, in_parts, 1, 3>, WarpgroupTile<64, 256, 1, 2, 4, in_parts, 1>>;
+
+class Timer {
+  public:
+    Timer() {
+        RELPROP_CHECK(cudaEventCreate(&begin_));
+        RELPROP_CHECK(cudaEventCreate(&end_));
+    }
+    template <class Run> double seconds(const Run &run) {
+        std::vector<float> all;
+        run();
+        for (int i = 0; i < 5; ++i) {
+            float ms = 0;
+            RELPROP_CHECK(cudaEventRecord(begin_));
+            run();
+            RELPROP_CHECK(cudaEventRecord(end_));
+            RELPROP_CHECK(cudaEventSynchronize(end_));
+            RELPROP_CHECK(cudaEventElapsedTime(&ms, begin_, end_));
+            all.push_back(ms);
+        }
+        std::nth_element(all.begin(), all.begin() + 2, all.end());
+        return all[2] * 1e-3;
+    }
+
+  private:
+    cudaEvent_t begin_, end_;
+};
+
+__global__ void noise(float *to, int64_t count) {
+    for (int64_t i = blockIdx.x * 256ll + threadIdx.x; i < count; i += gridDim.x * 256ll) {
+        uint32_t x = static_cast<uint32_t>(i) * 2654435761u + 12345u;
+        x ^= x >> 15, x *= 2246822519u, x ^= x >> 13, x *= 3266489917u, x ^= x >> 16;
+        to[i] = static_cast<float>(static_cast<int32_t>(x)) * 4.6566e-10f;
+    }
+}
+
+float *fill(int64_t count) {
+    float *at = nullptr;
+    RELPROP_CHECK(cudaMalloc(&at, static_cast<size_t>(count) * 4));
+    noise<<<1024, 256>>>(at, count);
+    RELPROP_CHECK(cudaGetLastError());
+    return at;
+}
+
+void print(const char *what, const Layer &l, double seconds) {
+    const double pixels = double{1} * l.n * l.size * l.size;
+    const double operations = 2 * pixels * l.in * l.out * l.kernel * l.kernel;
+    const double bytes = 4 * (pixels * (l.in + l.out) + double{1} * l.in * l.out * l.kernel * l.kernel);
+    std::printf("%-8s %4d->%4d  %-22s %8.3f ms %6.0f TFLOP/s %6.0f GB/s\n", l.name, l.in, l.out, what,
+                seconds * 1e3, operations / seconds * 1e-12, bytes / seconds * 1e-9);
+}
+
+int chosen = -1, number = 0;
+
+template <class T> void one(const Product &p, const Layer &l, Timer &timer) {
+    const ProductParts parts = parts_of_product(p);
+    if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<Precision::tf32, T>)) ||
+        (l.out <= T::channels / 2))
+        return;
+    if (number++ != chosen && chosen >= 0)
+        return;
+    const int64_t count = tiles<T>(p);
+    for (int blocks = 1; blocks <= parts.count; blocks *= 2) {
+        if (blocks > 1 && (count > most_shared_tiles ||
+                           count * parts.count * T::rows * T::channels > most_shared_sums))
+            continue;
+        const double seconds =
+            timer.seconds([&] { launch_warpgroup_tiles<Precision::tf32, T>(p, blocks, nullptr); });
+        char what[64];
+        std::snprintf(what, sizeof what, "%dx%d/%d %dst %db x%d", T::rows, T::channels,
+                      T::threads / 128, T::stages, T::blocks, blocks);
+        print(what, l, seconds);
+    }
+}
+
+template <class... T> void all(const Product &p, const Layer &l, Timer &timer, TileShapes<T...>) {
+    (one<T>(p, l, timer), ...);
+}
+
+void measure(const Layer &l, Timer &timer) {
+    std::vector<Pixel> taps;
+    const int before = l.kernel / 2;
+    for (int y = 0; y < l.kernel; ++y)
+        for (int x = 0; x < l.kernel; ++x)
+            taps.push_back({0, y - before, x - before});
+    Pixel *on = nullptr;
+    RELPROP_CHECK(cudaMalloc(&on, taps.size() * sizeof(Pixel)));
+    RELPROP_CHECK(cudaMemcpy(on, taps.data(), taps.size() * sizeof(Pixel), cudaMemcpyHostToDevice));
+    Product p;
+    p.grid.from = {1, l.size, l.size, l.in};
+    p.grid.to = {1, l.size, l.size, l.out};
+    p.grid.size = {1, l.size, l.size};
+    p.grid.step = p.grid.out_step = {1, 1, 1};
+    p.grid.taps = on;
+    p.grid.tap_count = static_cast<int>(taps.size());
+    p.grid.groups = 1;
+    p.n = l.n;
+    p.run = l.in;
+    p.sources = 1;
+    const int64_t pixels = int64_t{1} * l.n * l.size * l.size;
+    p.source[0].data = fill(pixels * l.in);
+    p.source[0].weights = fill(int64_t{1} * l.in * l.out * l.kernel * l.kernel);
+    p.epilogue.out = fill(pixels * l.out);
+    const int64_t scratch = most_shared_tiles + most_shared_sums;
+    p.scratch = fill(scratch);
+    RELPROP_CHECK(cudaMemset(p.scratch, 0, most_shared_tiles * 4));
+    number = 0;
+    all(p, l, timer, Tried<false>());
+    all(p, l, timer, Tried<true>());
+    if (chosen < 0) {
+        print("by warps", l, timer.seconds([&] { product_tf32(p, nullptr); }));
+        print("as chosen", l, timer.seconds([&] { product_warpgroup_tf32(p, nullptr); }));
+    }
+    for (void *at : {(void *)p.source[0].data, (void *)p.source[0].weights, (void *)p.epilogue.out,
+                     (void *)p.scratch, (void *)on})
+        RELPROP_CHECK(cudaFree(at));
+}
+
+} // namespace
+
+int main(int count, char **arguments) {
+    Timer timer;
+    const int only = count > 1 ? std::atoi(arguments[1]) : -1;
+    chosen = count > 2 ? std::atoi(arguments[2]) : -1;
+    int i = 0;
+    for (const Layer &l : layers)
+        if (only < 0 || only == i++) {
+            Layer of = l;
+            if (chosen >= 0)
+                of.n = 32;
+            measure(of, timer);
+        }
+}
