@@ -27,4 +27,17 @@ RELPROP_HD int64_t place_in_depth(int tap_count, int run, int tap, int k) {
     return static_cast<int64_t>(tap) * run + k;
 }
 
+// The float `k` of a slice of a row, a slice being one line of shared memory's banks. Four floats
+// in a row stay together and change places with others by the row's number, so that the eight rows
+// that a warp reads at once lie in other banks.
+RELPROP_HD constexpr int place_in_slice(int row, int k) {
+    return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
+}
+
+// The bfloat16 `k` of a slice of a row, as a warpgroup reads it: eight stay together, and two rows
+// are one line of the banks.
+RELPROP_HD constexpr int place_in_half_slice(int row, int k) {
+    return row * slice + ((k / 8) ^ (row / 2 % 4)) * 8 + k % 8;
+}
+
 } // namespace relprop::cuda

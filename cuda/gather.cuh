@@ -2,10 +2,13 @@
 // in place through the grid's taps, the weights as pack.cpp lays them.
 #pragma once
 
+#include <type_traits>
+
 #include "mma.cuh"
 #include "product_parts.hpp"
 #include "tile.cuh"
 #include "tiles.cuh"
+#include "warpgroup_order.hpp"
 
 namespace relprop::cuda {
 
@@ -14,10 +17,11 @@ namespace relprop::cuda {
 // the same place of each slice, of several rows.
 template <class T, int width> class PixelCopy {
   public:
-    // `reads` by find_reads.
-    __device__ PixelCopy(const Product &p, const TilePlaces<T::rows> &places,
-                         const RowRead (&reads)[T::rows])
-        : p_(p), places_(places), reads_(reads), k_(threadIdx.x % across * width),
+    // Of a memory that find_tile has filled.
+    template <class Memory>
+    __device__ PixelCopy(const Product &p, const Memory &memory)
+        : p_(p), places_(memory.places), reads_(memory.reads), steps_(memory.steps),
+          k_(threadIdx.x % T::copiers % across * width),
           taps_first_(taps_first(p.grid.tap_count, p.run)) {}
 
     // Begins with a slice of a source.
@@ -56,9 +60,10 @@ template <class T, int width> class PixelCopy {
     }
 
   private:
-    static constexpr int across = slice / width, down = T::threads / across;
+    static constexpr int across = slice / width, down = T::copiers / across;
     static constexpr int rows = T::rows / down; // that a thread copies
-    static constexpr int at_once = rows < 4 ? rows : 4; // whose places are read before any is copied
+    static constexpr int at_once =
+        rows < 4 ? rows : 4; // whose places are read before any is copied
     static_assert(T::rows % down == 0 && rows % at_once == 0);
 
     // held(read, row): whether the tap leads from the row's pixel into the image. Other taps may
@@ -66,7 +71,7 @@ template <class T, int width> class PixelCopy {
     template <bool again, class Held>
     __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
         const char *from = reinterpret_cast<const char *>(from_);
-        const int first = threadIdx.x / across;
+        const int first = static_cast<int>(threadIdx.x) % T::copiers / across;
 #pragma unroll
         for (int i = 0; i < rows; i += at_once) {
             RowRead reads[at_once];
@@ -96,13 +101,18 @@ template <class T, int width> class PixelCopy {
     }
 
     __device__ void find_source() {
-        const int64_t row = tap_ < p_.grid.tap_count ? row_of(p_.grid.from, 0, step_of_tap()) : 0;
-        from_ = data_ + row * p_.grid.from.channels + channel_;
+        int64_t step = 0;
+        if (tap_ < most_marked_taps)
+            step = tap_ < p_.grid.tap_count ? steps_[tap_] : 0;
+        else if (tap_ < p_.grid.tap_count)
+            step = step_of(p_.grid, tap_);
+        from_ = data_ + step + channel_;
     }
 
     const Product &p_;
     const TilePlaces<T::rows> &places_;
     const RowRead (&reads_)[T::rows];
+    const int64_t (&steps_)[most_marked_taps];
     int k_; // the thread's place in a slice
     bool taps_first_;
     const float *data_ = nullptr;
@@ -110,12 +120,12 @@ template <class T, int width> class PixelCopy {
     int tap_ = 0, channel_ = 0;
 };
 
-// Copies the slices of the weights for a tile's channels, as warps or as warpgroups read them.
+// Copies the slices of the weights for a tile's channels, as warps read them.
 template <Precision precision, class T> class WeightCopy {
   public:
     __device__ WeightCopy(const Product &p, const TileAt &at) : p_(p) {
         const int out = p.grid.to.channels / p.grid.groups;
-        depth_ = depth_of(p.grid.tap_count, p.run) * parts;
+        depth_ = depth_of(p.grid.tap_count, p.run);
         left_ = out - at.first;
         at_ = (static_cast<int64_t>(at.group) * out + at.first) * depth_ +
               threadIdx.x % across * width;
@@ -124,11 +134,12 @@ template <Precision precision, class T> class WeightCopy {
     // Begins with a slice of a source.
     __device__ void start(int source, int at) {
         from_ = reinterpret_cast<const Weight<precision> *>(p_.source[source].weights) + at_ +
-                static_cast<int64_t>(at) * parts * slice;
+                static_cast<int64_t>(at) * slice;
     }
 
     // Copies a slice, and goes on to the next.
-    __device__ void copy(Weight<precision> (&to)[parts_of<precision, T>][T::channels * slice]) {
+    __device__ void copy(Memory<precision, T> &memory, int stage) {
+        Weight<precision> *to = memory.stage[stage].weights[0];
         const int k = threadIdx.x % across * width;
 #pragma unroll
         for (int i = 0; i < ceil_div(T::channels, down); ++i) {
@@ -136,23 +147,20 @@ template <Precision precision, class T> class WeightCopy {
             if (T::channels % down != 0 && row >= T::channels)
                 break;
             const bool held = row < left_;
-#pragma unroll
-            for (int part = 0; part < parts; ++part)
-                copy_async<16, false>(to[part] + place(row, k),
-                                      held ? from_ + row * depth_ + part * slice : from_, held);
+            copy_async<16, false>(to + place(row, k), held ? from_ + row * depth_ : from_, held);
         }
-        from_ += parts * slice;
+        from_ += slice;
     }
 
   private:
-    static constexpr int parts = parts_of<precision, T>;
     static constexpr int width = 16 / sizeof(Weight<precision>); // at a time
-    static constexpr int across = slice / width, down = T::threads / across;
+    static constexpr int across = slice / width, down = T::copiers / across;
 
     __device__ static int place(int row, int k) {
-        if constexpr (precision != Precision::bf16)
+        if constexpr (precision == Precision::bf16)
+            return row * slice + k;
+        else
             return place_in_slice(row, k);
-        return T::by_warpgroups ? place_in_half_slice(row, k) : row * slice + k;
     }
 
     const Product &p_;
@@ -161,38 +169,75 @@ template <Precision precision, class T> class WeightCopy {
     int left_; // channels from the tile's first on
 };
 
+// The same as warpgroups read them: they lie as shared memory holds them, a slice of all channels
+// after the other, and one thread has the copy engine bring them.
+template <Precision precision, class T> class WeightBulkCopy {
+  public:
+    __device__ WeightBulkCopy(const Product &p, const TileAt &at) : p_(p) {
+        const int out = p.grid.to.channels / p.grid.groups;
+        const int slices = static_cast<int>(depth_of(p.grid.tap_count, p.run) / slice);
+        of_slice_ = held_channels(out) * slice;
+        at_ = static_cast<int64_t>(at.group) * slices * parts * of_slice_ + at.first * slice;
+        bytes_ = smaller(T::channels, held_channels(out) - at.first) * slice *
+                 static_cast<int>(sizeof(Weight<precision>));
+    }
+
+    __device__ void start(int source, int at) {
+        from_ = reinterpret_cast<const Weight<precision> *>(p_.source[source].weights) + at_ +
+                static_cast<int64_t>(at) * parts * of_slice_;
+    }
+
+    __device__ void copy(Memory<precision, T> &memory, int stage) {
+        if (threadIdx.x % T::copiers == 0) {
+            Arrival &there = memory.there[stage];
+            there.arrive_before(parts * bytes_);
+#pragma unroll
+            for (int part = 0; part < parts; ++part)
+                there.copy(memory.stage[stage].weights[part], from_ + part * of_slice_, bytes_);
+        }
+        from_ += parts * of_slice_;
+    }
+
+  private:
+    static constexpr int parts = parts_of<precision, T>;
+
+    const Product &p_;
+    const Weight<precision> *from_ = nullptr;
+    int64_t at_;
+    int of_slice_, bytes_; // weights of a slice of all channels; what the tile takes of it
+};
+
 // Copies slices [first, last) of all sources, pixels and weights, to one stage after the other.
 template <Precision precision, class T, int width> class SliceCopy {
   public:
     __device__ SliceCopy(const Product &p, Memory<precision, T> &memory, const TileAt &at,
                          int first, int last)
-        : memory_(memory), pixels_(p, memory.places, memory.reads), weights_(p, at),
+        : memory_(memory), pixels_(p, memory), weights_(p, at),
           per_source_(slices_of(p) / p.sources), next_(first), last_(last) {}
 
-    // Begins to copy the next slice; past the last, nothing.
-    __device__ void copy() {
-        if (next_ < last_) {
-            if (left_ == 0) {
-                const int source = next_ / per_source_, at = next_ % per_source_;
-                pixels_.start(source, at);
-                weights_.start(source, at);
-                left_ = per_source_ - at;
-            }
-            auto &stage = memory_.stage[next_ % T::stages];
-            pixels_.copy(stage.pixels);
-            weights_.copy(stage.weights);
-            --left_;
-            ++next_;
+    __device__ bool left() const { return next_ < last_; }
+
+    // Begins to copy the next slice.
+    __device__ void copy(int stage) {
+        if (of_source_ == 0) {
+            const int source = next_ / per_source_, at = next_ % per_source_;
+            pixels_.start(source, at);
+            weights_.start(source, at);
+            of_source_ = per_source_ - at;
         }
-        close_copies();
+        weights_.copy(memory_, stage);
+        pixels_.copy(memory_.stage[stage].pixels);
+        --of_source_;
+        ++next_;
     }
 
   private:
     Memory<precision, T> &memory_;
     PixelCopy<T, width> pixels_;
-    WeightCopy<precision, T> weights_;
+    std::conditional_t<T::by_warpgroups, WeightBulkCopy<precision, T>, WeightCopy<precision, T>>
+        weights_;
     int per_source_, next_, last_;
-    int left_ = 0; // slices of the source that is being copied
+    int of_source_ = 0; // slices left of the source that is being copied
 };
 
 } // namespace relprop::cuda

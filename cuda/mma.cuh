@@ -114,12 +114,11 @@ __device__ __forceinline__ uint32_t to_tf32(float value) {
 #endif
 }
 
-// The same but for the bits that tensor cores do not read. No instruction does what to_tf32 asks
-// for, and this takes two of them where that takes three. A NaN stays one.
+// What tensor cores read as TF32, cutting off 13 bits: nearly the nearest, in one instruction. Half
+// of the last bit that is left would have to be added; this adds from 0.36 to 0.72 of it, in the
+// mean of all numbers what cuts no sum short. Numbers of ten bits stay as they are, and a NaN does.
 __device__ __forceinline__ uint32_t round_to_tf32(float value) {
-    constexpr uint32_t half = 1u << 12;
-    const uint32_t bits = __float_as_uint(value);
-    return fabsf(value) < INFINITY ? bits + half : bits;
+    return __float_as_uint(value * 1.00035222f);
 }
 
 __device__ __forceinline__ float from_tf32(uint32_t bits) {

@@ -27,48 +27,61 @@ float to_tf32(float w) {
     return w == w ? std::bit_cast<float>((bits + (1u << (cut - 1))) >> cut << cut) : w;
 }
 
-// How a product wants its weights: put() lays the one at `place` of a row's depth, which takes
-// `parts` times as much.
-struct Plain {
-    using Weight = float;
-    static constexpr int parts = 1;
-    static void put(float w, float *row, int64_t place) { row[place] = w; }
+// What is held for one group of channels.
+struct Held {
+    int out; // channels
+    int64_t depth;
 };
 
-struct PlainBf16 {
-    using Weight = uint16_t;
-    static constexpr int parts = 1;
-    static void put(float w, uint16_t *row, int64_t place) { row[place] = to_bf16(w); }
+// How a product wants its weights: put() lays the one at `place` of a channel's depth, of a group
+// whose weights begin at `to` and are `size` in all. Beyond the last channel and the last place lie
+// zeros.
+template <class Weight_, Weight_ (*rounded)(float)> struct Rows {
+    using Weight = Weight_;
+    static constexpr int channels_held(int out) { return out; }
+    static int64_t size(const Held &held) { return held.out * held.depth; }
+    static void put(float w, Weight *to, const Held &held, int channel, int64_t place) {
+        to[channel * held.depth + place] = rounded(w);
+    }
 };
 
-// Tensor cores that read memory themselves take no order but their own, and round nothing.
-struct WarpgroupTf32 {
-    using Weight = float;
-    static constexpr int parts = 1;
-    static void put(float w, float *row, int64_t place) {
-        row[place / slice * slice + warpgroup_place_tf32(static_cast<int>(place % slice))] =
-            to_tf32(w);
+float as_it_is(float w) { return w; }
+
+using Plain = Rows<float, as_it_is>;
+using PlainBf16 = Rows<uint16_t, to_bf16>;
+
+// Warpgroups have slices of all channels copied as they lie, and the tensor cores read them so: in
+// no order but their own, and rounding nothing.
+template <class Weight_, int parts> struct Slices {
+    using Weight = Weight_;
+    static constexpr int channels_held(int out) { return held_channels(out); }
+    static int64_t size(const Held &held) { return held_channels(held.out) * held.depth * parts; }
+    static Weight *slice_at(Weight *to, const Held &held, int64_t place, int part) {
+        return to + (place / slice * parts + part) * held_channels(held.out) * slice;
+    }
+};
+
+struct WarpgroupTf32 : Slices<float, 1> {
+    static void put(float w, float *to, const Held &held, int channel, int64_t place) {
+        const int k = warpgroup_place_tf32(static_cast<int>(place % slice));
+        slice_at(to, held, place, 0)[place_in_slice(channel, k)] = to_tf32(w);
     }
 };
 
 // A slice of what TF32 holds of the weights, then one of what it leaves.
-struct WarpgroupFloat32 {
-    using Weight = float;
-    static constexpr int parts = 2;
-    static void put(float w, float *row, int64_t place) {
-        float *to = row + place / slice * parts * slice +
-                    warpgroup_place_tf32(static_cast<int>(place % slice));
-        to[0] = to_tf32(w);
-        to[slice] = to_tf32(w - to[0]);
+struct WarpgroupFloat32 : Slices<float, 2> {
+    static void put(float w, float *to, const Held &held, int channel, int64_t place) {
+        const int at =
+            place_in_slice(channel, warpgroup_place_tf32(static_cast<int>(place % slice)));
+        slice_at(to, held, place, 0)[at] = to_tf32(w);
+        slice_at(to, held, place, 1)[at] = to_tf32(w - to_tf32(w));
     }
 };
 
-struct WarpgroupBf16 {
-    using Weight = uint16_t;
-    static constexpr int parts = 1;
-    static void put(float w, uint16_t *row, int64_t place) {
-        row[place / slice * slice + warpgroup_place_bf16(static_cast<int>(place % slice))] =
-            to_bf16(w);
+struct WarpgroupBf16 : Slices<uint16_t, 1> {
+    static void put(float w, uint16_t *to, const Held &held, int channel, int64_t place) {
+        const int k = warpgroup_place_bf16(static_cast<int>(place % slice));
+        slice_at(to, held, place, 0)[place_in_half_slice(channel, k)] = to_bf16(w);
     }
 };
 
@@ -101,48 +114,49 @@ int64_t pack_depthwise(const Packing &of, const float *weights, float *packed) {
     return static_cast<int64_t>(of.tap_count) * of.out;
 }
 
-// Channels written, as many as lie at once: to [rows][depth].
+// Channels [first, last) of a group, as many as lie at once; `from` are the first's weights.
 template <Version version, class Order>
-void lay_rows(const Packing &of, const float *from, int rows, typename Order::Weight *to,
-              int64_t depth) {
+void lay_rows(const Packing &of, const float *from, int first, int last, const Held &held,
+              typename Order::Weight *to) {
     const float shrink = shrink_of(of.gamma);
     const int of_run = of.run / of.read; // taps of the kernel
-    const int64_t row_step = depth * Order::parts;
+    const int real = smaller(last, of.out);
     for (int r = 0; r < of.read; ++r)
-        for (int row = 0; row < rows; ++row)
+        for (int row = first; row < real; ++row)
             for (int t = 0; t < of.tap_count * of_run; ++t)
                 Order::put(
                     in_version<version>(
-                        from[r * of.read_step + row * of.written_step + of.tap_at[t]], shrink),
-                    to + row * row_step,
+                        from[r * of.read_step + (row - first) * of.written_step + of.tap_at[t]],
+                        shrink),
+                    to, held, row,
                     place_in_depth(of.tap_count, of.run, t / of_run, t % of_run * of.read + r));
-    for (int row = 0; row < rows; ++row)
-        for (int64_t k = static_cast<int64_t>(of.tap_count) * of.run; k < depth; ++k)
-            Order::put(0.0f, to + row * row_step, k);
+    for (int row = first; row < last; ++row)
+        for (int64_t k = row < of.out ? static_cast<int64_t>(of.tap_count) * of.run : 0;
+             k < held.depth; ++k)
+            Order::put(0.0f, to, held, row, k);
 }
 
-// [groups][out][depth]: for each channel written what it multiplies, and zeros up to whole slices.
-// Returns how many floats.
+// For each channel written of each group what it multiplies. Returns how many floats.
 template <class Order> int64_t pack_rows(const Packing &of, const float *weights, float *packed) {
     if (of.run == 0)
         return pack_depthwise(of, weights, packed);
     using Weight = typename Order::Weight;
-    const int64_t depth = depth_of(of.tap_count, of.run);
-    const int blocks = ceil_div(of.out, rows_at_once);
+    const Held held = {of.out, depth_of(of.tap_count, of.run)};
+    const int channels = Order::channels_held(of.out), blocks = ceil_div(channels, rows_at_once);
+    const int64_t size = Order::size(held);
     if (packed)
         with_version(of.version, [&](auto version) {
             parallel_for(static_cast<int64_t>(of.groups) * blocks, [&](int64_t task) {
-                const int64_t group = task / blocks, row = task % blocks * rows_at_once;
+                const int64_t group = task / blocks;
+                const int first = static_cast<int>(task % blocks) * rows_at_once;
                 lay_rows<version, Order>(of,
-                                         weights + group * of.group_step + row * of.written_step,
-                                         smaller(rows_at_once, of.out - static_cast<int>(row)),
-                                         reinterpret_cast<Weight *>(packed) +
-                                             (group * of.out + row) * depth * Order::parts,
-                                         depth);
+                                         weights + group * of.group_step + first * of.written_step,
+                                         first, smaller(first + rows_at_once, channels), held,
+                                         reinterpret_cast<Weight *>(packed) + group * size);
             });
         });
     constexpr int64_t in_a_float = sizeof(float) / sizeof(Weight); // a slice is even
-    return of.groups * of.out * depth * Order::parts / in_a_float;
+    return of.groups * size / in_a_float;
 }
 
 } // namespace

@@ -20,17 +20,22 @@ __global__ void __launch_bounds__(T::threads, T::blocks)
     product_kernel(const __grid_constant__ ProductArguments a) {
     auto &memory = *shared_memory<Memory<precision, T>>();
     const TileAt at = tile_at<T>(a);
-    find_tile<T>(a, at, memory.places, memory.reads);
+    find_tile<T>(a, at, memory);
 
     WarpSums<precision, T> sums;
     const int count = slices_of(a.product);
     SliceCopy<precision, T, width> slices(a.product, memory, at, 0, count);
+    const auto copy = [&](int number) { // a slice, or nothing
+        if (slices.left())
+            slices.copy(number % T::stages);
+        close_copies();
+    };
     for (int i = 0; i < T::stages - 1; ++i)
-        slices.copy();
+        copy(i);
     for (int i = 0; i < count; ++i) {
         await_copies<T::stages - 2>(); // the slice is there for this thread,
         __syncthreads();               // for all of them, and the one before is done with
-        slices.copy();
+        copy(i + T::stages - 1);
         const auto &stage = memory.stage[i % T::stages];
         sums.add(stage.pixels, stage.weights[0]);
         if (sums_in_runs<precision> && (i + 1) % slices_of_run == 0)

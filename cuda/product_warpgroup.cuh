@@ -26,15 +26,15 @@ struct WarpgroupArguments {
 };
 
 // Leaves word that this block's parts are done, and returns whether all others' are.
-__device__ inline bool arrives_last(unsigned &arrived, bool &last) {
+template <class T> __device__ bool arrives_last(unsigned &arrived, bool &last) {
     __threadfence();
-    __syncthreads();
+    sync_first<T::threads>();
     if (threadIdx.x == 0) {
         last = atomicAdd(&arrived, 1u) + 1 == gridDim.y;
         if (last)
             arrived = 0; // for the next product
     }
-    __syncthreads();
+    sync_first<T::threads>();
     __threadfence();
     return last;
 }
@@ -44,68 +44,133 @@ __device__ inline int end_of(const ProductParts &parts, int part, int slices) {
     return smaller((part + 1) * parts.slices, slices);
 }
 
-// Slices that are on their way to shared memory.
-template <class T, class Sums> constexpr int slices_ahead = T::stages - 1 - Sums::under_way;
+// Where threads are in the circle of stages.
+template <class T> struct Turn {
+    int stage = 0, time = 0;
+    __device__ __forceinline__ void go_on() {
+        if (++stage == T::stages) {
+            stage = 0;
+            ++time;
+        }
+    }
+};
 
-template <int set, Precision precision, class T, int width>
-__device__ __forceinline__ void add_slice(SliceCopy<precision, T, width> &slices, int i,
-                                          const Memory<precision, T> &memory,
-                                          WarpgroupSums<precision, T> &sums) {
-    constexpr int ahead = slices_ahead<T, WarpgroupSums<precision, T>>;
-    static_assert(ahead >= 1);
-    await_copies<ahead - 1>(); // the slice is there for this thread,
-    show_to_tensor_cores();
-    __syncthreads(); // for all of them, and those before it are done with
-    slices.copy();
-    const auto &stage = memory.stage[i % T::stages];
-    sums.template add<set>(stage.pixels, stage.weights[0]);
+// Slices [first, last), by the group that copies.
+template <int width, Precision precision, class T>
+__device__ __forceinline__ void copy_slices(const Product &p, Memory<precision, T> &memory,
+                                            const TileAt &at, int first, int last) {
+    SliceCopy<precision, T, width> slices(p, memory, at, first, last);
+    for (Turn<T> turn; slices.left(); turn.go_on()) {
+        if (turn.time > 0)
+            memory.done[turn.stage].await(turn.time - 1);
+        slices.copy(turn.stage);
+        memory.there[turn.stage].arrive_with_copies();
+    }
+    close_copies();
+    await_copies<0>(); // they must not outlive their threads
 }
 
-template <Precision precision, class T, int width>
-__global__ void __launch_bounds__(T::threads, T::blocks)
-    warpgroup_kernel(const __grid_constant__ WarpgroupArguments a) {
-#ifdef RELPROP_WARPGROUPS
-    using Sums = WarpgroupSums<precision, T>;
-    auto &memory = *shared_memory<Memory<precision, T>>();
-    const TileAt at = tile_at<T>(a.of);
-    find_tile<T>(a.of, at, memory.places, memory.reads);
+// Adds slices, by a thread of those that compute.
+template <Precision precision, class T> class SliceSums {
+  public:
+    __device__ explicit SliceSums(Memory<precision, T> &memory) : memory_(memory) {}
 
-    const int blocks = static_cast<int>(gridDim.y), block = static_cast<int>(blockIdx.y);
-    const int first_part = block * a.parts.count / blocks;
-    const int last_part = (block + 1) * a.parts.count / blocks;
-    const int count = slices_of(a.of.product);
+    __device__ __forceinline__ void add(int count) {
+        for (; count > 1; count -= 2) {
+            add_one<0>();
+            add_one<1>();
+        }
+        if (count > 0)
+            add_one<0>();
+        sums.finish();
+        if (under_way > 0 && read_ >= 0)
+            done_with(read_);
+        read_ = -1;
+    }
 
-    Sums sums;
-    int i = first_part * a.parts.slices;
-    SliceCopy<precision, T, width> slices(a.of.product, memory, at, i,
-                                          end_of(a.parts, last_part - 1, count));
-    for (int copied = 0; copied < slices_ahead<T, Sums>; ++copied)
-        slices.copy();
+    WarpgroupSums<precision, T> sums;
+
+  private:
+    static constexpr int under_way = WarpgroupSums<precision, T>::under_way;
+
+    template <int set> __device__ __forceinline__ void add_one() {
+        memory_.there[turn_.stage].await(turn_.time);
+        const auto &stage = memory_.stage[turn_.stage];
+        sums.template add<set>(stage.pixels, stage.weights[0]);
+        if (under_way == 0)
+            done_with(turn_.stage);
+        else if (read_ >= 0)
+            done_with(read_);
+        read_ = turn_.stage;
+        turn_.go_on();
+    }
+
+    __device__ __forceinline__ void done_with(int stage) {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0)
+            memory_.done[stage].arrive();
+    }
+
+    Memory<precision, T> &memory_;
+    Turn<T> turn_;
+    int read_ = -1; // the stage that the tensor cores may still be reading
+};
+
+// A block's share of a tile's parts.
+struct Share {
+    int first, last;
+};
+
+// Adds a block's share of a tile, and finishes the tile where all is added.
+template <Precision precision, class T>
+__device__ __forceinline__ void compute_tile(const WarpgroupArguments &a, const Share &share,
+                                             const TileAt &at, Memory<precision, T> &memory) {
+    const int blocks = static_cast<int>(gridDim.y), count = slices_of(a.of.product);
+    SliceSums<precision, T> slices(memory);
     // where parts' sums are kept: this block's own, one after the other in one place, or all
     float *kept = blocks == 1 ? memory.aside
                               : a.sums + static_cast<int64_t>(blockIdx.x) * a.parts.count *
                                              (T::rows * T::channels);
-    for (int part = first_part; part < last_part; ++part) {
-        const int end = end_of(a.parts, part, count);
-        while (i + 1 < end) {
-            add_slice<0>(slices, i++, memory, sums);
-            add_slice<1>(slices, i++, memory, sums);
-        }
-        if (i < end)
-            add_slice<0>(slices, i++, memory, sums);
-        sums.finish();
+    for (int part = share.first; part < share.last; ++part) {
+        slices.add(end_of(a.parts, part, count) - part * a.parts.slices);
         if constexpr (T::in_parts)
-            sums.leave(blocks == 1 ? kept : kept + part * (T::rows * T::channels),
-                       blocks == 1 && part > 0);
+            slices.sums.leave(blocks == 1 ? kept : kept + part * (T::rows * T::channels),
+                              blocks == 1 && part > 0);
     }
     if constexpr (T::in_parts) {
-        if (blocks > 1 && !arrives_last(a.arrived[blockIdx.x], memory.last))
+        if (blocks > 1 && !arrives_last<T>(a.arrived[blockIdx.x], memory.last))
             return;
-        sums.take(kept, blocks == 1 ? 1 : a.parts.count);
+        slices.sums.take(kept, blocks == 1 ? 1 : a.parts.count);
     }
-    await_copies<0>();
-    __syncthreads(); // sums take the place of slices
-    finish_product<T>(a.of, at, memory, sums);
+    T::sync(); // sums take the place of slices
+    finish_product<T>(a.of, at, memory, slices.sums);
+}
+
+template <Precision precision, class T, int width>
+__global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
+    warpgroup_kernel(const __grid_constant__ WarpgroupArguments a) {
+#ifdef RELPROP_WARPGROUPS
+    auto &memory = *shared_memory<Memory<precision, T>>();
+    const TileAt at = tile_at<T>(a.of);
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < T::stages; ++stage) {
+            memory.there[stage].begin(T::copiers + 1);
+            memory.done[stage].begin(T::warps);
+        }
+        show_to_tensor_cores();
+    }
+    find_tile<T>(a.of, at, memory);
+
+    const int blocks = static_cast<int>(gridDim.y), block = static_cast<int>(blockIdx.y);
+    const Share share = {block * a.parts.count / blocks, (block + 1) * a.parts.count / blocks};
+    if (threadIdx.x >= T::threads) {
+        give_registers<T::of_copiers>();
+        copy_slices<width>(a.of.product, memory, at, share.first * a.parts.slices,
+                           end_of(a.parts, share.last - 1, slices_of(a.of.product)));
+    } else {
+        take_registers<T::of_computing>();
+        compute_tile(a, share, at, memory);
+    }
 #else
     __trap(); // never launched on other GPUs
 #endif
@@ -132,7 +197,7 @@ void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
         arguments.arrived = reinterpret_cast<unsigned *>(p.scratch);
         arguments.sums = p.scratch + most_shared_tiles;
     }
-    RELPROP_LAUNCH_BLOCKS(kernel, arguments, Grid(tiles<T>(p), blocks), T::threads,
+    RELPROP_LAUNCH_BLOCKS(kernel, arguments, Grid(tiles<T>(p), blocks), T::threads + T::copiers,
                           sizeof(Memory<precision, T>), stream);
 }
 
@@ -146,9 +211,10 @@ template <Precision precision, class T> void consider(const Product &p, int proc
     const bool shares = T::in_parts && p.scratch && count <= most_shared_tiles &&
                         count * parts.count * T::rows * T::channels <= most_shared_sums;
     for (int blocks = 1; blocks <= (shares ? parts.count : 1); ++blocks) {
-        const auto waves = static_cast<double>((count * blocks + processors - 1) / processors);
+        const int64_t at_once = int64_t{processors} * T::blocks;
+        const auto waves = static_cast<double>((count * blocks + at_once - 1) / at_once);
         const int slices = ceil_div(parts.count, blocks) * parts.slices + start_and_end;
-        const double cost = waves * slices * T::rows * T::channels / T::speed;
+        const double cost = waves * T::blocks * slices * T::rows * T::channels / T::speed;
         if (cost < best.cost)
             best = {cost, blocks, launch_warpgroup_tiles<precision, T>};
     }
@@ -161,18 +227,21 @@ template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
     using Shapes = TileShapes<
-        WarpgroupTile<256, 128, 2, 1, 4, false, 100>, WarpgroupTile<256, 64, 2, 1, 4, false, 80>,
-        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<128, 64, 2, 1, 4, false, 65>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 50>, WarpgroupTile<128, 32, 2, 1, 4, false, 50>,
-        WarpgroupTile<128, 128, 2, 1, 4, true, 75>, WarpgroupTile<64, 64, 1, 1, 4, true, 50>>;
+        WarpgroupTile<128, 256, 2, 1, 4, false, 100>, WarpgroupTile<256, 128, 2, 1, 4, false, 90>,
+        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<64, 128, 1, 1, 4, false, 80, 2>,
+        WarpgroupTile<256, 64, 2, 1, 4, false, 70>, WarpgroupTile<128, 64, 2, 1, 4, false, 60, 2>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 50, 3>, WarpgroupTile<128, 32, 2, 1, 4, false, 40, 2>,
+        WarpgroupTile<128, 128, 2, 1, 4, true, 75>, WarpgroupTile<64, 128, 1, 1, 4, true, 70, 2>,
+        WarpgroupTile<64, 64, 1, 1, 4, true, 50, 2>>;
 };
 
 // Twice the registers, and more of shared memory.
 template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
-        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<128, 64, 2, 1, 4, false, 65>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 50>, WarpgroupTile<128, 32, 2, 1, 4, false, 50>,
-        WarpgroupTile<128, 128, 2, 1, 3, true, 75>, WarpgroupTile<64, 64, 1, 1, 4, true, 50>>;
+        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<64, 128, 1, 1, 2, false, 70, 2>,
+        WarpgroupTile<128, 64, 2, 1, 4, false, 65>, WarpgroupTile<64, 64, 1, 1, 4, false, 50, 2>,
+        WarpgroupTile<128, 32, 2, 1, 4, false, 40, 2>, WarpgroupTile<128, 128, 2, 1, 3, true, 75>,
+        WarpgroupTile<64, 64, 1, 1, 3, true, 50, 2>>;
 };
 
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;

@@ -1,6 +1,7 @@
 // A tile of a product, which one block computes: its shape, and how it lies in shared memory.
 #pragma once
 
+#include "arrival.cuh"
 #include "depth.hpp"
 #include "places.cuh"
 
@@ -18,12 +19,13 @@ template <int rows_, int channels_, int warps_down_, int warps_across_, int stag
 struct Tile {
     static constexpr int rows = rows_, channels = channels_;
     static constexpr int warps_across = warps_across_, warps = warps_down_ * warps_across_;
-    static constexpr int threads = warps * 32;
+    static constexpr int threads = warps * 32, copiers = threads; // all of them copy
     static constexpr int stages = stages_, blocks = blocks_;
     static constexpr bool by_warpgroups = false;
     template <Precision precision> static constexpr bool sets_aside = sums_in_runs<precision>;
     static constexpr int warp_rows = rows / warps_down_, warp_channels = channels / warps_across;
     static_assert(warp_rows % 16 == 0 && warp_channels % 8 == 0);
+    __device__ static void sync() { __syncthreads(); }
 };
 
 // Packed weights in halves of a float for bfloat16.
@@ -34,19 +36,6 @@ template <> struct WeightOf<Precision::bf16> {
     using Type = uint16_t;
 };
 template <Precision precision> using Weight = typename WeightOf<precision>::Type;
-
-// The float `k` of a slice of a row, a slice being one line of shared memory's banks. Four floats
-// in a row stay together and change places with others by the row's number, so that the eight rows
-// that a warp reads at once lie in other banks.
-__device__ __forceinline__ int place_in_slice(int row, int k) {
-    return row * slice + ((k / 4) ^ (row % 8)) * 4 + k % 4;
-}
-
-// The bfloat16 `k` of a slice of a row, as a warpgroup reads it: eight stay together, and two rows
-// are one line of the banks.
-__device__ __forceinline__ int place_in_half_slice(int row, int k) {
-    return row * slice + ((k / 8) ^ (row / 2 % 4)) * 8 + k % 8;
-}
 
 // In how many parts weights lie: warpgroups read what TF32 holds of a float32, and what it leaves.
 template <Precision precision, class T>
@@ -66,6 +55,9 @@ template <Precision precision, class T> struct Memory {
     float aside[T::template sets_aside<precision> ? T::rows * T::channels : 1]; // of each thread
     TilePlaces<T::rows> places;
     RowRead reads[T::rows];
+    int64_t steps[most_marked_taps]; // by find_steps
+    // of each stage, by warpgroups: a slice is there, and it is done with
+    Arrival there[T::stages], done[T::stages];
     bool last; // whether all other blocks of the tile are done
 };
 

@@ -62,13 +62,14 @@ template <class T> __device__ TileAt tile_at(const ProductArguments &a) {
             static_cast<int>(blockIdx.x % a.channel_tiles) * T::channels};
 }
 
-template <class T>
-__device__ void find_tile(const ProductArguments &a, const TileAt &at, TilePlaces<T::rows> &places,
-                          RowRead (&reads)[T::rows]) {
+// Finds what the copies of a tile need to know.
+template <class T, class Memory>
+__device__ void find_tile(const ProductArguments &a, const TileAt &at, Memory &memory) {
     const Product &p = a.product;
-    find_places(p.grid, a.pixels, at.column * T::rows, at.group * p.run, places);
+    find_places(p.grid, a.pixels, at.column * T::rows, at.group * p.run, memory.places);
+    find_steps(p.grid, memory.steps);
     __syncthreads();
-    find_reads(p.grid, places, reads);
+    find_reads(p.grid, memory.places, memory.reads);
     __syncthreads();
 }
 
@@ -82,7 +83,7 @@ __device__ void finish_product(const ProductArguments &a, const TileAt &at, Memo
         p.grid.to.channels, at.group * out + at.first, smaller(T::channels, out - at.first),
         at.group * ceil_div(out, chunk_channels) + at.first / chunk_channels};
     sums.store(memory.sums, Memory::sums_apart);
-    __syncthreads();
+    T::sync();
     finish_tile<T>(a.epilogue, channels, memory.places, memory.sums, Memory::sums_apart);
 }
 

@@ -4,7 +4,13 @@
 // lie apart. Included by pack.cpp.
 #pragma once
 
+#include "host_device.hpp"
+
 namespace relprop::cuda {
+
+// Weights lie in slices of all channels of a group, of which this many lie there: zeros up to whole
+// steps of the tensor cores.
+RELPROP_HD constexpr int held_channels(int out) { return (out + 7) / 8 * 8; }
 
 // Where the weight goes that lies at k of a slice. Lane t has the pixels' factors 8 t to 8 t + 7
 // and gives each of four instructions two, the summed index's t and t + 4.

@@ -10,21 +10,35 @@
 namespace relprop::cuda {
 
 // rows: pixels; channels: of the destination. The block's warpgroups compute what `groups_down` by
-// `groups_across` cut of it. `in_parts`: the sums are made of parts, which several blocks may
-// share. `speed`: of the tensor cores' rate, as it is believed; what tiles are chosen by.
+// `groups_across` cut of it; one more copies for them. `in_parts`: the sums are made of parts,
+// which several blocks may share. `speed`: of the tensor cores' rate, as it is believed; what tiles
+// are chosen by. `blocks` are to fit a multiprocessor.
 template <int rows_, int channels_, int groups_down_, int groups_across_, int stages_,
           bool in_parts_, int speed_, int blocks_ = 1>
 struct WarpgroupTile {
     static constexpr int rows = rows_, channels = channels_;
     static constexpr int groups_across = groups_across_;
-    static constexpr int threads = groups_down_ * groups_across_ * warpgroup_threads;
+    static constexpr int threads =
+        groups_down_ * groups_across_ * warpgroup_threads; // that compute
+    static constexpr int copiers = warpgroup_threads;      // behind them
     static constexpr int warps = threads / 32;
     static constexpr int stages = stages_, speed = speed_, blocks = blocks_;
     static constexpr int group_rows = rows / groups_down_;
     static constexpr int group_channels = channels / groups_across;
-    static constexpr int columns = group_channels < 64 ? group_channels : 64; // of an instruction
     static constexpr bool by_warpgroups = true, in_parts = in_parts_;
     template <Precision> static constexpr bool sets_aside = in_parts_;
+    __device__ static void sync() { sync_first<threads>(); }
+
+    // Registers of a thread: of those that a block has at first, most go to those that compute.
+    static constexpr int all_registers = 65536 / blocks / (threads + copiers) / 8 * 8;
+    static constexpr int at_first = all_registers < 248 ? all_registers : 248;
+    static constexpr int of_copiers = 56;
+    static constexpr int left = (at_first * (threads + copiers) - of_copiers * copiers) / threads;
+    static constexpr int of_computing = left < 240 ? left / 8 * 8 : 240;
+
+    // Of an instruction, whose sums must fit what a thread has at first.
+    static constexpr int most_columns = at_first < 100 ? 64 : at_first < 160 ? 128 : 256;
+    static constexpr int columns = group_channels < most_columns ? group_channels : most_columns;
     static_assert(group_rows % warpgroup_rows == 0 && group_channels % columns == 0);
 };
 
@@ -82,11 +96,14 @@ template <> struct GroupFactors<Precision::bf16> {
 
 template <Precision precision, class T> class WarpgroupSums {
   public:
-    // Slices whose products may be under way while the next one's factors are read. Float32 takes
-    // the sums of each half of a slice at once: see multiply_half().
+    // Slices whose products may be under way while the next one's factors are read, where registers
+    // hold a second set of them; elsewhere other groups multiply meanwhile. Float32 takes the sums
+    // of each half of a slice at once: see multiply_half().
     static constexpr bool in_runs = precision == Precision::float32;
-    static constexpr int under_way = in_runs ? 0 : 1;
     static constexpr int held = T::rows * T::channels / T::threads; // by a thread
+    static constexpr int factors_held = T::group_rows / warpgroup_rows * 16, others = 45;
+    static constexpr bool second_set_fits = held + 2 * factors_held + others <= T::of_computing;
+    static constexpr int under_way = in_runs || !second_set_fits ? 0 : 1;
 
     __device__ WarpgroupSums() {
         const int group = threadIdx.x / warpgroup_threads;
@@ -94,13 +111,16 @@ template <Precision precision, class T> class WarpgroupSums {
                threadIdx.x % warpgroup_threads / 32 * 16 + threadIdx.x % 32 / 4;
         channel_ = group % T::groups_across * T::group_channels;
         lane_ = threadIdx.x % 4;
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+            reads_[half] = place_in_slice(row_, lane_ * 8 + half * 4);
     }
 
     // Begins to add the products of one slice: with the other `set` of factors than the slice
     // before. They all are there after finish().
     template <int set>
     __device__ __forceinline__ void add(const float *pixels, const Weight<precision> *weights) {
-        GroupFactors<precision>(&factors)[down] = factors_[in_runs ? 0 : set];
+        GroupFactors<precision>(&factors)[down] = factors_[under_way == 0 ? 0 : set];
         if constexpr (in_runs) {
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
@@ -164,17 +184,14 @@ template <Precision precision, class T> class WarpgroupSums {
     static constexpr int sums_at_once = T::columns / 2; // of a lane, in one instruction
     static constexpr int row_bytes = slice * static_cast<int>(sizeof(Weight<precision>));
 
-    __device__ __forceinline__ float4 four_at(const float *pixels, int row, int half) const {
-        return *reinterpret_cast<const float4 *>(pixels +
-                                                 place_in_slice(row, lane_ * 8 + half * 4));
-    }
-
     __device__ __forceinline__ void read_factors(const float *pixels, int half,
                                                  GroupFactors<precision> (&factors)[down]) const {
+        const float *from = pixels + reads_[half]; // rows that differ by eights have one order
 #pragma unroll
         for (int i = 0; i < down; ++i)
-            factors[i].set(half, four_at(pixels, row_ + i * warpgroup_rows, half),
-                           four_at(pixels, row_ + i * warpgroup_rows + 8, half));
+            factors[i].set(
+                half, *reinterpret_cast<const float4 *>(from + i * warpgroup_rows * slice),
+                *reinterpret_cast<const float4 *>(from + (i * warpgroup_rows + 8) * slice));
     }
 
     // Names what an instruction multiplies of the weights: 32 bytes of each row.
@@ -253,6 +270,7 @@ template <Precision precision, class T> class WarpgroupSums {
 
     int row_, channel_; // the lane's first row, its group's first channel
     int lane_;          // of the four that hold one row
+    int reads_[2];      // where its first row's factors lie in a slice, of each half
     float sums_[down][across][sums_at_once] = {};
     float run_[in_runs ? down : 1][in_runs ? across : 1][in_runs ? sums_at_once : 1];
     GroupFactors<precision> factors_[1 + under_way][down];

@@ -150,13 +150,34 @@ template <int row_bytes> __device__ __forceinline__ uint64_t descriptor_of(const
     return (at & 0x3ffff) >> 4 | unused << 16 | rows_of_step * row_bytes / 16 << 32 | pieces << 62;
 }
 
-// Shared memory that this thread wrote, or copied to, may be read by the tensor cores from the next
-// barrier on.
+// What this thread wrote to shared memory may be read by the tensor cores, and used by the copy
+// engine, from the next barrier on.
 __device__ __forceinline__ void show_to_tensor_cores() {
-#ifdef RELPROP_EMULATED
-    emulator::show_to_tensor_cores();
-#elif defined(RELPROP_WARPGROUPS)
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+// The warps of a group give registers back to their block, or take some, so that each of their
+// threads has as many.
+template <int registers> __device__ __forceinline__ void give_registers() {
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers));
+#endif
+}
+
+template <int registers> __device__ __forceinline__ void take_registers() {
+#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers));
+#endif
+}
+
+// Waits for the other threads of those numbered below `count`, a multiple of a group.
+template <int count> __device__ __forceinline__ void sync_first() {
+#ifdef RELPROP_EMULATED
+    emulator::sync_first(count);
+#elif defined(RELPROP_WARPGROUPS)
+    asm volatile("bar.sync 1, %0;" ::"n"(count) : "memory");
 #endif
 }
 
@@ -202,35 +223,65 @@ template <int open> __device__ __forceinline__ void await_products() {
 #define RELPROP_SUMS_16(s, i)                                                                      \
     RELPROP_SUMS_4(s, i), RELPROP_SUMS_4(s, i + 4), RELPROP_SUMS_4(s, i + 8),                      \
         RELPROP_SUMS_4(s, i + 12)
-#define RELPROP_REGISTERS_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define RELPROP_SUMS_32(s, i) RELPROP_SUMS_16(s, i), RELPROP_SUMS_16(s, i + 16)
+#define RELPROP_SUMS_64(s, i) RELPROP_SUMS_32(s, i), RELPROP_SUMS_32(s, i + 32)
+#define RELPROP_SUMS_128(s, i) RELPROP_SUMS_64(s, i), RELPROP_SUMS_64(s, i + 64)
+#define RELPROP_REGISTERS_16                                                                       \
+    "%0, %1, %2, %3, %4, %5, %6, %7, "                                                             \
+    "%8, %9, %10, %11, %12, %13, %14, %15"
 #define RELPROP_REGISTERS_32                                                                       \
-    RELPROP_REGISTERS_16 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, "     \
-                         "%29, %30, %31"
+    RELPROP_REGISTERS_16 ", "                                                                      \
+                         "%16, %17, %18, %19, %20, %21, %22, %23, "                                \
+                         "%24, %25, %26, %27, %28, %29, %30, %31"
+#define RELPROP_REGISTERS_64                                                                       \
+    RELPROP_REGISTERS_32 ", "                                                                      \
+                         "%32, %33, %34, %35, %36, %37, %38, %39, "                                \
+                         "%40, %41, %42, %43, %44, %45, %46, %47, "                                \
+                         "%48, %49, %50, %51, %52, %53, %54, %55, "                                \
+                         "%56, %57, %58, %59, %60, %61, %62, %63"
+#define RELPROP_REGISTERS_128                                                                      \
+    RELPROP_REGISTERS_64 ", "                                                                      \
+                         "%64, %65, %66, %67, %68, %69, %70, %71, "                                \
+                         "%72, %73, %74, %75, %76, %77, %78, %79, "                                \
+                         "%80, %81, %82, %83, %84, %85, %86, %87, "                                \
+                         "%88, %89, %90, %91, %92, %93, %94, %95, "                                \
+                         "%96, %97, %98, %99, %100, %101, %102, %103, "                            \
+                         "%104, %105, %106, %107, %108, %109, %110, %111, "                        \
+                         "%112, %113, %114, %115, %116, %117, %118, %119, "                        \
+                         "%120, %121, %122, %123, %124, %125, %126, %127"
+#define RELPROP_PRODUCT(held, a0, a1, a2, a3, b_at, add_at, shape, last)                           \
+    asm volatile("{ .reg .pred add; setp.ne.b32 add, " add_at ", 0; "                              \
+                 "wgmma.mma_async.sync.aligned." shape " {" RELPROP_REGISTERS_##held               \
+                 "}, {" a0 ", " a1 ", " a2 ", " a3 "}, " b_at ", add, 1, 1" last "; }"             \
+                 : RELPROP_SUMS_##held(sum, 0)                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
+#define RELPROP_PRODUCT_16(shape, last)                                                            \
+    RELPROP_PRODUCT(16, "%16", "%17", "%18", "%19", "%20", "%21", shape, last)
 #define RELPROP_PRODUCT_32(shape, last)                                                            \
-    asm volatile("{ .reg .pred add; setp.ne.b32 add, %21, 0; wgmma.mma_async.sync.aligned." shape  \
-                 " {" RELPROP_REGISTERS_16 "}, {%16, %17, %18, %19}, %20, add, 1, 1" last "; }"    \
-                 : RELPROP_SUMS_16(sum, 0)                                                         \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
+    RELPROP_PRODUCT(32, "%32", "%33", "%34", "%35", "%36", "%37", shape, last)
 #define RELPROP_PRODUCT_64(shape, last)                                                            \
-    asm volatile("{ .reg .pred add; setp.ne.b32 add, %37, 0; wgmma.mma_async.sync.aligned." shape  \
-                 " {" RELPROP_REGISTERS_32 "}, {%32, %33, %34, %35}, %36, add, 1, 1" last "; }"    \
-                 : RELPROP_SUMS_16(sum, 0), RELPROP_SUMS_16(sum, 16)                               \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
+    RELPROP_PRODUCT(64, "%64", "%65", "%66", "%67", "%68", "%69", shape, last)
+#define RELPROP_PRODUCT_128(shape, last)                                                           \
+    RELPROP_PRODUCT(128, "%128", "%129", "%130", "%131", "%132", "%133", shape, last)
 #endif
 
-// Begins sum[64 x n] (+)= a[64 x 8] b[8 x n] of TF32, n being 32 or 64. The sums and a must stay as
-// they are until it is waited for.
+// Begins sum[64 x n] (+)= a[64 x 8] b[8 x n] of TF32, n being 32, 64, 128 or 256. The sums and a
+// must stay as they are until it is waited for.
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], const uint32_t (&a)[4],
                                                         uint64_t b, bool add) {
-    static_assert(held == 16 || held == 32);
+    static_assert(held == 16 || held == 32 || held == 64 || held == 128);
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 1, emulated::OfTf32>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
     if constexpr (held == 16)
-        RELPROP_PRODUCT_32("m64n32k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_16("m64n32k8.f32.tf32.tf32", "");
+    else if constexpr (held == 32)
+        RELPROP_PRODUCT_32("m64n64k8.f32.tf32.tf32", "");
+    else if constexpr (held == 64)
+        RELPROP_PRODUCT_64("m64n128k8.f32.tf32.tf32", "");
     else
-        RELPROP_PRODUCT_64("m64n64k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_128("m64n256k8.f32.tf32.tf32", "");
 #endif
 }
 
@@ -238,14 +289,18 @@ __device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], cons
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
                                                         uint64_t b, bool add) {
-    static_assert(held == 16 || held == 32);
+    static_assert(held == 16 || held == 32 || held == 64 || held == 128);
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
     if constexpr (held == 16)
-        RELPROP_PRODUCT_32("m64n32k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_16("m64n32k16.f32.bf16.bf16", ", 0");
+    else if constexpr (held == 32)
+        RELPROP_PRODUCT_32("m64n64k16.f32.bf16.bf16", ", 0");
+    else if constexpr (held == 64)
+        RELPROP_PRODUCT_64("m64n128k16.f32.bf16.bf16", ", 0");
     else
-        RELPROP_PRODUCT_64("m64n64k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_128("m64n256k16.f32.bf16.bf16", ", 0");
 #endif
 }
 

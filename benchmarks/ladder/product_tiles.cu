@@ -2,7 +2,8 @@
 // layers, in TF32 on a Hopper.
 //
 //     nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -fmad=false -Icpp -Icuda \
-//         benchmarks/ladder/product_tiles.cu build/gpu/librelprop_core.a -o /tmp/tiles && /tmp/tiles
+//         benchmarks/ladder/product_tiles.cu build/gpu/librelprop_core.a -o /tmp/tiles &&
+//         /tmp/tiles
 //
 // Prints TFLOP/s and GB/s (bytes that must be read and written), medians of five launches. The
 // first argument chooses layers by their number, the second tiles, for profilers.
@@ -27,24 +28,24 @@ struct Layer {
 };
 
 constexpr Layer layers[] = {
-    {"3x3 224", 128, 224, 64, 64, 3}, {"3x3 112", 128, 112, 128, 128, 3},
-    {"3x3 56", 128, 56, 256, 256, 3}, {"3x3 28", 128, 28, 512, 512, 3},
-    {"3x3 14", 128, 14, 512, 512, 3}, {"3x3 56", 128, 56, 64, 64, 3},
-    {"3x3 28", 128, 28, 128, 128, 3}, {"3x3 7", 128, 7, 512, 512, 3},
-    {"1x1 56", 128, 56, 64, 256, 1},  {"1x1 56", 128, 56, 256, 64, 1},
-    {"1x1 28", 128, 28, 128, 512, 1}, {"1x1 28", 128, 28, 512, 128, 1},
+    {"3x3 224", 128, 224, 64, 64, 3},  {"3x3 112", 128, 112, 128, 128, 3},
+    {"3x3 56", 128, 56, 256, 256, 3},  {"3x3 28", 128, 28, 512, 512, 3},
+    {"3x3 14", 128, 14, 512, 512, 3},  {"3x3 56", 128, 56, 64, 64, 3},
+    {"3x3 28", 128, 28, 128, 128, 3},  {"3x3 7", 128, 7, 512, 512, 3},
+    {"1x1 56", 128, 56, 64, 256, 1},   {"1x1 56", 128, 56, 256, 64, 1},
+    {"1x1 28", 128, 28, 128, 512, 1},  {"1x1 28", 128, 28, 512, 128, 1},
     {"1x1 14", 128, 14, 256, 1024, 1}, {"1x1 14", 128, 14, 1024, 256, 1},
-    {"1x1 7", 128, 7, 512, 2048, 1},  {"1x1 7", 128, 7, 2048, 512, 1},
+    {"1x1 7", 128, 7, 512, 2048, 1},   {"1x1 7", 128, 7, 2048, 512, 1},
 };
 
 template <bool in_parts>
 using Tried = TileShapes<
-    WarpgroupTile<256, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 128, 4, 1, 4, in_parts, 1>,
-    WarpgroupTile<128, 256, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 256, 2, 2, 4, in_parts, 1>,
-    WarpgroupTile<128, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 128, 2, 1, 3, in_parts, 1, 2>,
-    WarpgroupTile<256, 64, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 64, 4, 1, 4, in_parts, 1>,
-    WarpgroupTile<128, 64, 2, 1, 4, in_parts, 1, 2>, WarpgroupTile<64, 128, 1, 1, 4, in_parts, 1, 2>,
-    WarpgroupTile<64, 64, 1, 1, 4, in_parts, 1, 3>, WarpgroupTile<64, 256, 1, 2, 4, in_parts, 1>>;
+    WarpgroupTile<128, 256, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 128, 4, 1, 4, in_parts, 1>,
+    WarpgroupTile<256, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 128, 2, 1, 4, in_parts, 1>,
+     
+    WarpgroupTile<64, 128, 1, 1, 4, in_parts, 1, 2>, WarpgroupTile<64, 256, 1, 1, 2, in_parts, 1, 2>, WarpgroupTile<256, 64, 4, 1, 4, in_parts, 1>,
+    WarpgroupTile<256, 64, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 64, 2, 1, 4, in_parts, 1, 2>,
+    WarpgroupTile<64, 64, 1, 1, 4, in_parts, 1, 3>>;
 
 class Timer {
   public:
@@ -91,9 +92,10 @@ float *fill(int64_t count) {
 void print(const char *what, const Layer &l, double seconds) {
     const double pixels = double{1} * l.n * l.size * l.size;
     const double operations = 2 * pixels * l.in * l.out * l.kernel * l.kernel;
-    const double bytes = 4 * (pixels * (l.in + l.out) + double{1} * l.in * l.out * l.kernel * l.kernel);
-    std::printf("%-8s %4d->%4d  %-22s %8.3f ms %6.0f TFLOP/s %6.0f GB/s\n", l.name, l.in, l.out, what,
-                seconds * 1e3, operations / seconds * 1e-12, bytes / seconds * 1e-9);
+    const double bytes =
+        4 * (pixels * (l.in + l.out) + double{1} * l.in * l.out * l.kernel * l.kernel);
+    std::printf("%-8s %4d->%4d  %-22s %8.3f ms %6.0f TFLOP/s %6.0f GB/s\n", l.name, l.in, l.out,
+                what, seconds * 1e3, operations / seconds * 1e-12, bytes / seconds * 1e-9);
 }
 
 int chosen = -1, number = 0;

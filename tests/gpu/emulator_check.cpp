@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "arrival.cuh"
 #include "launch.cuh"
 #include "wgmma.cuh"
 
@@ -179,14 +180,25 @@ __global__ void crooked_copy_kernel(Arrays a) {
     copy_async<16, false>(shared_memory<float>(), a.out + 1, true);
 }
 
-// Copies weights and multiplies with them, but shows the tensor cores only some of it.
+constexpr size_t enough_shared = 8192; // for what follows
+
+// Copies weights and multiplies with them, but does not wait for them, or does not show registers.
 template <bool weights, bool registers> __global__ void product_kernel(Arrays a) {
-    float *shared = shared_memory<float>(); // [32][32]
-    copy_async<16, false>(shared + 4 * threadIdx.x, a.out + threadIdx.x % 64 * 4, true);
-    close_copies();
-    await_copies<0>();
+    constexpr int pieces = 16, floats = 64;
+    float *shared = shared_memory<float>(); // [32][32], and the arrivals of its pieces
+    auto *there = reinterpret_cast<Arrival *>(shared + pieces * floats);
+    if (threadIdx.x == 0)
+        for (int i = 0; i < pieces; ++i)
+            there[i].begin(1);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        for (int i = 0; i < pieces; ++i) {
+            there[i].arrive_before(floats * 4);
+            there[i].copy(shared + i * floats, a.out, floats * 4);
+        }
     if (weights)
-        show_to_tensor_cores();
+        for (int i = 0; i < pieces; ++i)
+            there[i].await(0);
     __syncthreads();
     if (registers)
         show_registers();
@@ -196,6 +208,40 @@ template <bool weights, bool registers> __global__ void product_kernel(Arrays a)
         multiply_warpgroup_tf32(sum, factors, descriptor_of<128>(shared), true);
     close_products();
     await_products<0>();
+}
+
+// Threads of which some copy what the others add up, through two places that are filled again and
+// again. Nobody waits for the whole block.
+template <bool hasty> __global__ void pipeline_kernel(Arrays a) {
+    constexpr int stages = 2, rounds = 7, half = threads / 2; // as a_pipeline_adds_up has it
+    float *shared = shared_memory<float>(); // [stages][half], and what is there and done with
+    auto *there = reinterpret_cast<Arrival *>(shared + stages * half), *done = there + stages;
+    if (threadIdx.x == 0)
+        for (int stage = 0; stage < stages; ++stage) {
+            there[stage].begin(half);
+            done[stage].begin(half);
+        }
+    __syncthreads();
+    const int i = static_cast<int>(threadIdx.x) % half;
+    if (threadIdx.x >= half) {
+        for (int round = 0; round < rounds; ++round) {
+            if (!hasty && round >= stages)
+                done[round % stages].await(round / stages - 1);
+            copy_async<4, true>(shared + round % stages * half + i, a.in + round * half + i, true);
+            there[round % stages].arrive_with_copies();
+        }
+        close_copies();
+        await_copies<0>();
+    } else {
+        float sum = 0.0f;
+        for (int round = 0; round < rounds; ++round) {
+            there[round % stages].await(round / stages);
+            sum += shared[round % stages * half + half - 1 - i];
+            done[round % stages].arrive();
+        }
+        sync_first<half>();
+        a.out[i] = sum;
+    }
 }
 
 __global__ void half_waits_kernel(Arrays) {
@@ -275,8 +321,21 @@ bool a_missing_wait_shows() { return !copied_right<true>(); }
 bool products_are_shown_all() {
     const Floats memory(threads);
     RELPROP_LAUNCH_BLOCKS((product_kernel<true, true>), (Arrays{nullptr, memory.data()}), 2,
-                          threads, 16 * threads, nullptr);
+                          threads, enough_shared, nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
+    return true;
+}
+
+bool a_pipeline_adds_up() {
+    constexpr size_t half = threads / 2, rounds = 7;
+    const Floats in(ascending(rounds * half)), out(half);
+    RELPROP_LAUNCH_BLOCKS(pipeline_kernel<false>, (Arrays{in.data(), out.data()}), 2, threads,
+                          enough_shared, nullptr);
+    const std::vector<float> got = out.read();
+    for (size_t i = 0; i < half; ++i)
+        if (got[i] !=
+            static_cast<float>(rounds * (half - 1 - i) + half * rounds * (rounds - 1) / 2))
+            return false;
     return true;
 }
 
@@ -579,6 +638,7 @@ const Check checks[] = {
     {"copies are waited for", copies_are_waited_for},
     {"a missing wait shows", a_missing_wait_shows},
     {"products are shown all", products_are_shown_all},
+    {"a pipeline adds up", a_pipeline_adds_up},
     {"lanes exchange", lanes_exchange},
     {"lanes find their like", lanes_find_their_like},
     {"atomics count", atomics_count},
@@ -613,6 +673,7 @@ const Death deaths[] = {
     {"crooked_copy", crooked_copy_kernel},
     {"hidden_weights", product_kernel<false, true>},
     {"hidden_registers", product_kernel<true, false>},
+    {"hasty_pipeline", pipeline_kernel<true>},
 };
 
 // A graph outlives the memory that it copies.
@@ -631,7 +692,7 @@ void launch_stale_graph() {
 }
 
 int die(const std::string &name) {
-    const Floats memory(threads);
+    const Floats memory(threads), in(ascending(4 * threads));
     if (name == "lonely")
         RELPROP_LAUNCH(lonely_kernel, none, 1, nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
@@ -641,8 +702,8 @@ int die(const std::string &name) {
         return static_cast<int>(*memory.data());
     for (const Death &death : deaths)
         if (name == death.name)
-            RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{nullptr, memory.data()}), 1, threads,
-                                  16 * threads, nullptr);
+            RELPROP_LAUNCH_BLOCKS(death.kernel, (Arrays{in.data(), memory.data()}), 1, threads,
+                                  enough_shared, nullptr);
     RELPROP_CHECK(cudaDeviceSynchronize());
     std::printf("%s did not end the program\n", name.c_str());
     return 1;

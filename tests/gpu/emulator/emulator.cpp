@@ -79,13 +79,37 @@ struct Copy {
 
 // Those of a thread.
 struct Copies {
-    std::deque<Copy> begun;          // and not waited for
-    std::deque<size_t> groups;       // how many of them each closed group has
-    size_t open = 0;                 // how many belong to none yet
-    std::vector<const void *> there; // waited for, but not shown to the tensor cores
+    std::deque<Copy> begun;    // and not waited for
+    std::deque<size_t> groups; // how many of them each closed group has
+    size_t open = 0;           // how many belong to none yet
+    size_t first = 0;          // how many were begun and waited for before those
+    // Who is told when so many were done.
+    std::deque<std::pair<uint64_t *, size_t>> told;
 };
 
-enum class State { ready, at_block_barrier, at_warp_barrier, at_group_barrier, ended };
+// A copy of the copy engine, for all threads of its block.
+struct BulkCopy {
+    uint64_t *arrivals;
+    void *to;
+    const void *from;
+    int bytes;
+};
+
+// What an mbarrier holds.
+struct Arrivals {
+    uint8_t all, missing;
+    uint16_t times; // that all have arrived
+    int32_t bytes;  // that are missing
+};
+
+enum class State {
+    ready,
+    at_block_barrier,
+    at_warp_barrier,
+    at_group_barrier,
+    at_first_barrier,
+    ended
+};
 
 // The block that this thread of the host is running.
 struct Block {
@@ -97,10 +121,12 @@ struct Block {
     std::vector<unsigned> ready = {};
     std::vector<std::unique_ptr<Warp>> warps = {};
     std::vector<Group> groups = {};
-    std::vector<Copies> copies = {};              // of each thread
+    std::vector<Copies> copies = {}; // of each thread
+    std::vector<BulkCopy> bulk_copies = {};
     std::vector<uint16_t> hidden_from_cores = {}; // copies to each piece of shared memory
-    unsigned at_barrier = 0;
+    unsigned at_barrier = 0, at_first = 0;
     unsigned running = 0;
+    unsigned idle = 0; // turns of threads that waited in vain, one after the other
 };
 
 thread_local Block *block = nullptr;
@@ -152,12 +178,12 @@ void run_together() {
         threadIdx = place(b.running, blockDim);
         fibers[b.running]->resume();
     }
-    unsigned waiting_in[5] = {};
+    unsigned waiting_in[6] = {};
     for (const State state : b.states)
         ++waiting_in[static_cast<int>(state)];
     if (waiting_in[static_cast<int>(State::ended)] == b.size) {
         for (const Copies &copies : b.copies)
-            if (!copies.begun.empty())
+            if (!copies.begun.empty() || !b.bulk_copies.empty())
                 fail("a block ends before its copies to shared memory are done");
         return;
     }
@@ -224,6 +250,53 @@ uint16_t &hidden_at(const void *at) {
         fail("an instruction for dynamic shared memory is given other memory");
     const auto *first = static_cast<const char *>(b.shared.data());
     return b.hidden_from_cores[static_cast<size_t>(static_cast<const char *>(at) - first) / piece];
+}
+
+Arrivals &arrivals_at(uint64_t *at) {
+    static_assert(sizeof(Arrivals) == sizeof *at);
+    if (!cooperative_block().shared.holds(at))
+        fail("threads arrive at what is not in dynamic shared memory");
+    return *reinterpret_cast<Arrivals *>(at);
+}
+
+void count_arrival(Arrivals &a) {
+    if (a.missing == 0 && a.bytes == 0) {
+        a.missing = a.all;
+        ++a.times;
+    }
+    block->idle = 0;
+}
+
+void arrive_once(uint64_t *at, int bytes) {
+    Arrivals &a = arrivals_at(at);
+    if (a.missing == 0)
+        fail("more threads arrive than are waited for");
+    --a.missing;
+    a.bytes += bytes;
+    count_arrival(a);
+}
+
+void finish_bulk_copies(uint64_t *at) {
+    std::vector<BulkCopy> &all = cooperative_block().bulk_copies;
+    for (const BulkCopy &copy : all) {
+        if (copy.arrivals != at)
+            continue;
+        std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
+        for (int byte = 0; byte < copy.bytes; byte += piece)
+            --hidden_at(static_cast<char *>(copy.to) + byte);
+        Arrivals &a = arrivals_at(at);
+        a.bytes -= copy.bytes;
+        count_arrival(a);
+    }
+    std::erase_if(all, [&](const BulkCopy &copy) { return copy.arrivals == at; });
+}
+
+// Finishes a thread's first copies, up to so many since it began, and tells those who wait.
+void finish_copies(Copies &of, size_t up_to) {
+    for (size_t i = of.first; i < up_to; ++i)
+        of.begun[i - of.first].finish();
+    for (; !of.told.empty() && of.told.front().second <= up_to; of.told.pop_front())
+        arrive_once(of.told.front().first, 0);
 }
 
 // Lets go the lanes in the mask, which wait.
@@ -319,7 +392,8 @@ void require_global(const volatile void *at) {
 void begin_copy(void *to, const void *from, size_t bytes) {
     if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0)
         fail("a copy to shared memory is not aligned to its size");
-    ++hidden_at(to);
+    if (!cooperative_block().shared.holds(to))
+        fail("a copy to shared memory is given other memory");
     Copies &own = copies_of_thread();
     own.begun.push_back({to, from, bytes, false});
     ++own.open;
@@ -337,22 +411,80 @@ void await_copies(int open) {
     Copies &own = copies_of_thread();
     for (; own.groups.size() > static_cast<size_t>(open); own.groups.pop_front())
         for (size_t left = own.groups.front(); left > 0; --left) {
-            own.begun.front().finish();
-            own.there.push_back(own.begun.front().to);
+            finish_copies(own, own.first + 1);
             own.begun.pop_front();
+            ++own.first;
         }
 }
 
-void show_to_tensor_cores() {
+void begin_arrivals(uint64_t *at, int arrivals) {
+    const auto all = static_cast<uint8_t>(arrivals);
+    if (arrivals <= 0 || all != arrivals)
+        fail("the emulator counts from 1 to 255 arrivals");
+    arrivals_at(at) = {all, all, 0, 0};
+}
+
+void arrive(uint64_t *at, int bytes) { arrive_once(at, bytes); }
+
+void begin_bulk_copy(uint64_t *at, void *to, const void *from, int bytes) {
+    if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from) |
+         static_cast<uintptr_t>(bytes)) %
+            piece !=
+        0)
+        fail("a copy of the copy engine is not aligned to 16 bytes");
+    for (int byte = 0; byte < bytes; byte += piece)
+        ++hidden_at(static_cast<char *>(to) + byte);
+    cooperative_block().bulk_copies.push_back({at, to, from, bytes});
+    if (dice()() >> 8 & 1)
+        finish_bulk_copies(at);
+}
+
+void arrive_with_copies(uint64_t *at) {
     Copies &own = copies_of_thread();
-    for (const void *at : own.there)
-        --hidden_at(at);
-    own.there.clear();
+    own.told.emplace_back(at, own.first + own.begun.size());
+    if (dice()() >> 8 & 1)
+        finish_copies(own, own.first + own.begun.size());
+}
+
+void await_arrivals(uint64_t *at, int time) {
+    constexpr unsigned in_vain = 1 << 20;
+    for (;;) {
+        const int times = arrivals_at(at).times;
+        if (times > time + 1)
+            fail("a thread waits for what was before the last time");
+        if (times > time)
+            return;
+        finish_bulk_copies(at);
+        for (Copies &copies : block->copies)
+            for (size_t i = copies.told.size(); i-- > 0;)
+                if (copies.told[i].first == at) {
+                    finish_copies(copies, copies.told[i].second);
+                    break;
+                }
+        if (arrivals_at(at).times > time)
+            continue;
+        if (++block->idle > in_vain)
+            fail("a thread waits for what never arrives");
+        make_ready(block->running);
+        fibers[block->running]->pause();
+    }
+}
+
+void sync_first(unsigned count) {
+    Block &b = cooperative_block();
+    if (b.running >= count)
+        fail("a thread waits with those before it");
+    if (++b.at_first < count)
+        return wait(State::at_first_barrier);
+    b.at_first = 0;
+    for (unsigned thread = 0; thread < count; ++thread)
+        if (thread != b.running)
+            make_ready(thread);
 }
 
 void require_shown(const void *at) {
     if (hidden_at(at) > 0)
-        fail("tensor cores read what is being copied, or was not shown to them");
+        fail("tensor cores read what is being copied");
 }
 
 void *dynamic_shared() { return block->shared.data(); }

@@ -54,9 +54,17 @@ void begin_copy(void *to, const void *from, size_t bytes);
 void close_copies();         // those begun since the last time are a group
 void await_copies(int open); // until all groups but the `open` last are done
 
-// The tensor cores may read what this thread has copied and waited for.
-void show_to_tensor_cores();
-void require_shown(const void *at); // they are about to read 16 bytes there
+// An mbarrier in 8 bytes of shared memory. Times are counted from 0; CUDA knows two of them apart.
+void begin_arrivals(uint64_t *at, int arrivals);
+void arrive(uint64_t *at, int bytes); // so many bytes are to come
+void begin_bulk_copy(uint64_t *at, void *to, const void *from, int bytes);
+void arrive_with_copies(uint64_t *at); // those of begin_copy() that this thread has begun
+void await_arrivals(uint64_t *at, int time);
+
+// Waits for the other threads of those numbered below `count`.
+void sync_first(unsigned count);
+
+void require_shown(const void *at); // the tensor cores are about to read 16 bytes there
 
 [[noreturn]] void fail(const char *what); // prints it with the place in the launch, and aborts
 
