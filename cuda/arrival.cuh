@@ -11,21 +11,27 @@
 #ifdef RELPROP_EMULATED
 #include "emulator.hpp"
 #endif
-#include "wgmma.cuh"
+#include "mma.cuh"
 
 namespace relprop::cuda {
 
 // What threads of a block wait for, again and again: so many arrivals, and bytes that the copy
-// engine brings. Lies in shared memory.
+// engine brings.
 class Arrival {
   public:
+    using Held = uint64_t; // in shared memory
+
+    // One of several that lie there.
+    __device__ Arrival(SharedAt first, int number)
+        : at_(first + number * static_cast<int>(sizeof(Held))) {}
+
     // By one thread, before the others may know of it. They do after show_to_tensor_cores() by
     // that thread and a barrier.
     __device__ __forceinline__ void begin(int arrivals) {
 #ifdef RELPROP_EMULATED
-        emulator::begin_arrivals(&state_, arrivals);
+        emulator::begin_arrivals(held(), arrivals);
 #elif defined(RELPROP_WARPGROUPS)
-        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address()), "r"(arrivals)
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(at_), "r"(arrivals)
                      : "memory");
 #endif
     }
@@ -33,33 +39,32 @@ class Arrival {
     // This thread has arrived.
     __device__ __forceinline__ void arrive() {
 #ifdef RELPROP_EMULATED
-        emulator::arrive(&state_, 0);
+        emulator::arrive(held(), 0);
 #elif defined(RELPROP_WARPGROUPS)
-        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address()) : "memory");
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(at_) : "memory");
 #endif
     }
 
     // The same, and so many bytes are to come.
     __device__ __forceinline__ void arrive_before(int bytes) {
 #ifdef RELPROP_EMULATED
-        emulator::arrive(&state_, bytes);
+        emulator::arrive(held(), bytes);
 #elif defined(RELPROP_WARPGROUPS)
-        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address()),
-                     "r"(bytes)
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(at_), "r"(bytes)
                      : "memory");
 #endif
     }
 
     // Begins to copy some of them, all aligned to 16 bytes.
-    __device__ __forceinline__ void copy(void *to, const void *from, int bytes) {
+    __device__ __forceinline__ void copy(SharedAt to, const void *from, int bytes) {
 #ifdef RELPROP_EMULATED
         emulator::require_global(from);
-        emulator::begin_bulk_copy(&state_, to, from, bytes);
+        emulator::begin_bulk_copy(held(), to, from, bytes);
 #elif defined(RELPROP_WARPGROUPS)
-        const auto at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                     "[%0], [%1], %2, [%3];" ::"r"(at),
-                     "l"(from), "r"(bytes), "r"(address())
+                     "[%0], [%1], %2, [%3];" ::"r"(to),
+                     "l"(from), "r"(bytes), "r"(at_)
                      : "memory");
 #endif
     }
@@ -67,10 +72,9 @@ class Arrival {
     // This thread will have arrived when all is there that it has begun to copy by copy_async().
     __device__ __forceinline__ void arrive_with_copies() {
 #ifdef RELPROP_EMULATED
-        emulator::arrive_with_copies(&state_);
+        emulator::arrive_with_copies(held());
 #elif defined(RELPROP_WARPGROUPS)
-        asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(address())
-                     : "memory");
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(at_) : "memory");
 #endif
     }
 
@@ -78,23 +82,21 @@ class Arrival {
     // arrived for the one after the next.
     __device__ __forceinline__ void await(int time) {
 #ifdef RELPROP_EMULATED
-        emulator::await_arrivals(&state_, time);
+        emulator::await_arrivals(held(), time);
 #elif defined(RELPROP_WARPGROUPS)
         asm volatile("{ .reg .pred there; again: "
                      "mbarrier.try_wait.parity.shared::cta.b64 there, [%0], %1; "
-                     "@there bra done; bra again; done: }" ::"r"(address()),
+                     "@there bra done; bra again; done: }" ::"r"(at_),
                      "r"(time & 1)
                      : "memory");
 #endif
     }
 
   private:
-#if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
-    __device__ __forceinline__ uint32_t address() const {
-        return static_cast<uint32_t>(__cvta_generic_to_shared(&state_));
-    }
+#ifdef RELPROP_EMULATED
+    uint64_t *held() const { return reinterpret_cast<uint64_t *>(at_); }
 #endif
-    uint64_t state_;
+    SharedAt at_;
 };
 
 } // namespace relprop::cuda

@@ -167,38 +167,61 @@ __device__ void send(const Message &m, Neuron &of_neuron, Absorbed &absorbed) {
     of_neuron.share = handed_down ? by_bias / of_neuron.fan_in : 0.0f;
 }
 
-// Channel c of a row with its sum, from memory to memory: s+ over r, s- to s_neg, and the share.
-// Returns whether it is scarce. All lanes of a warp call it; those that are not `real` have none.
-template <RuleKind kind>
-__device__ bool message_value(const MessageArguments &a, int64_t row, int channels, int c,
-                              float sum, bool real, Absorbed &absorbed) {
-    const Message &m = a.message;
-    const int64_t at = row * channels + c;
-    Neuron neuron{};
-    if (real) {
-        neuron.sum = sum;
-        neuron.r = m.r[at];
-        neuron.fan_in = fan_in_of<kind>(m, row);
-        if (reads_negative<kind>(a))
-            neuron.s_neg = m.s_neg[at];
+// Channels [c, c + width) of a row, from memory to memory: s+ over r, s- to s_neg, and the share.
+// All lanes of a warp call its functions; those that are not `real` have none.
+template <RuleKind kind, int width> struct MessageLanes {
+    Lanes<width> r{}, z{};
+
+    MessageLanes() = default;
+    __device__ __forceinline__ MessageLanes(const MessageArguments &a, int64_t row, int channels,
+                                            int c, bool real) {
+        const Message &m = a.message;
+        const int64_t at = row * channels + c;
+        if (!real)
+            return;
+        r = load<width>(m.r + at);
         if (m.z)
-            neuron.z = m.z[z_row_of(m, row) * channels + c];
+            z = load<width>(m.z + z_row_of(m, row) * channels + c);
         if (m.bias)
-            neuron.bias = m.bias[c];
+            bias_ = load<width>(m.bias + c);
+        if (reads_negative<kind>(a))
+            s_neg_ = load<width>(m.s_neg + at);
+        fan_in_ = fan_in_of<kind>(m, row);
     }
-    bool scarce = false;
-    if (kind == RuleKind::alpha_beta && a.differs)
-        scarce = find_negative(a, row, c, real, neuron);
-    if (!real)
-        return false;
-    send<kind>(m, neuron, absorbed);
-    m.r[at] = neuron.r;
-    if (m.s_neg)
-        m.s_neg[at] = neuron.s_neg;
-    if (m.share)
-        m.share[at] = neuron.share;
-    return scarce;
-}
+
+    // Given what the product, or z, makes of them. Returns the scarce ones, as bits.
+    __device__ __forceinline__ uint32_t finish(const MessageArguments &a, int64_t row, int channels,
+                                               int c, bool real, const Lanes<width> &sums,
+                                               Absorbed &absorbed) {
+        const Message &m = a.message;
+        const int64_t at = row * channels + c;
+        Lanes<width> share{};
+        uint32_t marked = 0;
+#pragma unroll
+        for (int i = 0; i < width; ++i) {
+            Neuron neuron{sums.at[i], r.at[i], s_neg_.at[i], z.at[i], bias_.at[i], fan_in_, 0.0f};
+            if (kind == RuleKind::alpha_beta && a.differs)
+                marked |= uint32_t{find_negative(a, row, c + i, real, neuron)} << i;
+            if (real)
+                send<kind>(m, neuron, absorbed);
+            r.at[i] = neuron.r;
+            s_neg_.at[i] = neuron.s_neg;
+            share.at[i] = neuron.share;
+        }
+        if (!real)
+            return 0;
+        store(m.r + at, r);
+        if (m.s_neg)
+            store(m.s_neg + at, s_neg_);
+        if (m.share)
+            store(m.share + at, share);
+        return marked;
+    }
+
+  private:
+    Lanes<width> bias_{}, s_neg_{};
+    float fan_in_ = 0.0f;
+};
 
 // What `lanes` neighbours of a warp absorbed in their chunk of a row, and the bits of those that
 // are scarce; all of the warp call it, those beyond the last channel with nothing, and those beyond
@@ -220,12 +243,6 @@ __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Absorb
     }
 }
 
-// The same where a whole warp holds a chunk.
-inline __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk,
-                                   const Absorbed &absorbed, bool scarce) {
-    store_chunk<warp_lanes>(m, row, chunk, absorbed, uint32_t{scarce} << lane_index(), true);
-}
-
 // x, or 0 where it is not of this part.
 inline __device__ float part_of(Part part, float x) {
     if (part == Part::all)
@@ -233,32 +250,42 @@ inline __device__ float part_of(Part part, float x) {
     return (part == Part::positive ? x > 0.0f : x < 0.0f) ? x : 0.0f;
 }
 
-// Forward and relevance: one channel of a row, or four neighbours, from their finished sums.
-template <int width>
-__device__ void epilogue_values(const Epilogue &e, int64_t at, int c, Lanes<width> sums) {
-    const bool forward = e.kind == EpilogueKind::forward;
+// What else becomes part of one channel of a row, or of four neighbours.
+template <int width> struct Beside {
     Lanes<width> bias{}, x{}, before{};
-    if (forward && e.bias)
-        bias = load<width>(e.bias + c);
-    if (!forward && e.x)
-        x = load<width>(e.x + at);
-    if (!forward && e.add)
-        before = load<width>(e.out + at);
+
+    Beside() = default;
+    __device__ __forceinline__ Beside(const Epilogue &e, int64_t at, int c) {
+        const bool forward = e.kind == EpilogueKind::forward;
+        if (forward && e.bias)
+            bias = load<width>(e.bias + c);
+        if (!forward && e.x)
+            x = load<width>(e.x + at);
+        if (!forward && e.add)
+            before = load<width>(e.out + at);
+    }
+};
+
+// Forward and relevance, from their finished sums.
+template <int width>
+__device__ __forceinline__ void epilogue_values(const Epilogue &e, int64_t at, Lanes<width> sums,
+                                                const Beside<width> &beside) {
+    const bool forward = e.kind == EpilogueKind::forward;
 #pragma unroll
     for (int i = 0; i < width; ++i) {
         float &sum = sums.at[i];
         if (forward) {
             if (e.bias)
-                sum += bias.at[i];
+                sum += beside.bias.at[i];
             if (e.low < e.high) { // comparisons that let NaN through
                 sum = sum < e.low ? e.low : sum;
                 sum = sum > e.high ? e.high : sum;
             }
         } else {
             if (e.x)
-                sum *= part_of(e.part, x.at[i]);
+                sum *= part_of(e.part, beside.x.at[i]);
             if (e.add)
-                sum += before.at[i];
+                sum += beside.before.at[i];
         }
     }
     store(e.out + at, sums);

@@ -11,15 +11,18 @@ namespace relprop::cuda {
 struct EpilogueArguments {
     Epilogue epilogue;
     MessageArguments message;
-    bool by_fours; // four neighbouring channels are stored at once; never for messages
+    bool by_fours; // four neighbouring channels are loaded and stored at once
 };
 
 inline EpilogueArguments arguments_of(const Product &p, int out) {
     const Epilogue &e = p.epilogue;
     EpilogueArguments arguments{e, arguments_of(e.message), false};
-    if (e.kind != EpilogueKind::message)
-        with_width({e.out, e.bias, e.x}, {out},
-                   [&](auto width) { arguments.by_fours = width == 4; });
+    const Message &m = e.message;
+    const std::vector<const float *> pointers =
+        e.kind == EpilogueKind::message
+            ? std::vector<const float *>{m.r, m.s_neg, m.z, m.bias, m.share}
+            : std::vector<const float *>{e.out, e.bias, e.x};
+    with_width(pointers, {out}, [&](auto width) { arguments.by_fours = width == 4; });
     return arguments;
 }
 
@@ -31,30 +34,57 @@ struct Channels {
     int chunk; // of `first`
 };
 
-template <RuleKind kind, class T>
+// How many values or fours of values a thread finishes at once: what it reads of memory is on its
+// way before any is finished. Of messages, as many as registers hold: T::messages_at_once.
+constexpr int values_at_once = 4;
+
+template <RuleKind kind, class T, int width>
 __device__ void message_tile(const MessageArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    const int lane = threadIdx.x % warp_lanes;
-    for (int row = threadIdx.x / warp_lanes; row < T::rows; row += T::warps) {
-        const int64_t to = places.to[row];
-        if (to < 0)
-            return;
-        for (int first = 0; first < channels.held; first += chunk_channels) {
-            const int c = first + lane;
+    constexpr int lanes = chunk_channels / width, of_warp = warp_lanes / lanes; // chunks
+    constexpr int messages_at_once = T::messages_at_once;
+    const int warp = static_cast<int>(threadIdx.x) / warp_lanes, lane = lane_index() % lanes;
+    const int chunks = ceil_div(channels.held, chunk_channels), all = T::rows * chunks;
+    for (int first = warp * of_warp; first < all; first += T::warps * of_warp * messages_at_once) {
+        MessageLanes<kind, width> own[messages_at_once];
+        int64_t to[messages_at_once];
+        int row[messages_at_once], c[messages_at_once];
+#pragma unroll
+        for (int i = 0; i < messages_at_once; ++i) {
+            const int number = first + i * T::warps * of_warp + lane_index() / lanes;
+            row[i] = number / chunks;
+            c[i] = number % chunks * chunk_channels + lane * width;
+            to[i] = row[i] < T::rows ? places.to[row[i]] : -1;
+            own[i] = {a, to[i], channels.all, channels.first + c[i],
+                      to[i] >= 0 && c[i] < channels.held};
+        }
+#pragma unroll
+        for (int i = 0; i < messages_at_once; ++i) {
+            const bool real = to[i] >= 0 && c[i] < channels.held;
+            const Lanes<width> sum =
+                real ? load<width>(sums + row[i] * apart + c[i]) : Lanes<width>{};
             Absorbed absorbed;
-            const bool real = c < channels.held;
-            const bool scarce =
-                message_value<kind>(a, to, channels.all, channels.first + c,
-                                    real ? sums[row * apart + c] : 0.0f, real, absorbed);
-            store_chunk(a.message, to, channels.chunk + first / chunk_channels, absorbed, scarce);
+            const uint32_t marked =
+                own[i].finish(a, to[i], channels.all, channels.first + c[i], real, sum, absorbed);
+            store_chunk<lanes>(a.message, to[i], channels.chunk + c[i] / chunk_channels, absorbed,
+                               marked << lane * width, to[i] >= 0);
         }
     }
 }
 
-template <class T>
-__device__ void message_tile(const MessageArguments &a, const Channels &channels,
+template <RuleKind kind, class T>
+__device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    switch (a.message.rule.kind) {
+    if (a.by_fours)
+        message_tile<kind, T, 4>(a.message, channels, places, sums, apart);
+    else
+        message_tile<kind, T, 1>(a.message, channels, places, sums, apart);
+}
+
+template <class T>
+__device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
+                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
+    switch (a.message.message.rule.kind) {
     case RuleKind::epsilon:
         return message_tile<RuleKind::epsilon, T>(a, channels, places, sums, apart);
     case RuleKind::alpha_beta:
@@ -76,12 +106,27 @@ template <class T, int width>
 __device__ void value_tile(const Epilogue &e, const Channels &channels,
                            const TilePlaces<T::rows> &places, const float *sums, int apart) {
     constexpr int across = T::channels / width;
-    for (int i = threadIdx.x; i < T::rows * across; i += T::threads) {
-        const int row = i / across, c = i % across * width;
-        const int64_t to = places.to[row];
-        if (to >= 0 && c < channels.held)
-            epilogue_values(e, to * channels.all + channels.first + c, channels.first + c,
-                            load<width>(sums + row * apart + c));
+    for (int first = static_cast<int>(threadIdx.x); first < T::rows * across;
+         first += T::threads * values_at_once) {
+        Beside<width> beside[values_at_once];
+        int64_t at[values_at_once];
+#pragma unroll
+        for (int i = 0; i < values_at_once; ++i) {
+            const int number = first + i * T::threads, row = number / across;
+            const int c = number % across * width;
+            const int64_t to = row < T::rows && c < channels.held ? places.to[row] : -1;
+            at[i] = to < 0 ? -1 : to * channels.all + channels.first + c;
+            if (at[i] >= 0)
+                beside[i] = {e, at[i], channels.first + c};
+        }
+#pragma unroll
+        for (int i = 0; i < values_at_once; ++i) {
+            const int number = first + i * T::threads;
+            if (at[i] >= 0)
+                epilogue_values(
+                    e, at[i], load<width>(sums + number / across * apart + number % across * width),
+                    beside[i]);
+        }
     }
 }
 
@@ -99,7 +144,7 @@ template <class T>
 __device__ void finish_tile(const EpilogueArguments &a, const Channels &channels,
                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
     if (a.epilogue.kind == EpilogueKind::message)
-        message_tile<T>(a.message, channels, places, sums, apart);
+        message_tile<T>(a, channels, places, sums, apart);
     else
         value_tile<T>(a, channels, places, sums, apart);
 }

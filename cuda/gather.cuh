@@ -72,7 +72,7 @@ template <class T, int width> class PixelCopy {
     __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
         const char *from = reinterpret_cast<const char *>(from_);
         const int first = static_cast<int>(threadIdx.x) % T::copiers / across;
-#pragma unroll
+#pragma unroll(width == 4 ? rows / at_once : 1)
         for (int i = 0; i < rows; i += at_once) {
             RowRead reads[at_once];
 #pragma unroll
@@ -81,8 +81,9 @@ template <class T, int width> class PixelCopy {
 #pragma unroll
             for (int j = 0; j < at_once; ++j) {
                 const int row = first + (i + j) * down;
-                copy_async<width * 4, again || width == 1>(
-                    to + place_in_slice(row, k_), from + reads[j].from, held(reads[j], row));
+                copy_async<width * 4, again || width == 1>(shared_at(to + place_in_slice(row, k_)),
+                                                           from + reads[j].from,
+                                                           held(reads[j], row));
             }
         }
     }
@@ -147,7 +148,8 @@ template <Precision precision, class T> class WeightCopy {
             if (T::channels % down != 0 && row >= T::channels)
                 break;
             const bool held = row < left_;
-            copy_async<16, false>(to + place(row, k), held ? from_ + row * depth_ : from_, held);
+            copy_async<16, false>(shared_at(to + place(row, k)),
+                                  held ? from_ + row * depth_ : from_, held);
         }
         from_ += slice;
     }
@@ -189,11 +191,12 @@ template <Precision precision, class T> class WeightBulkCopy {
 
     __device__ void copy(Memory<precision, T> &memory, int stage) {
         if (threadIdx.x % T::copiers == 0) {
-            Arrival &there = memory.there[stage];
+            Arrival there(shared_at(memory.there), stage);
             there.arrive_before(parts * bytes_);
 #pragma unroll
             for (int part = 0; part < parts; ++part)
-                there.copy(memory.stage[stage].weights[part], from_ + part * of_slice_, bytes_);
+                there.copy(shared_at(memory.stage[stage].weights[part]), from_ + part * of_slice_,
+                           bytes_);
         }
         from_ += parts * of_slice_;
     }

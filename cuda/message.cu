@@ -36,45 +36,6 @@ template <int width> __device__ void take(const Branch &branch, int64_t at, cons
     store(branch.out + at, handed);
 }
 
-// Channels [c, c + width) of a row. Returns the scarce ones, as bits. All lanes of a warp call it;
-// those that are not `real` have none.
-template <RuleKind kind, int width>
-__device__ uint32_t send_lanes(const Whole &p, int64_t row, int c, bool real, Absorbed &absorbed) {
-    const Message &m = p.message.message;
-    const int64_t at = row * p.channels + c;
-    const float fan_in = real ? fan_in_of<kind>(m, row) : 0.0f;
-    Lanes<width> r{}, z{}, bias{}, s_neg{}, share{};
-    if (real)
-        r = load<width>(m.r + at);
-    if (real && m.z)
-        z = load<width>(m.z + z_row_of(m, row) * p.channels + c);
-    if (real && m.bias)
-        bias = load<width>(m.bias + c);
-    if (real && reads_negative<kind>(p.message))
-        s_neg = load<width>(m.s_neg + at);
-    uint32_t marked = 0;
-    for (int i = 0; i < width; ++i) {
-        Neuron neuron{z.at[i], r.at[i], s_neg.at[i], z.at[i], bias.at[i], fan_in, 0.0f};
-        if (kind == RuleKind::alpha_beta && p.message.differs)
-            marked |= uint32_t{find_negative(p.message, row, c + i, real, neuron)} << i;
-        if (real)
-            send<kind>(m, neuron, absorbed);
-        r.at[i] = neuron.r;
-        s_neg.at[i] = neuron.s_neg;
-        share.at[i] = neuron.share;
-    }
-    if (!real)
-        return 0;
-    store(m.r + at, r);
-    if (m.s_neg)
-        store(m.s_neg + at, s_neg);
-    if (m.share)
-        store(m.share + at, share);
-    for (int i = 0; i < p.branch_count; ++i)
-        take(p.branches[i], at, r);
-    return marked;
-}
-
 template <RuleKind kind, int width>
 __global__ void message_kernel(const __grid_constant__ Whole p) {
     constexpr int lanes = chunk_channels / width;
@@ -84,8 +45,12 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
     const int c = static_cast<int>(chunk) * chunk_channels + first;
     Absorbed absorbed;
     const bool real = row < p.rows && c < p.channels;
-    const uint32_t marked = send_lanes<kind, width>(p, row, c, real, absorbed) << first;
-    store_chunk<lanes>(p.message.message, row, chunk, absorbed, marked, row < p.rows);
+    MessageLanes<kind, width> own(p.message, row, p.channels, c, real);
+    const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z, absorbed);
+    if (real)
+        for (int i = 0; i < p.branch_count; ++i)
+            take(p.branches[i], row * p.channels + c, own.r);
+    store_chunk<lanes>(p.message.message, row, chunk, absorbed, marked << first, row < p.rows);
 }
 
 } // namespace

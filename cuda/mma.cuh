@@ -170,24 +170,39 @@ __device__ __forceinline__ void multiply_bf16(float (&sum)[4], const uint32_t (&
 #endif
 }
 
+// An address in shared memory, as instructions take it.
+#ifdef RELPROP_EMULATED
+using SharedAt = char *;
+inline SharedAt shared_at(void *at) { return static_cast<char *>(at); }
+#else
+using SharedAt = uint32_t;
+// Found once: the compiler, which could find it again, does not see what this does.
+__device__ __forceinline__ SharedAt shared_at(const void *at) {
+    SharedAt found;
+    asm volatile("{ .reg .u64 there; cvta.to.shared.u64 there, %1; cvt.u32.u64 %0, there; }"
+                 : "=r"(found)
+                 : "l"(at));
+    return found;
+}
+#endif
+
 // Begins to copy 4 or 16 bytes to shared memory; zeros where they are not `held`, and then nothing
 // is read, wherever `from` points. What is read `again` soon stays in the multiprocessor's own
 // cache.
 template <int bytes, bool again>
-__device__ __forceinline__ void copy_async(void *to, const void *from, bool held) {
+__device__ __forceinline__ void copy_async(SharedAt to, const void *from, bool held) {
     static_assert(bytes == 16 || (bytes == 4 && again)); // those of 4 bytes always stay
 #ifdef RELPROP_EMULATED
     emulator::require_global(from);
     emulator::begin_copy(to, held ? from : nullptr, bytes);
 #else
-    const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to));
     const int read = held ? bytes : 0;
     if constexpr (again)
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(at), "l"(from),
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from),
                      "r"(read), "n"(bytes)
                      : "memory");
     else
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "r"(read)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read)
                      : "memory");
 #endif
 }

@@ -18,7 +18,7 @@ struct ProductParts {
 };
 
 constexpr int least_slices_of_part = 16, most_parts = 16;
-constexpr int64_t small_image = 256;          // pixels; of larger ones there are tiles enough
+constexpr int64_t small_image = 100;          // pixels; of larger ones there are tiles enough
 constexpr int64_t most_shared_sums = 4 << 20; // floats of blocks' sums that are kept
 
 inline ProductParts parts_of_product(const Product &p) {

@@ -12,7 +12,9 @@
 #include "parts.hpp"
 #include "product_parts.hpp"
 #include "tiles.cuh"
+#include "turn.cuh"
 #include "warpgroup_sums.cuh"
+#include "whole_slices.cuh"
 
 namespace relprop::cuda {
 
@@ -21,6 +23,7 @@ namespace relprop::cuda {
 struct WarpgroupArguments {
     ProductArguments of;
     ProductParts parts;
+    bool whole_slices; // see whole_slices.cuh
     unsigned *arrived; // [tiles]  blocks that are done, where several share a tile; 0 before, after
     float *sums;       // [tiles][parts][floats of a tile]  their sums
 };
@@ -44,27 +47,23 @@ __device__ inline int end_of(const ProductParts &parts, int part, int slices) {
     return smaller((part + 1) * parts.slices, slices);
 }
 
-// Where threads are in the circle of stages.
-template <class T> struct Turn {
-    int stage = 0, time = 0;
-    __device__ __forceinline__ void go_on() {
-        if (++stage == T::stages) {
-            stage = 0;
-            ++time;
-        }
-    }
-};
-
 // Slices [first, last), by the group that copies.
 template <int width, Precision precision, class T>
-__device__ __forceinline__ void copy_slices(const Product &p, Memory<precision, T> &memory,
-                                            const TileAt &at, int first, int last) {
-    SliceCopy<precision, T, width> slices(p, memory, at, first, last);
-    for (Turn<T> turn; slices.left(); turn.go_on()) {
-        if (turn.time > 0)
-            memory.done[turn.stage].await(turn.time - 1);
-        slices.copy(turn.stage);
-        memory.there[turn.stage].arrive_with_copies();
+__device__ __forceinline__ void copy_slices(const WarpgroupArguments &a,
+                                            Memory<precision, T> &memory, const TileAt &at,
+                                            int first, int last) {
+    const Product &p = a.of.product;
+    if (width == 4 && a.whole_slices) {
+        WholeSliceCopy<precision, T>(p, memory, at).copy(first, last);
+    } else {
+        SliceCopy<precision, T, width> slices(p, memory, at, first, last);
+        const SharedAt there = shared_at(memory.there), done = shared_at(memory.done);
+        for (Turn<T> turn; slices.left(); turn.go_on()) {
+            if (turn.time > 0)
+                Arrival(done, turn.stage).await(turn.time - 1);
+            slices.copy(turn.stage);
+            Arrival(there, turn.stage).arrive_with_copies();
+        }
     }
     close_copies();
     await_copies<0>(); // they must not outlive their threads
@@ -73,7 +72,8 @@ __device__ __forceinline__ void copy_slices(const Product &p, Memory<precision, 
 // Adds slices, by a thread of those that compute.
 template <Precision precision, class T> class SliceSums {
   public:
-    __device__ explicit SliceSums(Memory<precision, T> &memory) : memory_(memory) {}
+    __device__ explicit SliceSums(Memory<precision, T> &memory)
+        : memory_(memory), there_(shared_at(memory.there)), done_(shared_at(memory.done)) {}
 
     __device__ __forceinline__ void add(int count) {
         for (; count > 1; count -= 2) {
@@ -94,7 +94,7 @@ template <Precision precision, class T> class SliceSums {
     static constexpr int under_way = WarpgroupSums<precision, T>::under_way;
 
     template <int set> __device__ __forceinline__ void add_one() {
-        memory_.there[turn_.stage].await(turn_.time);
+        Arrival(there_, turn_.stage).await(turn_.time);
         const auto &stage = memory_.stage[turn_.stage];
         sums.template add<set>(stage.pixels, stage.weights[0]);
         if (under_way == 0)
@@ -108,10 +108,11 @@ template <Precision precision, class T> class SliceSums {
     __device__ __forceinline__ void done_with(int stage) {
         __syncwarp();
         if (threadIdx.x % 32 == 0)
-            memory_.done[stage].arrive();
+            Arrival(done_, stage).arrive();
     }
 
     Memory<precision, T> &memory_;
+    SharedAt there_, done_;
     Turn<T> turn_;
     int read_ = -1; // the stage that the tensor cores may still be reading
 };
@@ -154,8 +155,8 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
     const TileAt at = tile_at<T>(a.of);
     if (threadIdx.x == 0) {
         for (int stage = 0; stage < T::stages; ++stage) {
-            memory.there[stage].begin(T::copiers + 1);
-            memory.done[stage].begin(T::warps);
+            Arrival(shared_at(memory.there), stage).begin(T::copiers + 1);
+            Arrival(shared_at(memory.done), stage).begin(T::warps);
         }
         show_to_tensor_cores();
     }
@@ -163,9 +164,11 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
 
     const int blocks = static_cast<int>(gridDim.y), block = static_cast<int>(blockIdx.y);
     const Share share = {block * a.parts.count / blocks, (block + 1) * a.parts.count / blocks};
-    if (threadIdx.x >= T::threads) {
+    // alike in a warp, and the compiler knows it
+    const int warp = __shfl_sync(all_lanes, static_cast<int>(threadIdx.x) / warp_lanes, 0);
+    if (warp >= T::warps) {
         give_registers<T::of_copiers>();
-        copy_slices<width>(a.of.product, memory, at, share.first * a.parts.slices,
+        copy_slices<width>(a, memory, at, share.first * a.parts.slices,
                            end_of(a.parts, share.last - 1, slices_of(a.of.product)));
     } else {
         take_registers<T::of_computing>();
@@ -190,7 +193,8 @@ void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
     constexpr auto by_four = warpgroup_kernel<precision, T, 4>,
                    by_one = warpgroup_kernel<precision, T, 1>;
     const auto kernel = by_fours(p) ? by_four : by_one;
-    WarpgroupArguments arguments{arguments_of<T>(p), {1, slices_of(p)}, nullptr, nullptr};
+    WarpgroupArguments arguments{
+        arguments_of<T>(p), {1, slices_of(p)}, has_whole_slices<T>(p), nullptr, nullptr};
     if (T::in_parts)
         arguments.parts = parts_of_product(p);
     if (blocks > 1) {
@@ -227,12 +231,10 @@ template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
     using Shapes = TileShapes<
-        WarpgroupTile<128, 256, 2, 1, 4, false, 100>, WarpgroupTile<256, 128, 2, 1, 4, false, 90>,
-        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<64, 128, 1, 1, 4, false, 80, 2>,
-        WarpgroupTile<256, 64, 2, 1, 4, false, 70>, WarpgroupTile<128, 64, 2, 1, 4, false, 60, 2>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 50, 3>, WarpgroupTile<128, 32, 2, 1, 4, false, 40, 2>,
-        WarpgroupTile<128, 128, 2, 1, 4, true, 75>, WarpgroupTile<64, 128, 1, 1, 4, true, 70, 2>,
-        WarpgroupTile<64, 64, 1, 1, 4, true, 50, 2>>;
+        WarpgroupTile<128, 256, 2, 1, 4, false, 78>, WarpgroupTile<256, 128, 2, 1, 4, false, 68>,
+        WarpgroupTile<64, 128, 1, 1, 4, false, 55, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 45>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 40, 3>, WarpgroupTile<128, 32, 1, 1, 4, false, 22, 2>,
+        WarpgroupTile<128, 128, 2, 1, 4, true, 45>, WarpgroupTile<64, 64, 1, 1, 4, true, 40, 2>>;
 };
 
 // Twice the registers, and more of shared memory.
@@ -240,7 +242,7 @@ template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
         WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<64, 128, 1, 1, 2, false, 70, 2>,
         WarpgroupTile<128, 64, 2, 1, 4, false, 65>, WarpgroupTile<64, 64, 1, 1, 4, false, 50, 2>,
-        WarpgroupTile<128, 32, 2, 1, 4, false, 40, 2>, WarpgroupTile<128, 128, 2, 1, 3, true, 75>,
+        WarpgroupTile<128, 32, 1, 1, 4, false, 30, 2>, WarpgroupTile<128, 128, 2, 1, 3, true, 75>,
         WarpgroupTile<64, 64, 1, 1, 3, true, 50, 2>>;
 };
 

@@ -21,6 +21,7 @@ struct Tile {
     static constexpr int warps_across = warps_across_, warps = warps_down_ * warps_across_;
     static constexpr int threads = warps * 32, copiers = threads; // all of them copy
     static constexpr int stages = stages_, blocks = blocks_;
+    static constexpr int messages_at_once = blocks > 1 ? 1 : 2; // see finish.cuh
     static constexpr bool by_warpgroups = false;
     template <Precision precision> static constexpr bool sets_aside = sums_in_runs<precision>;
     static constexpr int warp_rows = rows / warps_down_, warp_channels = channels / warps_across;
@@ -57,7 +58,7 @@ template <Precision precision, class T> struct Memory {
     RowRead reads[T::rows];
     int64_t steps[most_marked_taps]; // by find_steps
     // of each stage, by warpgroups: a slice is there, and it is done with
-    Arrival there[T::stages], done[T::stages];
+    Arrival::Held there[T::stages], done[T::stages];
     bool last; // whether all other blocks of the tile are done
 };
 

@@ -32,9 +32,11 @@ struct WarpgroupTile {
     // Registers of a thread: of those that a block has at first, most go to those that compute.
     static constexpr int all_registers = 65536 / blocks / (threads + copiers) / 8 * 8;
     static constexpr int at_first = all_registers < 248 ? all_registers : 248;
-    static constexpr int of_copiers = 56;
+    static constexpr int of_copiers = 40 + rows / 8;
     static constexpr int left = (at_first * (threads + copiers) - of_copiers * copiers) / threads;
     static constexpr int of_computing = left < 240 ? left / 8 * 8 : 240;
+
+    static constexpr int messages_at_once = of_computing < 128 ? 1 : 2; // see finish.cuh
 
     // Of an instruction, whose sums must fit what a thread has at first.
     static constexpr int most_columns = at_first < 100 ? 64 : at_first < 160 ? 128 : 256;

@@ -1,16 +1,17 @@
-// A rung of the ladder, not part of the product: which tiles of warpgroups are fast for which
-// layers, in TF32 on a Hopper.
+// A rung of the ladder, not part of the product: which of the warpgroups' tiles are fast for which
+// layers, on a Hopper.
 //
 //     nvcc -std=c++20 -O3 -gencode=arch=compute_90a,code=sm_90a -fmad=false -Icpp -Icuda \
 //         benchmarks/ladder/product_tiles.cu build/gpu/librelprop_core.a -o /tmp/tiles &&
 //         /tmp/tiles
 //
 // Prints TFLOP/s and GB/s (bytes that must be read and written), medians of five launches. The
-// first argument chooses layers by their number, the second tiles, for profilers.
+// first argument is a precision (tf32, bf16 or float32); for profilers the second chooses a layer
+// by its number, the third one of the tiles that suit it.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
+#include <string>
 #include <vector>
 
 #include "backend.cuh"
@@ -37,15 +38,6 @@ constexpr Layer layers[] = {
     {"1x1 14", 128, 14, 256, 1024, 1}, {"1x1 14", 128, 14, 1024, 256, 1},
     {"1x1 7", 128, 7, 512, 2048, 1},   {"1x1 7", 128, 7, 2048, 512, 1},
 };
-
-template <bool in_parts>
-using Tried = TileShapes<
-    WarpgroupTile<128, 256, 2, 1, 4, in_parts, 1>, WarpgroupTile<256, 128, 4, 1, 4, in_parts, 1>,
-    WarpgroupTile<256, 128, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 128, 2, 1, 4, in_parts, 1>,
-     
-    WarpgroupTile<64, 128, 1, 1, 4, in_parts, 1, 2>, WarpgroupTile<64, 256, 1, 1, 2, in_parts, 1, 2>, WarpgroupTile<256, 64, 4, 1, 4, in_parts, 1>,
-    WarpgroupTile<256, 64, 2, 1, 4, in_parts, 1>, WarpgroupTile<128, 64, 2, 1, 4, in_parts, 1, 2>,
-    WarpgroupTile<64, 64, 1, 1, 4, in_parts, 1, 3>>;
 
 class Timer {
   public:
@@ -100,9 +92,9 @@ void print(const char *what, const Layer &l, double seconds) {
 
 int chosen = -1, number = 0;
 
-template <class T> void one(const Product &p, const Layer &l, Timer &timer) {
+template <Precision precision, class T> void one(const Product &p, const Layer &l, Timer &timer) {
     const ProductParts parts = parts_of_product(p);
-    if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<Precision::tf32, T>)) ||
+    if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<precision, T>)) ||
         (l.out <= T::channels / 2))
         return;
     if (number++ != chosen && chosen >= 0)
@@ -113,7 +105,7 @@ template <class T> void one(const Product &p, const Layer &l, Timer &timer) {
                            count * parts.count * T::rows * T::channels > most_shared_sums))
             continue;
         const double seconds =
-            timer.seconds([&] { launch_warpgroup_tiles<Precision::tf32, T>(p, blocks, nullptr); });
+            timer.seconds([&] { launch_warpgroup_tiles<precision, T>(p, blocks, nullptr); });
         char what[64];
         std::snprintf(what, sizeof what, "%dx%d/%d %dst %db x%d", T::rows, T::channels,
                       T::threads / 128, T::stages, T::blocks, blocks);
@@ -121,11 +113,12 @@ template <class T> void one(const Product &p, const Layer &l, Timer &timer) {
     }
 }
 
-template <class... T> void all(const Product &p, const Layer &l, Timer &timer, TileShapes<T...>) {
-    (one<T>(p, l, timer), ...);
+template <Precision precision, class... T>
+void all(const Product &p, const Layer &l, Timer &timer, TileShapes<T...>) {
+    (one<precision, T>(p, l, timer), ...);
 }
 
-void measure(const Layer &l, Timer &timer) {
+template <Precision precision> void measure(const Layer &l, Timer &timer) {
     std::vector<Pixel> taps;
     const int before = l.kernel / 2;
     for (int y = 0; y < l.kernel; ++y)
@@ -147,17 +140,16 @@ void measure(const Layer &l, Timer &timer) {
     p.sources = 1;
     const int64_t pixels = int64_t{1} * l.n * l.size * l.size;
     p.source[0].data = fill(pixels * l.in);
-    p.source[0].weights = fill(int64_t{1} * l.in * l.out * l.kernel * l.kernel);
+    p.source[0].weights = fill(int64_t{2} * l.in * l.out * l.kernel * l.kernel);
     p.epilogue.out = fill(pixels * l.out);
     const int64_t scratch = most_shared_tiles + most_shared_sums;
     p.scratch = fill(scratch);
     RELPROP_CHECK(cudaMemset(p.scratch, 0, most_shared_tiles * 4));
     number = 0;
-    all(p, l, timer, Tried<false>());
-    all(p, l, timer, Tried<true>());
+    all<precision>(p, l, timer, Tiles<precision>());
     if (chosen < 0) {
-        print("by warps", l, timer.seconds([&] { product_tf32(p, nullptr); }));
-        print("as chosen", l, timer.seconds([&] { product_warpgroup_tf32(p, nullptr); }));
+        print("as chosen", l,
+              timer.seconds([&] { launch_product_by_warpgroups<precision>(p, nullptr); }));
     }
     for (void *at : {(void *)p.source[0].data, (void *)p.source[0].weights, (void *)p.epilogue.out,
                      (void *)p.scratch, (void *)on})
@@ -166,16 +158,26 @@ void measure(const Layer &l, Timer &timer) {
 
 } // namespace
 
-int main(int count, char **arguments) {
+template <Precision precision> void measure_all(int only) {
     Timer timer;
-    const int only = count > 1 ? std::atoi(arguments[1]) : -1;
-    chosen = count > 2 ? std::atoi(arguments[2]) : -1;
     int i = 0;
     for (const Layer &l : layers)
         if (only < 0 || only == i++) {
             Layer of = l;
             if (chosen >= 0)
                 of.n = 32;
-            measure(of, timer);
+            measure<precision>(of, timer);
         }
+}
+
+int main(int count, char **arguments) {
+    const std::string precision = count > 1 ? arguments[1] : "tf32";
+    const int only = count > 2 ? std::atoi(arguments[2]) : -1;
+    chosen = count > 3 ? std::atoi(arguments[3]) : -1;
+    if (precision == "tf32")
+        measure_all<Precision::tf32>(only);
+    else if (precision == "bf16")
+        measure_all<Precision::bf16>(only);
+    else
+        measure_all<Precision::float32>(only);
 }

@@ -200,7 +200,13 @@ def bench(
         ) from error
     names = network or (ALL if full else NETWORKS)
     batches = GPU_BATCHES if on_gpu or floors else FULL_BATCHES if full else BATCHES
-    counts = [1] if on_gpu or floors else threads or sorted({1, min(2, os.cpu_count() or 1)})
+    counts = (
+        [os.cpu_count() or 1]
+        if on_gpu
+        else [1]
+        if floors
+        else threads or sorted({1, min(2, os.cpu_count() or 1)})
+    )
     settings = [
         (name, read_shape(shape), images, count)
         for name in names
@@ -336,7 +342,9 @@ def _tasks(job: Job, setting: Setting) -> Iterator[Task]:
         if (run["network"], run["batch"], run["threads"]) == (name, images, count)
     ]
     first = timed[0]["contenders"]
-    unit = min(GRADIENT, key=lambda one: first[one]["seconds"]["median"])
+    unit = min(
+        (one for one in GRADIENT if one in first), key=lambda one: first[one]["seconds"]["median"]
+    )
     yield Task(unit, name, shape, images, count, job.presets[0], *tail)
     for run in timed:
         for one in run["contenders"]:

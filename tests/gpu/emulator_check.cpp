@@ -160,7 +160,7 @@ template <bool hasty> __global__ void copies_kernel(Arrays a) {
     const unsigned i = threadIdx.x, opposite = threads - 1 - i;
     for (unsigned half = 0; half < 2; ++half) {
         const unsigned at = half * threads + i;
-        copy_async<4, true>(shared + at, a.in + at, i % 2 == 0);
+        copy_async<4, true>(shared_at(shared + at), a.in + at, i % 2 == 0);
         close_copies();
     }
     await_copies<hasty ? 2 : 1>();
@@ -172,12 +172,12 @@ template <bool hasty> __global__ void copies_kernel(Arrays a) {
 }
 
 __global__ void open_copy_kernel(Arrays a) {
-    copy_async<4, true>(shared_memory<float>() + threadIdx.x, a.out, true);
+    copy_async<4, true>(shared_at(shared_memory<float>() + threadIdx.x), a.out, true);
     close_copies();
 }
 
 __global__ void crooked_copy_kernel(Arrays a) {
-    copy_async<16, false>(shared_memory<float>(), a.out + 1, true);
+    copy_async<16, false>(shared_at(shared_memory<float>()), a.out + 1, true);
 }
 
 constexpr size_t enough_shared = 8192; // for what follows
@@ -186,19 +186,19 @@ constexpr size_t enough_shared = 8192; // for what follows
 template <bool weights, bool registers> __global__ void product_kernel(Arrays a) {
     constexpr int pieces = 16, floats = 64;
     float *shared = shared_memory<float>(); // [32][32], and the arrivals of its pieces
-    auto *there = reinterpret_cast<Arrival *>(shared + pieces * floats);
+    const SharedAt there = shared_at(shared + pieces * floats);
     if (threadIdx.x == 0)
         for (int i = 0; i < pieces; ++i)
-            there[i].begin(1);
+            Arrival(there, i).begin(1);
     __syncthreads();
     if (threadIdx.x == 0)
         for (int i = 0; i < pieces; ++i) {
-            there[i].arrive_before(floats * 4);
-            there[i].copy(shared + i * floats, a.out, floats * 4);
+            Arrival(there, i).arrive_before(floats * 4);
+            Arrival(there, i).copy(shared_at(shared + i * floats), a.out, floats * 4);
         }
     if (weights)
         for (int i = 0; i < pieces; ++i)
-            there[i].await(0);
+            Arrival(there, i).await(0);
     __syncthreads();
     if (registers)
         show_registers();
@@ -215,29 +215,31 @@ template <bool weights, bool registers> __global__ void product_kernel(Arrays a)
 template <bool hasty> __global__ void pipeline_kernel(Arrays a) {
     constexpr int stages = 2, rounds = 7, half = threads / 2; // as a_pipeline_adds_up has it
     float *shared = shared_memory<float>(); // [stages][half], and what is there and done with
-    auto *there = reinterpret_cast<Arrival *>(shared + stages * half), *done = there + stages;
+    const SharedAt there = shared_at(shared + stages * half);
+    const SharedAt done = there + stages * sizeof(Arrival::Held);
     if (threadIdx.x == 0)
         for (int stage = 0; stage < stages; ++stage) {
-            there[stage].begin(half);
-            done[stage].begin(half);
+            Arrival(there, stage).begin(half);
+            Arrival(done, stage).begin(half);
         }
     __syncthreads();
     const int i = static_cast<int>(threadIdx.x) % half;
     if (threadIdx.x >= half) {
         for (int round = 0; round < rounds; ++round) {
             if (!hasty && round >= stages)
-                done[round % stages].await(round / stages - 1);
-            copy_async<4, true>(shared + round % stages * half + i, a.in + round * half + i, true);
-            there[round % stages].arrive_with_copies();
+                Arrival(done, round % stages).await(round / stages - 1);
+            copy_async<4, true>(shared_at(shared + round % stages * half + i),
+                                a.in + round * half + i, true);
+            Arrival(there, round % stages).arrive_with_copies();
         }
         close_copies();
         await_copies<0>();
     } else {
         float sum = 0.0f;
         for (int round = 0; round < rounds; ++round) {
-            there[round % stages].await(round / stages);
+            Arrival(there, round % stages).await(round / stages);
             sum += shared[round % stages * half + half - 1 - i];
-            done[round % stages].arrive();
+            Arrival(done, round % stages).arrive();
         }
         sync_first<half>();
         a.out[i] = sum;

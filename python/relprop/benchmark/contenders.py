@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from itertools import cycle
@@ -184,6 +184,16 @@ GRAPH: dict[str, Contender] = {
     "torch gradient, CUDA graph": _in(torch.channels_last, torch_graph),
 }
 """What torch can do on a GPU alone, with networks that a graph can hold."""
+
+
+def of_torch(passes: Mapping[str, Contender], place: Place) -> dict[str, Contender]:
+    """Those of torch's passes that take part in a place."""
+    return {
+        name: make
+        for name, make in passes.items()
+        if not place.only_channels_last or name.endswith("channels last")
+    }
+
 
 PEERS: dict[str, Contender] = {
     "zennit": by_zennit,

@@ -184,10 +184,14 @@ def by_torch(
         sides.append(before if before == after else 0)
     bias = None if conv.bias is None else place.operand(_tensor(conv.bias))
     tail: Any = (conv.stride, sides, conv.dilation, False, [0] * len(sides), conv.groups)
-    formats = {2: (torch.channels_last,), 3: (torch.channels_last_3d,)}.get(len(sides), ())
+    formats: tuple[Any, ...] = {2: (torch.channels_last,), 3: (torch.channels_last_3d,)}.get(
+        len(sides), ()
+    )
     forward: dict[str, Run] = {}
     backward: dict[str, Run] = {}
-    for memory in (torch.contiguous_format, *formats):
+    if not (place.only_channels_last and formats):
+        formats = (torch.contiguous_format, *formats)
+    for memory in formats:
         x = place.operand(_noise((batch, *extent))).contiguous(memory_format=memory)
         weight = place.operand(_tensor(conv.weight)).contiguous(memory_format=memory)
         y = torch.ops.aten.convolution(x, weight, bias, *tail)

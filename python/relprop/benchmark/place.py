@@ -36,6 +36,9 @@ class Place(Protocol):
 
     rotation: ClassVar[int]
     """Batches of noise that are explained in turn."""
+    only_channels_last: ClassVar[bool]
+    """Whether torch takes part with that memory format alone: on a GPU it is the faster, and cuDNN
+    tries every layer in every format for seconds."""
 
     @property
     def device(self) -> str:
@@ -97,6 +100,7 @@ class Cpu:
     """The processors of this machine."""
 
     rotation: ClassVar[int] = 1
+    only_channels_last: ClassVar[bool] = False
     device: str = "cpu"
     precision: Precision = "float32"
 
@@ -146,6 +150,7 @@ class Gpu:
     """A GPU, torch computing as exactly as relprop does."""
 
     rotation: ClassVar[int] = 4
+    only_channels_last: ClassVar[bool] = True
     gpu: int
     precision: Precision = "float32"
 
@@ -212,10 +217,11 @@ class Gpu:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             found = run()
+        held = (found, run)  # a graph does not hold what it reads: the run's model
 
         def replay() -> Any:
             graph.replay()
-            return found
+            return held[0]
 
         return replay
 

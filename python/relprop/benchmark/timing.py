@@ -20,6 +20,7 @@ from relprop.benchmark.contenders import (
     PEERS,
     Contender,
     draw_batches,
+    of_torch,
     relprop_run,
 )
 from relprop.benchmark.floors import Ceilings, total, works_under
@@ -106,9 +107,10 @@ def measure(
     load_seconds = time.perf_counter() - begun
     graph = model.graph
     products = 2 * batch * sum(costs.multiply_adds(graph, node) for node in graph)
-    gradients = {**GRADIENT, **(GRAPH if isinstance(place, Gpu) else {})}
+    passes = of_torch(FORWARD, place)
+    gradients = {**of_torch(GRADIENT, place), **(GRAPH if isinstance(place, Gpu) else {})}
     makers: dict[str, Contender] = {
-        **FORWARD,
+        **passes,
         **gradients,
         "relprop": lambda _, *arguments: relprop_run(model, *arguments),
         **{name: PEERS[name] for name in rivals},
