@@ -61,7 +61,6 @@ class Arrival {
         emulator::require_global(from);
         emulator::begin_bulk_copy(held(), to, from, bytes);
 #elif defined(RELPROP_WARPGROUPS)
-
         asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
                      "[%0], [%1], %2, [%3];" ::"r"(to),
                      "l"(from), "r"(bytes), "r"(at_)

@@ -18,6 +18,12 @@
 #include "emulator.hpp"
 #endif
 
+// Whether the code that is being compiled may hold Hopper's own instructions (wgmma.cuh,
+// arrival.cuh).
+#if defined(RELPROP_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define RELPROP_WARPGROUPS
+#endif
+
 namespace relprop::cuda {
 
 #ifdef RELPROP_EMULATED

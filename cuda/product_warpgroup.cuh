@@ -233,17 +233,16 @@ template <Precision> struct TilesOf {
     using Shapes = TileShapes<
         WarpgroupTile<128, 256, 2, 1, 4, false, 78>, WarpgroupTile<256, 128, 2, 1, 4, false, 68>,
         WarpgroupTile<64, 128, 1, 1, 4, false, 55, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 45>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 40, 3>, WarpgroupTile<128, 32, 1, 1, 4, false, 22, 2>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 40, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 22, 2>,
         WarpgroupTile<128, 128, 2, 1, 4, true, 45>, WarpgroupTile<64, 64, 1, 1, 4, true, 40, 2>>;
 };
 
 // Twice the registers, and more of shared memory.
 template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
-        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<64, 128, 1, 1, 2, false, 70, 2>,
-        WarpgroupTile<128, 64, 2, 1, 4, false, 65>, WarpgroupTile<64, 64, 1, 1, 4, false, 50, 2>,
-        WarpgroupTile<128, 32, 1, 1, 4, false, 30, 2>, WarpgroupTile<128, 128, 2, 1, 3, true, 75>,
-        WarpgroupTile<64, 64, 1, 1, 3, true, 50, 2>>;
+        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<128, 64, 2, 1, 4, false, 65>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 50, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 30, 2>,
+        WarpgroupTile<128, 128, 2, 1, 3, true, 75>, WarpgroupTile<64, 64, 1, 1, 3, true, 50, 2>>;
 };
 
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;

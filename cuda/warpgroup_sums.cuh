@@ -32,7 +32,7 @@ struct WarpgroupTile {
     // Registers of a thread: of those that a block has at first, most go to those that compute.
     static constexpr int all_registers = 65536 / blocks / (threads + copiers) / 8 * 8;
     static constexpr int at_first = all_registers < 248 ? all_registers : 248;
-    static constexpr int of_copiers = 40 + rows / 8;
+    static constexpr int of_copiers = rows > 128 ? 88 : 72; // enough for what they know of rows
     static constexpr int left = (at_first * (threads + copiers) - of_copiers * copiers) / threads;
     static constexpr int of_computing = left < 240 ? left / 8 * 8 : 240;
 

@@ -15,11 +15,6 @@
 #include "dice.hpp"
 #endif
 
-// Whether the code that is being compiled may hold these instructions.
-#if defined(RELPROP_EMULATED) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define RELPROP_WARPGROUPS
-#endif
-
 namespace relprop::cuda {
 
 constexpr int warpgroup_threads = 128, warpgroup_rows = 64;
@@ -86,26 +81,34 @@ template <int channels, int held, class Value>
 void multiply_group(const GroupFragment (&of)[warpgroup_threads]) {
     constexpr int depth = 8 * held, bytes = 4 / held;
     double b[depth][channels];
+    bool finite = true; // zeros times them are zeros
     for (int column = 0; column < channels; ++column)
         for (int k = 0; k < depth; ++k) {
             uint32_t bits = 0;
             std::memcpy(&bits, weights_at(of[0].b, column, k * bytes), bytes);
             b[k][column] = Value()(bits, 0);
+            finite = finite && std::isfinite(b[k][column]);
         }
     for (int row = 0; row < warpgroup_rows; ++row) {
         const int first = row / 16 * 32 + row % 8 * 4, half = row / 8 % 2;
+        double a[depth];
+        bool zeros = true;
+        for (int k = 0; k < depth; ++k) {
+            const int lane = k / held % 4, second = k / held / 4;
+            a[k] = Value()(of[first + lane].a[second * 2 + half], k % held);
+            zeros = zeros && a[k] == 0.0;
+        }
+        if (zeros && finite && of[first].add)
+            continue; // rows beyond the last: most, where a test is small
         double total[channels];
         const auto sum_at = [&](int column) -> float & {
             return of[first + column % 8 / 2].sum[column / 8 * 4 + half * 2 + column % 2];
         };
         for (int column = 0; column < channels; ++column)
             total[column] = of[first].add ? static_cast<double>(sum_at(column)) : 0.0;
-        for (int k = 0; k < depth; ++k) {
-            const int lane = k / held % 4, second = k / held / 4;
-            const double a = Value()(of[first + lane].a[second * 2 + half], k % held);
+        for (int k = 0; k < depth; ++k)
             for (int column = 0; column < channels; ++column)
-                total[column] += a * b[k][column];
-        }
+                total[column] += a[k] * b[k][column];
         for (int column = 0; column < channels; ++column)
             sum_at(column) = towards_zero(total[column]);
     }

@@ -126,7 +126,10 @@ int main() {
         }
         bool all = agrees<Precision::tf32, 64>("64 x 64, TF32");
         all = agrees<Precision::tf32, 32>("64 x 32, TF32") && all;
+        all = agrees<Precision::tf32, 128>("64 x 128, TF32") && all;
+        all = agrees<Precision::tf32, 256>("64 x 256, TF32") && all;
         all = agrees<Precision::bf16, 64>("64 x 64, bfloat16") && all;
+        all = agrees<Precision::bf16, 256>("64 x 256, bfloat16") && all;
         all = agrees<Precision::bf16, 32>("64 x 32, bfloat16") && all;
         return all ? 0 : 1;
     } catch (const std::exception &error) {

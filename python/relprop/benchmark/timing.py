@@ -60,6 +60,22 @@ def take_turns(runs: Mapping[str, Run], repeat: int, place: Place = CPU) -> dict
     return turns
 
 
+def turns_with_room(
+    runs: dict[str, Run], skipped: dict[str, str], repeat: int, place: Place
+) -> dict[str, list[Turn]]:
+    """Let everybody take turns; of the libraries, the last go where a GPU has no room for all."""
+    while True:
+        try:
+            return take_turns(runs, repeat, place)
+        except torch.OutOfMemoryError as error:
+            hungry = next((name for name in reversed(runs) if name in PEERS), None)
+            if hungry is None:
+                raise
+            skipped[hungry] = f"{reason(error)} (it runs alone, but not beside the others)"
+            del runs[hungry]
+            place.release()
+
+
 def use_threads(count: int) -> None:
     """Let torch and relprop use so many threads."""
     torch.set_num_threads(count)
@@ -120,6 +136,7 @@ def measure(
         runs: dict[str, Run] = {}
         setup: dict[str, float] = {}
         skipped: dict[str, str] = {}
+        run: Run | None = None
         ours: Any = None
         gradient: Any = None
         with warnings.catch_warnings():
@@ -148,7 +165,8 @@ def measure(
                     skipped[name] = f"its relevance differs: cosine {alike:.2f} with relprop's"
                     continue
                 runs[name] = run
-            turns = take_turns(runs, repeat, place)
+            run = None  # a library that was left out holds no memory from here on
+            turns = turns_with_room(runs, skipped, repeat, place)
         timed = [name for name in turns if name in gradients]
         reference = min(timed, key=lambda name: np.median([t.wall for t in turns[name]]))
         least: dict[str, Any] = {}

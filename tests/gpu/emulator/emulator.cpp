@@ -108,6 +108,7 @@ enum class State {
     at_warp_barrier,
     at_group_barrier,
     at_first_barrier,
+    at_arrivals,
     ended
 };
 
@@ -126,7 +127,7 @@ struct Block {
     std::vector<uint16_t> hidden_from_cores = {}; // copies to each piece of shared memory
     unsigned at_barrier = 0, at_first = 0;
     unsigned running = 0;
-    unsigned idle = 0; // turns of threads that waited in vain, one after the other
+    std::vector<std::pair<unsigned, const uint64_t *>> waiting = {}; // threads, for arrivals there
 };
 
 thread_local Block *block = nullptr;
@@ -159,6 +160,8 @@ void run_thread() {
     block->states[block->running] = State::ended;
 }
 
+bool finish_what_is_waited_for();
+
 void run_together() {
     Block &b = *block;
     while (fibers.size() < b.size)
@@ -171,14 +174,14 @@ void run_together() {
     b.hidden_from_cores.resize(b.shared.size() / piece + 1);
     for (unsigned thread = 0; thread < b.size; ++thread)
         make_ready(thread);
-    while (!b.ready.empty()) {
+    while (!b.ready.empty() || finish_what_is_waited_for()) {
         std::swap(b.ready[dice()() % b.ready.size()], b.ready.back());
         b.running = b.ready.back();
         b.ready.pop_back();
         threadIdx = place(b.running, blockDim);
         fibers[b.running]->resume();
     }
-    unsigned waiting_in[6] = {};
+    unsigned waiting_in[7] = {};
     for (const State state : b.states)
         ++waiting_in[static_cast<int>(state)];
     if (waiting_in[static_cast<int>(State::ended)] == b.size) {
@@ -190,10 +193,12 @@ void run_together() {
     char what[200];
     std::snprintf(what, sizeof what,
                   "divergent barrier: %u threads wait at __syncthreads(), %u for lanes of their "
-                  "warp, %u for their warpgroup, and %u have ended",
+                  "warp, %u for their warpgroup, %u for what does not arrive, and %u have ended",
                   waiting_in[static_cast<int>(State::at_block_barrier)],
                   waiting_in[static_cast<int>(State::at_warp_barrier)],
-                  waiting_in[static_cast<int>(State::at_group_barrier)],
+                  waiting_in[static_cast<int>(State::at_group_barrier)] +
+                      waiting_in[static_cast<int>(State::at_first_barrier)],
+                  waiting_in[static_cast<int>(State::at_arrivals)],
                   waiting_in[static_cast<int>(State::ended)]);
     fail(what);
 }
@@ -259,12 +264,18 @@ Arrivals &arrivals_at(uint64_t *at) {
     return *reinterpret_cast<Arrivals *>(at);
 }
 
-void count_arrival(Arrivals &a) {
-    if (a.missing == 0 && a.bytes == 0) {
-        a.missing = a.all;
-        ++a.times;
-    }
-    block->idle = 0;
+// All may have arrived: who waits for that goes on.
+void count_arrival(uint64_t *at) {
+    Arrivals &a = arrivals_at(at);
+    if (a.missing > 0 || a.bytes > 0)
+        return;
+    a.missing = a.all;
+    ++a.times;
+    std::erase_if(block->waiting, [&](const auto &waiting) {
+        if (waiting.second == at)
+            make_ready(waiting.first);
+        return waiting.second == at;
+    });
 }
 
 void arrive_once(uint64_t *at, int bytes) {
@@ -273,7 +284,7 @@ void arrive_once(uint64_t *at, int bytes) {
         fail("more threads arrive than are waited for");
     --a.missing;
     a.bytes += bytes;
-    count_arrival(a);
+    count_arrival(at);
 }
 
 void finish_bulk_copies(uint64_t *at) {
@@ -284,9 +295,8 @@ void finish_bulk_copies(uint64_t *at) {
         std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
         for (int byte = 0; byte < copy.bytes; byte += piece)
             --hidden_at(static_cast<char *>(copy.to) + byte);
-        Arrivals &a = arrivals_at(at);
-        a.bytes -= copy.bytes;
-        count_arrival(a);
+        arrivals_at(at).bytes -= copy.bytes;
+        count_arrival(at);
     }
     std::erase_if(all, [&](const BulkCopy &copy) { return copy.arrivals == at; });
 }
@@ -297,6 +307,25 @@ void finish_copies(Copies &of, size_t up_to) {
         of.begun[i - of.first].finish();
     for (; !of.told.empty() && of.told.front().second <= up_to; of.told.pop_front())
         arrive_once(of.told.front().first, 0);
+}
+
+// Finishes the copies that arrivals are counted of.
+void finish_what_arrives(uint64_t *at) {
+    finish_bulk_copies(at);
+    for (Copies &copies : block->copies)
+        for (size_t i = copies.told.size(); i-- > 0;)
+            if (copies.told[i].first == at) {
+                finish_copies(copies, copies.told[i].second);
+                break;
+            }
+}
+
+// Copies are done when somebody has to wait for them. Returns whether a thread may go on.
+bool finish_what_is_waited_for() {
+    const auto waiting = block->waiting;
+    for (const auto &[thread, at] : waiting)
+        finish_what_arrives(const_cast<uint64_t *>(at));
+    return !block->ready.empty();
 }
 
 // Lets go the lanes in the mask, which wait.
@@ -447,26 +476,15 @@ void arrive_with_copies(uint64_t *at) {
 }
 
 void await_arrivals(uint64_t *at, int time) {
-    constexpr unsigned in_vain = 1 << 20;
     for (;;) {
+        finish_what_arrives(at);
         const int times = arrivals_at(at).times;
         if (times > time + 1)
             fail("a thread waits for what was before the last time");
         if (times > time)
             return;
-        finish_bulk_copies(at);
-        for (Copies &copies : block->copies)
-            for (size_t i = copies.told.size(); i-- > 0;)
-                if (copies.told[i].first == at) {
-                    finish_copies(copies, copies.told[i].second);
-                    break;
-                }
-        if (arrivals_at(at).times > time)
-            continue;
-        if (++block->idle > in_vain)
-            fail("a thread waits for what never arrives");
-        make_ready(block->running);
-        fibers[block->running]->pause();
+        block->waiting.emplace_back(block->running, at);
+        wait(State::at_arrivals);
     }
 }
 
