@@ -125,7 +125,7 @@ def measure_steps(
     A GPU is waited for before and after each step, which is then as long as its launches take at
     least.
     """
-    use_threads(threads)
+    use_threads(threads, place)
     module, shape = build(network, shape)
     batches = draw_batches(batch, shape, place, place.rotation)
     graph = relprop.load(module, batches[0][:1].cpu()).graph

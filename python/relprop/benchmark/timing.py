@@ -76,8 +76,10 @@ def turns_with_room(
             place.release()
 
 
-def use_threads(count: int) -> None:
-    """Let torch and relprop use so many threads."""
+def use_threads(count: int, place: Place = CPU) -> None:
+    """Let torch and relprop use so many threads; beside a GPU, all that they want."""
+    if isinstance(place, Gpu):
+        return
     torch.set_num_threads(count)
     relprop.set_threads(count)
 
@@ -115,7 +117,7 @@ def measure(
     ceilings
         What the place gives at best: how far relprop is from its floor is in the records then.
     """
-    use_threads(threads)
+    use_threads(threads, place)
     module, shape = build(network, shape)
     batches = draw_batches(batch, shape, place, place.rotation)
     begun = time.perf_counter()
