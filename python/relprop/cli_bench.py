@@ -200,13 +200,7 @@ def bench(
         ) from error
     names = network or (ALL if full else NETWORKS)
     batches = GPU_BATCHES if on_gpu or floors else FULL_BATCHES if full else BATCHES
-    counts = (
-        [os.cpu_count() or 1]
-        if on_gpu
-        else [1]
-        if floors
-        else threads or sorted({1, min(2, os.cpu_count() or 1)})
-    )
+    counts = [1] if on_gpu or floors else threads or sorted({1, min(2, os.cpu_count() or 1)})
     settings = [
         (name, read_shape(shape), images, count)
         for name in names
