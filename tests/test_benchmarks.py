@@ -35,7 +35,7 @@ from relprop.benchmark.contenders import (
 )
 from relprop.benchmark.layers import measure_steps
 from relprop.benchmark.place import CPU, Gpu, Turn, place_of
-from relprop.benchmark.timing import cosine, measure, spread, take_turns
+from relprop.benchmark.timing import cosine, measure, spread, take_turns, turns_with_room
 from relprop.compile import compile_plan
 
 TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
@@ -376,7 +376,8 @@ def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
         assert floor["seconds"] == pytest.approx(bound)
         assert bound > 0
         assert measured["threads"] == 1
-        assert set(measured["contenders"]) == {*TORCH, *GRAPH, "relprop"}
+        last = {name for name in TORCH if name.endswith("channels last")}
+        assert set(measured["contenders"]) == {*last, *GRAPH, "relprop"}
     assert out.startswith("a GPU, driver unknown, CUDA 13.0; ")
     assert "tiny_network:make, epsilon, batch 2, a GPU, float32" in out
     assert "ratio to torch's gradient, batch  " in out
@@ -385,6 +386,22 @@ def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
     assert "thread" not in out
     assert "faults" not in out
     assert {change.figure for change in records.compare(report, report)} >= {"ratio"}
+
+
+def test_a_library_without_room_is_left_out() -> None:
+    def hungry() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    skipped: dict[str, str] = {}
+    runs = {"relprop": bool, "zennit": hungry, "captum": bool}
+    assert set(turns_with_room(runs, skipped, 2, CPU)) == {"relprop", "captum"}
+    assert list(skipped) == ["zennit"]
+    assert "out of memory" in skipped["zennit"]
+
+    skipped, runs = {}, {"relprop": hungry, "zennit": bool, "captum": bool}
+    with pytest.raises(torch.OutOfMemoryError):
+        turns_with_room(runs, skipped, 2, CPU)
+    assert list(skipped) == ["captum", "zennit"]
 
 
 def test_batches_of_a_gpu(run: Run, played: None, monkeypatch: pytest.MonkeyPatch) -> None:

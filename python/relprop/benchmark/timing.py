@@ -63,16 +63,30 @@ def take_turns(runs: Mapping[str, Run], repeat: int, place: Place = CPU) -> dict
 def turns_with_room(
     runs: dict[str, Run], skipped: dict[str, str], repeat: int, place: Place
 ) -> dict[str, list[Turn]]:
-    """Let everybody take turns; of the libraries, the last go where a GPU has no room for all."""
+    """Let everybody take turns; a library leaves for which a GPU has no room beside the others.
+
+    Where torch or relprop have no room themselves, the last library leaves.
+    """
+    running = ""
+
+    def noted(name: str, run: Run) -> Run:
+        def call() -> Any:
+            nonlocal running
+            running = name
+            return run()
+
+        return call
+
     while True:
         try:
-            return take_turns(runs, repeat, place)
+            return take_turns({name: noted(name, run) for name, run in runs.items()}, repeat, place)
         except torch.OutOfMemoryError as error:
-            hungry = next((name for name in reversed(runs) if name in PEERS), None)
-            if hungry is None:
+            libraries = [name for name in runs if name in PEERS]
+            if not libraries:
                 raise
-            skipped[hungry] = f"{reason(error)} (it runs alone, but not beside the others)"
-            del runs[hungry]
+            leaving = running if running in libraries else libraries[-1]
+            skipped[leaving] = f"{reason(error)} (it runs alone, but not beside the others)"
+            del runs[leaving]
             place.release()
 
 
