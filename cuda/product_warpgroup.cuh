@@ -224,20 +224,19 @@ template <Precision precision, class T> void consider(const Product &p, int proc
     }
 }
 
-// The shapes among which each product finds its own. Speeds are shares of the tensor cores' rate in
-// hundredths: predicted from what a tile reads of the second-level cache for each product, and to
-// be measured.
+// The shapes among which each product finds its own. Speeds are hundredths of what large products
+// reach in TF32, measured on an H100 in layers of 512 channels (benchmarks/ladder/product_tiles.cu).
 template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
     using Shapes = TileShapes<
-        WarpgroupTile<128, 256, 2, 1, 4, false, 78>, WarpgroupTile<256, 128, 2, 1, 4, false, 68>,
-        WarpgroupTile<64, 128, 1, 1, 4, false, 55, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 45>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 40, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 22, 2>,
-        WarpgroupTile<128, 128, 2, 1, 4, true, 45>, WarpgroupTile<64, 64, 1, 1, 4, true, 40, 2>>;
+        WarpgroupTile<128, 256, 2, 1, 4, false, 93>, WarpgroupTile<256, 128, 2, 1, 4, false, 77>,
+        WarpgroupTile<64, 128, 1, 1, 4, false, 56, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 48>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 41, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 31, 2>,
+        WarpgroupTile<128, 128, 2, 1, 4, true, 52>, WarpgroupTile<64, 64, 1, 1, 4, true, 36, 2>>;
 };
 
-// Twice the registers, and more of shared memory.
+// Twice the registers, and more of shared memory; speeds are guesses.
 template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
         WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<128, 64, 2, 1, 4, false, 65>,
