@@ -10,7 +10,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-declare -A limits=([build]=300 [checks]=60 [tests]=240 [bench]=360 [layers]=90 [networks]=240
+declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [layers]=120 [networks]=240
   [precision]=180 [sanitizers]=400)
 stages=(build checks tests bench layers networks precision sanitizers)
 checks=(wgmma_check product_check pool_check recording_check kernels_check)
@@ -82,18 +82,27 @@ stage_sanitizers() {
 # runs out of time sums nothing up.
 tests() {
   OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} "$PYTHON" -m pytest -v -m gpu -W default --maxfail=10 \
-    --tb=short -p no:cacheprovider --durations=5 -n "${WORKERS:-4}" "$@"
+    --tb=short -p no:cacheprovider --durations=5 -n "${WORKERS:-$(($(nproc) > 4 ? $(nproc) - 3 : 4))}" "$@"
 }
 
 stage_tests() { tests ${KERNEL_TESTS:?}; }
 
 stage_networks() { tests ${NETWORK_TESTS:?}; }
 
+# Each network and batch by itself, what is asked for most first: a run that fails, or is stopped,
+# takes no other's figures along.
 stage_bench() {
-  local failed=0 batches=(-b 128 -b 32 -b 1)
-  "${bench[@]}" --precision tf32 "${issue[@]}" "${batches[@]}" -o "$OUT/bench-tf32.json" || failed=1
-  "${bench[@]}" --precision bf16 -n vgg16 -c epsilon -b 128 -o "$OUT/bench-bf16.json" || failed=1
-  "${bench[@]}" "${issue[@]}" "${batches[@]}" -o "$OUT/bench-float32.json" || failed=1
+  local failed=0 network batch
+  measured() {
+    "${bench[@]}" --precision "$1" -n "$2" -b "$3" "${@:4}" -o "$OUT/bench-$1-$2-$3.json" || failed=1
+  }
+  for network in resnet50 vgg16 googlenet; do measured tf32 "$network" 128 "${issue[@]}"; done
+  measured tf32 resnet50 1 "${issue[@]}" --peer none
+  measured bf16 vgg16 128 -c epsilon --peer none
+  for batch in 32 1; do
+    for network in vgg16 googlenet resnet50; do measured tf32 "$network" "$batch" "${issue[@]}"; done
+  done
+  for network in resnet50 vgg16 googlenet; do measured float32 "$network" 128 "${issue[@]}"; done
   return $failed
 }
 
