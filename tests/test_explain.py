@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +57,15 @@ def test_one_sample_without_the_batch_axis(explainer: Explainer, images: np.ndar
     assert one.relevance.shape == images[2].shape
     assert one.scores.shape == (1, 3)
     np.testing.assert_array_equal(one.relevance, explainer(images).relevance[2])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("name", ["epsilon_plus_flat", "integrated_gradients"])
+def test_copies_explain_alike(images: np.ndarray, name: str, copied) -> None:
+    explainer = Explainer(tiny(), name)
+    found, expected = copied(explainer)(images), explainer(images)
+    np.testing.assert_array_equal(found.relevance, expected.relevance)
+    np.testing.assert_array_equal(found.scores, expected.scores)
 
 
 def test_empty_batch(explainer: Explainer, images: np.ndarray) -> None:

@@ -124,6 +124,14 @@ class Explainer:
             and isinstance(self.graph[node.inputs[0]].operator, Input)
         ]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is compiled, which is memory of the core's: copies compile again."""
+        return {name: value for name, value in vars(self).items() if name != "_compiled"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._compiled = compile_plan(self.graph, self.rules, self._gpu, self.precision)
+
     def __call__(
         self,
         images: Images,
