@@ -71,6 +71,7 @@ template <class T, int width> class PixelCopy {
     template <bool again, class Held>
     __device__ __forceinline__ void copy_rows(float *to, const Held &held) {
         const char *from = reinterpret_cast<const char *>(from_);
+        const SharedAt there = shared_at(to);
         const int first = static_cast<int>(threadIdx.x) % T::copiers / across;
 #pragma unroll(width == 4 ? rows / at_once : 1)
         for (int i = 0; i < rows; i += at_once) {
@@ -81,9 +82,9 @@ template <class T, int width> class PixelCopy {
 #pragma unroll
             for (int j = 0; j < at_once; ++j) {
                 const int row = first + (i + j) * down;
-                copy_async<width * 4, again || width == 1>(shared_at(to + place_in_slice(row, k_)),
-                                                           from + reads[j].from,
-                                                           held(reads[j], row));
+                copy_async<width * 4, again || width == 1>(
+                    there + place_in_slice(row, k_) * static_cast<int>(sizeof(float)),
+                    from + reads[j].from, held(reads[j], row));
             }
         }
     }
@@ -140,7 +141,7 @@ template <Precision precision, class T> class WeightCopy {
 
     // Copies a slice, and goes on to the next.
     __device__ void copy(Memory<precision, T> &memory, int stage) {
-        Weight<precision> *to = memory.stage[stage].weights[0];
+        const SharedAt to = shared_at(memory.stage[stage].weights[0]);
         const int k = threadIdx.x % across * width;
 #pragma unroll
         for (int i = 0; i < ceil_div(T::channels, down); ++i) {
@@ -148,7 +149,7 @@ template <Precision precision, class T> class WeightCopy {
             if (T::channels % down != 0 && row >= T::channels)
                 break;
             const bool held = row < left_;
-            copy_async<16, false>(shared_at(to + place(row, k)),
+            copy_async<16, false>(to + place(row, k) * static_cast<int>(sizeof(Weight<precision>)),
                                   held ? from_ + row * depth_ : from_, held);
         }
         from_ += slice;
