@@ -40,17 +40,20 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         (
             "half_waits",
             "100 threads wait at __syncthreads(), "
-            "0 for lanes of their warp, 0 for their warpgroup, 0 for what does not arrive, and 156 ",
+            "0 for lanes of their warp, 0 for their warpgroup, "
+            "0 for what does not arrive, and 156 ",
         ),
         (
             "two_places",
             "32 threads wait at __syncthreads(), "
-            "31 for lanes of their warp, 0 for their warpgroup, 0 for what does not arrive, and 193 ",
+            "31 for lanes of their warp, 0 for their warpgroup, "
+            "0 for what does not arrive, and 193 ",
         ),
         (
             "masks",
             "0 threads wait at __syncthreads(), "
-            "32 for lanes of their warp, 0 for their warpgroup, 0 for what does not arrive, and 224 ",
+            "32 for lanes of their warp, 0 for their warpgroup, "
+            "0 for what does not arrive, and 224 ",
         ),
         ("stranger", "a shuffle reads from a lane that its mask does not name"),
         ("beyond", "a kernel wrote beyond an allocation"),
