@@ -225,7 +225,8 @@ template <Precision precision, class T> void consider(const Product &p, int proc
 }
 
 // The shapes among which each product finds its own. Speeds are hundredths of what large products
-// reach in TF32, measured on an H100 in layers of 512 channels (benchmarks/ladder/product_tiles.cu).
+// reach in TF32, measured on an H100 in layers of 512 channels
+// (benchmarks/ladder/product_tiles.cu).
 template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
