@@ -1,5 +1,5 @@
-// The order of the summed index, of which packed weights hold all. Included by pack.cpp, which
-// writes them, and by the products, which read them.
+// The order of the summed index, of which packed weights hold all, and of a slice of it in shared
+// memory. Included by pack.cpp, which writes weights, and by the products, which read them.
 #pragma once
 
 #include <cstdint>

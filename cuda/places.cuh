@@ -67,12 +67,12 @@ __device__ void find_reads(const TapGrid &grid, const TilePlaces<rows> &places,
     }
 }
 
-// How far each tap leads from what a tap at 0, 0, 0 reads, in floats; of taps that have no bits
-// nothing.
+// How far a tap leads from what a tap at 0, 0, 0 reads, in floats.
 inline __device__ int64_t step_of(const TapGrid &grid, int tap) {
     return row_of(grid.from, 0, grid.taps[tap]) * grid.from.channels;
 }
 
+// Of the taps that have bits.
 inline __device__ void find_steps(const TapGrid &grid, int64_t (&steps)[most_marked_taps]) {
     const int count = smaller(grid.tap_count, most_marked_taps);
     for (int tap = threadIdx.x; tap < count; tap += blockDim.x)

@@ -205,6 +205,13 @@ void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
                           sizeof(Memory<precision, T>), stream);
 }
 
+// Whether blocks may share tiles of this shape: there is room for their sums.
+template <class T> bool may_share(const Product &p) {
+    const int64_t count = tiles<T>(p);
+    return T::in_parts && p.scratch && count <= most_shared_tiles &&
+           count * parts_of_product(p).count * T::rows * T::channels <= most_shared_sums;
+}
+
 // Takes tiles of this shape where they cost less: waves of blocks, times what a block takes.
 template <Precision precision, class T> void consider(const Product &p, int processors, Cut &best) {
     const ProductParts parts = parts_of_product(p);
@@ -212,9 +219,8 @@ template <Precision precision, class T> void consider(const Product &p, int proc
         return;
     constexpr int start_and_end = 8; // of a block, in slices
     const int64_t count = tiles<T>(p);
-    const bool shares = T::in_parts && p.scratch && count <= most_shared_tiles &&
-                        count * parts.count * T::rows * T::channels <= most_shared_sums;
-    for (int blocks = 1; blocks <= (shares ? parts.count : 1); ++blocks) {
+    const int most_blocks = may_share<T>(p) ? parts.count : 1;
+    for (int blocks = 1; blocks <= most_blocks; ++blocks) {
         const int64_t at_once = int64_t{processors} * T::blocks;
         const auto waves = static_cast<double>((count * blocks + at_once - 1) / at_once);
         const int slices = ceil_div(parts.count, blocks) * parts.slices + start_and_end;

@@ -99,11 +99,8 @@ template <Precision precision, class T> void one(const Product &p, const Layer &
         return;
     if (number++ != chosen && chosen >= 0)
         return;
-    const int64_t count = tiles<T>(p);
-    for (int blocks = 1; blocks <= parts.count; blocks *= 2) {
-        if (blocks > 1 && (count > most_shared_tiles ||
-                           count * parts.count * T::rows * T::channels > most_shared_sums))
-            continue;
+    const int most_blocks = may_share<T>(p) ? parts.count : 1;
+    for (int blocks = 1; blocks <= most_blocks; blocks *= 2) {
         const double seconds =
             timer.seconds([&] { launch_warpgroup_tiles<precision, T>(p, blocks, nullptr); });
         char what[64];

@@ -120,7 +120,7 @@ struct Block {
     std::vector<uint16_t> hidden_from_cores = {}; // copies to each piece of shared memory
     unsigned at_barrier = 0, at_first = 0;
     unsigned running = 0;
-    std::vector<std::pair<unsigned, const uint64_t *>> waiting = {}; // threads, for arrivals there
+    std::vector<std::pair<unsigned, uint64_t *>> waiting = {}; // threads, for arrivals there
 };
 
 Block &cooperative_block(); // of the running thread; ends the program where none is

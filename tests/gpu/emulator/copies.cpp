@@ -84,7 +84,7 @@ void finish_what_arrives(uint64_t *at) {
 bool finish_what_is_waited_for() {
     const auto waiting = cooperative_block().waiting;
     for (const auto &[thread, at] : waiting)
-        finish_what_arrives(const_cast<uint64_t *>(at));
+        finish_what_arrives(at);
     return !cooperative_block().ready.empty();
 }
 
