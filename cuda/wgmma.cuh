@@ -106,9 +106,7 @@ void multiply_group(const GroupFragment (&of)[warpgroup_threads]) {
         };
         for (int column = 0; column < channels; ++column)
             total[column] = of[first].add ? static_cast<double>(sum_at(column)) : 0.0;
-        for (int k = 0; k < depth; ++k)
-            for (int column = 0; column < channels; ++column)
-                total[column] += a[k] * b[k][column];
+        add_lined_up(total, a, b);
         for (int column = 0; column < channels; ++column)
             sum_at(column) = towards_zero(total[column]);
     }

@@ -40,8 +40,8 @@ def box_of(composite: str) -> dict[str, float]:
     return BOX if "low" in parameters(composite) else {}
 
 
-def inputs_of(name: str, samples: int = 3) -> Arrays:
-    return {key: x.numpy() for key, x in BRANCHING[name].example(samples, seed=1).items()}
+def inputs_of(name: str, samples: int = 3, seed: int = 1) -> Arrays:
+    return {key: x.numpy() for key, x in BRANCHING[name].example(samples, seed=seed).items()}
 
 
 def target_of(explainer: Explainer, x: Arrays) -> np.ndarray:
@@ -159,7 +159,8 @@ def errors(found: Arrays, truth: Arrays) -> list[float]:
 @pytest.mark.parametrize("exporter", ["trace", "export"])
 @pytest.mark.parametrize("name", BRANCHING)
 def test_a_file_gives_the_same_relevance(name: str, exporter: str, tmp_path: Path) -> None:
-    network, x = BRANCHING[name], inputs_of(name)
+    # Samples of which rounding decides nothing: a float64 reference is nearer than 5e-7 to each.
+    network, x = BRANCHING[name], inputs_of(name, seed=2)
     module, example = network.module(), tuple(network.example().values())
     names = tuple(network.inputs)
     graph = exported(module, example, exporter, tmp_path, names, network.outputs)
@@ -171,7 +172,7 @@ def test_a_file_gives_the_same_relevance(name: str, exporter: str, tmp_path: Pat
         expected = directly(x, target)
         found = Explainer(graph, "epsilon_plus_flat", output=output)(x, target)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
-        assert max(errors(found.relevance, expected.relevance)) <= 1e-5
+        assert max(errors(found.relevance, expected.relevance)) <= 1e-6
 
 
 def test_one_head_is_explained_as_if_it_were_alone() -> None:
