@@ -280,9 +280,10 @@ def test_presets_and_their_parameters(run: Run) -> None:
     assert "'gamma=1' is not KEY=VALUE with one of bias, epsilon" in err
     box = ("-p", "low=-1,-1,-1", "-p", "high=1.1", "-p", "gamma=0.5")
     assert explain(run, "left.png", "-c", "epsilon_gamma_box", *box)[0] == 0
-    code, _, err = explain(run, "right.png", "-p", "epsilon=0")
-    assert code == 3
-    assert "epsilon must be finite and > 0" in err
+    for value, reason in (("0", "must be finite and > 0"), ("a", "must be a number, not 'a'")):
+        code, _, err = explain(run, "right.png", "-p", f"epsilon={value}")
+        assert code == 2
+        assert f"epsilon_plus_flat: epsilon {reason}" in err
 
 
 def test_rules_for_nodes(run: Run) -> None:

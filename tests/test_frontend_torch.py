@@ -636,6 +636,12 @@ def test_train_mode_is_refused():
         convert(network, samples(*IMAGE))
 
 
+def test_a_module_without_values_is_refused():
+    module = initialise(nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU())).to("meta")
+    with pytest.raises(ValueError, match=r"0\.weight is on the meta device"):
+        convert(module, samples(*IMAGE))
+
+
 def test_functional_dropout_in_train_mode_is_refused():
     with pytest.raises(UnsupportedOperatorError, match="train mode"):
         convert(Function(lambda x: F.dropout(x, 0.5, True)).eval(), samples(6))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from relprop import rules
-from relprop.composites import PRESETS, Matcher, parameters
+from relprop.composites import PRESETS, Matcher, parameters, preset, required
 from relprop.graph import Graph
 
 Parameters = Annotated[
@@ -39,25 +39,37 @@ def preset_parameters(
     presets: Sequence[str], texts: Sequence[str], option: str = "--composite"
 ) -> dict[str, dict[str, Any]]:
     """Hand every KEY=VALUE to the presets that know the key; ``option`` is what names presets."""
-    for preset in presets:
-        if preset not in PRESETS:
-            close = get_close_matches(preset, PRESETS, n=3) or list(PRESETS)
+    for name in presets:
+        if name not in PRESETS:
+            close = get_close_matches(name, PRESETS, n=3) or list(PRESETS)
             raise typer.BadParameter(
-                f"there is no preset {preset!r}; did you mean {', '.join(close)}?",
+                f"there is no preset {name!r}; did you mean {', '.join(close)}?",
                 param_hint=option,
             )
-    values: dict[str, dict[str, Any]] = {preset: {} for preset in presets}
+    values: dict[str, dict[str, Any]] = {name: {} for name in presets}
     for text in texts:
         key, _, value = text.partition("=")
-        takers = [preset for preset in presets if key in parameters(preset)]
+        takers = [name for name in presets if key in parameters(name)]
         if not takers:
-            known = sorted({key for preset in presets for key in parameters(preset)})
+            known = sorted({key for name in presets for key in parameters(name)})
             raise typer.BadParameter(
                 f"{text!r} is not KEY=VALUE with one of {', '.join(known)}.", param_hint="--param"
             )
-        for preset in takers:
-            values[preset][key] = _value(value)
+        for name in takers:
+            values[name][key] = _value(value)
+    for name, given in values.items():
+        _try(name, given)
     return values
+
+
+def _try(name: str, given: dict[str, Any]) -> None:
+    """Refuse values that a preset does not take, before anything is read for it."""
+    if any(key not in given for key in required(name)):
+        return  # the model may bring the rest
+    try:
+        preset(name, **given)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(f"{name}: {error}", param_hint="--param") from None
 
 
 def _value(text: str) -> float | tuple[float, ...] | str | None:

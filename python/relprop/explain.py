@@ -21,11 +21,12 @@ from relprop.ledger import Ledger
 from relprop.methods import ManyRuns, OneRun, Runs
 from relprop.model import Model
 from relprop.rules import UNCONSERVED, Rule, ZBox
+from relprop.shown import ShownByShapes
 from relprop.targets import Start, Target, read_target
 
 
-@dataclass(frozen=True)
-class Result:
+@dataclass(frozen=True, repr=False)
+class Result(ShownByShapes):
     """What an :class:`Explainer` returns; arrays are of the kind that (the first) went in.
 
     ``relevance`` has the input's shape, or the method's (:attr:`Explainer.attribution_shape`); of
@@ -262,6 +263,10 @@ class Explainer:
         shape = self.graph.inputs[0].shape
         method = self.composite.method
         return shape if method is None else method.attribution_shape(shape)
+
+    def __repr__(self) -> str:
+        place = f"device={self.device!r}, precision={self.precision!r}"
+        return f"Explainer({self.model!r}, {self.composite.name!r}, {place})"
 
     def __str__(self) -> str:
         nodes = list(self.graph)

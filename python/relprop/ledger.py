@@ -55,6 +55,12 @@ class Ledger:
         f = self.initial
         return np.divide(self.input, f, out=np.full_like(f, np.nan), where=f != 0)
 
+    def __repr__(self) -> str:
+        error = (
+            f", closure error at most {self.closure_error.max():.1e}" if len(self.initial) else ""
+        )
+        return f"Ledger({len(self.nodes)} nodes, {len(self.initial)} samples{error})"
+
     def __str__(self) -> str:
         width = max((len(name) for name in self.nodes), default=4)
         names = ("bias", "stabilizer", "constants", "zero")

@@ -49,6 +49,10 @@ class Model:
 
         save(self, path, overwrite=overwrite)
 
+    def __repr__(self) -> str:
+        known = f"preprocessing={self.preprocessing!r}, {len(self.classes)} classes"
+        return f"Model({self.name!r}, {self.graph!r}, {known})"
+
     def check(self) -> None:
         """Raise a ValueError where preprocessing or class names do not fit the graph."""
         known = self.preprocessing

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from relprop import images
 from relprop.datasets.polygons import filled
 from relprop.datasets.run_lengths import RunLengths
+from relprop.shown import ShownByShapes
 
 Label: TypeAlias = str | int
 """A class, by its name or its index."""
@@ -92,8 +93,8 @@ class Mask:
         return np.asarray(shown, bool)
 
 
-@dataclass(frozen=True, eq=False)
-class Item:
+@dataclass(frozen=True, eq=False, repr=False)
+class Item(ShownByShapes):
     """A photo or a ready input of a network, with what is known about it.
 
     ``key`` is unique in its dataset and stays the same from run to run. One of ``read``, which

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from relprop.datasets.items import Box, Dataset, Item, Label, Rejected
 from relprop.datasets.photos import open_photo
 from relprop.preprocessing import Placement, Preprocessing
+from relprop.shown import ShownByShapes
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample(ShownByShapes):
     """An item as the network sees it.
 
     ``pixels`` are float32 (channels, height, width). Boxes and masks, bool (height, width), are

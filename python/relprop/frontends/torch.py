@@ -65,7 +65,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
     UnsupportedOperatorError
         If the Graph cannot represent some operators; the message lists all of them.
     ValueError
-        If the module is in train mode, cannot be traced, or returns what depends on no input.
+        If the module is in train mode or on the meta device, cannot be traced, or returns what
+        depends on no input.
 
     Notes
     -----
@@ -80,6 +81,7 @@ def convert(module: nn.Module, example: Example) -> Graph:
         raise ValueError("a scripted module cannot be traced; give the module it was made of.")
     _refuse_train_mode(module)
     with _TRACING:
+        _refuse_what_has_no_values(module)
         program = _trace(module, _arguments(module, example))
         return _Conversion(program, alone=isinstance(example, torch.Tensor)).run()
 
@@ -95,6 +97,15 @@ def _refuse_train_mode(module: nn.Module) -> None:
             "module must be in eval mode, where dropout is off and batch norm uses its stored "
             f"statistics; call module.eval() first. In train mode: {', '.join(training)}."
         )
+
+
+def _refuse_what_has_no_values(module: nn.Module) -> None:
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(
+                f"module must have values, but {name} is on the meta device; load its weights "
+                "first, as by module.to_empty(device='cpu') and load_state_dict."
+            )
 
 
 def _arguments(module: nn.Module, example: Example) -> _Arguments:

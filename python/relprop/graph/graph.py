@@ -11,10 +11,11 @@ import numpy as np
 
 from relprop.graph.operators import ARITY, CARRY_IDS, MOST_IDS, Embedding, Input, Operator
 from relprop.graph.shapes import MOST_VALUES, Shape, require
+from relprop.shown import ShownByShapes
 
 
-@dataclass(frozen=True)
-class Node:
+@dataclass(frozen=True, repr=False)
+class Node(ShownByShapes):
     """One operator with the names of its inputs and the shape of its output.
 
     ``ids`` says whether the output holds ids instead of numbers, see :class:`Input`.
@@ -184,6 +185,12 @@ class Graph:
             for source in node.inputs:
                 readers[source].append(node)
         return readers
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{node.name} {node.shape}" for node in self.inputs)
+        outputs = ", ".join(f"{key} {self[name].shape}" for key, name in self.outputs.items())
+        ends = f", {inputs} -> {outputs}" if self.nodes else ""
+        return f"Graph({len(self.nodes)} nodes{ends})"
 
     def __str__(self) -> str:
         width = max((len(name) for name in self.nodes), default=0)

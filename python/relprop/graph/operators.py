@@ -25,6 +25,7 @@ from relprop.graph.shapes import (
     spatial_sizes,
     window_count,
 )
+from relprop.shown import ShownByShapes
 
 MOST_IDS = 2**24
 """So many whole numbers the core's float32 tells apart."""
@@ -71,8 +72,8 @@ def _axes(
     return zip(sizes, kernel, operator.stride, operator.padding, dilation)
 
 
-@dataclass(frozen=True, eq=False)
-class Input:
+@dataclass(frozen=True, eq=False, repr=False)
+class Input(ShownByShapes):
     """Where data enters; ``shape`` without the batch axis.
 
     ``ids`` are whole numbers that name the rows of an :class:`Embedding`, words say. They can be
@@ -86,8 +87,8 @@ class Input:
         return self.shape
 
 
-@dataclass(frozen=True, eq=False)
-class Constant:
+@dataclass(frozen=True, eq=False, repr=False)
+class Constant(ShownByShapes):
     """A value that depends on no input; its relevance is booked as ``constants``."""
 
     value: Array
@@ -96,8 +97,8 @@ class Constant:
         return tuple(self.value.shape)
 
 
-@dataclass(frozen=True, eq=False)
-class Embedding:
+@dataclass(frozen=True, eq=False, repr=False)
+class Embedding(ShownByShapes):
     """The row of ``weight``, (vocabulary, features), that each id names, along a new last axis."""
 
     weight: Array
@@ -109,8 +110,8 @@ class Embedding:
         return (*inputs[0], features)
 
 
-@dataclass(frozen=True, eq=False)
-class Conv:
+@dataclass(frozen=True, eq=False, repr=False)
+class Conv(ShownByShapes):
     """Convolution; ``weight`` is (out, in / groups, *kernel), zero padding."""
 
     weight: Array
@@ -137,8 +138,8 @@ class Conv:
         return (out, *positions)
 
 
-@dataclass(frozen=True, eq=False)
-class ConvTranspose:
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvTranspose(ShownByShapes):
     """The adjoint of a convolution; ``weight`` is (in, out / groups, *kernel).
 
     ``padding`` is cut off the result; ``output_padding`` makes its axes longer at their end.
@@ -180,8 +181,8 @@ class ConvTranspose:
         return (out, *(n + extra for n, extra in zip(made, self.output_padding)))
 
 
-@dataclass(frozen=True, eq=False)
-class Dense:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(ShownByShapes):
     """Fully connected layer on the last axis; ``weight`` is (out, in).
 
     Compiled, a layer may read its weight where it is, so that the array becomes read-only.
@@ -201,8 +202,8 @@ class Dense:
         return (*inputs[0][:-1], out)
 
 
-@dataclass(frozen=True, eq=False)
-class MaxPool:
+@dataclass(frozen=True, eq=False, repr=False)
+class MaxPool(ShownByShapes):
     """Maximum over windows; padding never wins."""
 
     kernel: Sizes
@@ -219,8 +220,8 @@ class MaxPool:
         return (inputs[0][0], *(window_count(*axis, self.ceil_mode) for axis in axes))
 
 
-@dataclass(frozen=True, eq=False)
-class AvgPool:
+@dataclass(frozen=True, eq=False, repr=False)
+class AvgPool(ShownByShapes):
     """Mean over windows; ``divisor`` replaces the number of elements where given.
 
     Padding counts towards the divisor where ``count_include_pad`` (the extra positions that
@@ -246,8 +247,8 @@ class AvgPool:
         return (inputs[0][0], *(window_count(*axis, self.ceil_mode) for axis in axes))
 
 
-@dataclass(frozen=True, eq=False)
-class AdaptiveAvgPool:
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveAvgPool(ShownByShapes):
     """Mean over ``output`` windows per axis that tile the input as in torch; ones are global."""
 
     output: Sizes
@@ -257,8 +258,8 @@ class AdaptiveAvgPool:
         return (inputs[0][0], *self.output)
 
 
-@dataclass(frozen=True, eq=False)
-class UpsampleNearest2d:
+@dataclass(frozen=True, eq=False, repr=False)
+class UpsampleNearest2d(ShownByShapes):
     """An image of another size: pixel o takes that of input ``floor(o * ratio)``, per axis.
 
     ``ratio`` is input size over output size, or one over the scale that the model states.
@@ -271,8 +272,8 @@ class UpsampleNearest2d:
         return _resized("UpsampleNearest2d", inputs[0], self.size, self.ratio)
 
 
-@dataclass(frozen=True, eq=False)
-class UpsampleBilinear2d:
+@dataclass(frozen=True, eq=False, repr=False)
+class UpsampleBilinear2d(ShownByShapes):
     """An image of another size, interpolated between the four nearest pixels.
 
     Output pixel o lies at ``(o + 1/2) * ratio - 1/2``, cut off at 0, or at ``o * ratio`` where
@@ -296,8 +297,8 @@ def _resized(operator: str, shape: Shape, size: Pair, ratio: tuple[float, float]
     return (shape[0], *size)
 
 
-@dataclass(frozen=True, eq=False)
-class Mean:
+@dataclass(frozen=True, eq=False, repr=False)
+class Mean(ShownByShapes):
     """Mean over axes."""
 
     axes: tuple[int, ...]
@@ -314,8 +315,8 @@ class Mean:
         return tuple(n for a, n in enumerate(inputs[0]) if a not in self.axes)
 
 
-@dataclass(frozen=True, eq=False)
-class BatchNorm:
+@dataclass(frozen=True, eq=False, repr=False)
+class BatchNorm(ShownByShapes):
     """Per channel (first axis) ``scale * x + shift``, the statistics already worked in."""
 
     scale: Array
@@ -330,8 +331,8 @@ class BatchNorm:
         return inputs[0]
 
 
-@dataclass(frozen=True, eq=False)
-class LocalResponseNorm:
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalResponseNorm(ShownByShapes):
     """``x * (k + alpha * window sum of squares / values of a whole window) ** -beta``.
 
     The window is ``size`` neighbouring channels of a pixel, or where ``within_channel`` the
@@ -352,8 +353,8 @@ class LocalResponseNorm:
         return inputs[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Activation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Activation(ShownByShapes):
     """An elementwise function; ``parameter`` is leaky_relu's slope or elu's alpha."""
 
     function: Function
@@ -363,8 +364,8 @@ class Activation:
         return inputs[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Clip:
+@dataclass(frozen=True, eq=False, repr=False)
+class Clip(ShownByShapes):
     """Values cut off below ``low`` and above ``high``; either may be infinite."""
 
     low: float
@@ -384,8 +385,8 @@ def clip_bounds(operator: Operator) -> tuple[float, float] | None:
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class PReLU:
+@dataclass(frozen=True, eq=False, repr=False)
+class PReLU(ShownByShapes):
     """``x`` where positive, else ``slope * x``; one slope, or one per channel (the first axis)."""
 
     slope: Array
@@ -398,8 +399,8 @@ class PReLU:
         return inputs[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Softmax:
+@dataclass(frozen=True, eq=False, repr=False)
+class Softmax(ShownByShapes):
     """Softmax along an axis; only at the end of a model, where it is cut."""
 
     axis: int
@@ -412,32 +413,32 @@ class Softmax:
         return inputs[0]
 
 
-@dataclass(frozen=True, eq=False)
-class Add:
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(ShownByShapes):
     """Sum of any number of branches, broadcast as numpy does."""
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(np.broadcast_shapes(*inputs))
 
 
-@dataclass(frozen=True, eq=False)
-class Mul:
+@dataclass(frozen=True, eq=False, repr=False)
+class Mul(ShownByShapes):
     """Elementwise product of two branches, broadcast as numpy does."""
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(np.broadcast_shapes(*inputs))
 
 
-@dataclass(frozen=True, eq=False)
-class Maximum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Maximum(ShownByShapes):
     """Elementwise maximum of any number of branches, broadcast as numpy does."""
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(np.broadcast_shapes(*inputs))
 
 
-@dataclass(frozen=True, eq=False)
-class Concat:
+@dataclass(frozen=True, eq=False, repr=False)
+class Concat(ShownByShapes):
     """Branches one after the other along an axis."""
 
     axis: int = 0
@@ -452,8 +453,8 @@ class Concat:
         return (*first[: self.axis], sum(s[self.axis] for s in inputs), *first[self.axis + 1 :])
 
 
-@dataclass(frozen=True, eq=False)
-class Slice:
+@dataclass(frozen=True, eq=False, repr=False)
+class Slice(ShownByShapes):
     """``x[..., start:stop:step, ...]`` along an axis, with 0 <= start <= stop and step >= 1."""
 
     axis: int
@@ -473,8 +474,8 @@ class Slice:
         return (*shape[: self.axis], size, *shape[self.axis + 1 :])
 
 
-@dataclass(frozen=True, eq=False)
-class Pad:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pad(ShownByShapes):
     """Constant padding, (before, after) per axis."""
 
     pads: tuple[Pair, ...]
@@ -488,8 +489,8 @@ class Pad:
         return tuple(n + a + b for n, (a, b) in zip(inputs[0], self.pads))
 
 
-@dataclass(frozen=True, eq=False)
-class Reshape:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reshape(ShownByShapes):
     """Same values in row-major order, another shape; flatten is one."""
 
     shape: Shape
@@ -502,8 +503,8 @@ class Reshape:
         return self.shape
 
 
-@dataclass(frozen=True, eq=False)
-class Permute:
+@dataclass(frozen=True, eq=False, repr=False)
+class Permute(ShownByShapes):
     """Axes in another order."""
 
     axes: tuple[int, ...]
@@ -516,8 +517,8 @@ class Permute:
         return tuple(inputs[0][a] for a in self.axes)
 
 
-@dataclass(frozen=True, eq=False)
-class Identity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(ShownByShapes):
     """The value itself: dropout at inference, aliases."""
 
     def infer_shape(self, *inputs: Shape) -> Shape:
