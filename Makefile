@@ -40,8 +40,10 @@ demo: $(MADE)/package $(MADE)/demo
 	  && relprop explain efficientnet-lite0 chelsea.png coffee.png \
 	    -c epsilon_plus_flat -c epsilon_gamma_box -o '$(CURDIR)/build/demo' --force
 
+# torch's threads would spin in the way of the tests beside them. A process takes up to two GiB.
+test: export OMP_NUM_THREADS := 1
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
-	python -m pytest
+	python -m pytest -n auto --maxprocesses 4
 
 check: $(MADE)/package $(MADE)/check
 	ruff format --check
@@ -82,8 +84,8 @@ EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py de
 emulated: export OMP_NUM_THREADS := 1
 emulated: $(MADE)/package $(MADE)/test
 	$(APART)
-	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest tests/test_emulator.py
-	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu $(EMULATED_TESTS)
+	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m 'emulator or gpu' \
+	  tests/test_emulator.py $(EMULATED_TESTS)
 	RELPROP_EMULATED_MODEL=ampere PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m gpu \
 	  tests/test_conv.py tests/test_dense.py tests/test_devices.py
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.emulator
+
 BUILD = Path(__file__).parent.parent / "build" / "emulated"
 
 
