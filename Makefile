@@ -40,7 +40,7 @@ demo: $(MADE)/package $(MADE)/demo
 	  && relprop explain efficientnet-lite0 chelsea.png coffee.png \
 	    -c epsilon_plus_flat -c epsilon_gamma_box -o '$(CURDIR)/build/demo' --force
 
-# torch's threads would spin in the way of the tests beside them. A process takes up to two GiB.
+# torch's threads would spin in the way of the tests beside them. A process takes a GiB.
 test: export OMP_NUM_THREADS := 1
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
 	python -m pytest -n auto --maxprocesses 4

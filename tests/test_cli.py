@@ -275,6 +275,9 @@ def test_presets_and_their_parameters(run: Run) -> None:
     code, _, err = explain(run, "left.png", "-c", "epsilon_plus_fla")
     assert code == 2
     assert "did you mean epsilon_plus_flat" in err
+    code, _, err = explain(run, "left.png", "-c", "zzz")
+    assert code == 2
+    assert "no preset 'zzz'; there are epsilon_plus, epsilon_plus_flat" in err
     code, _, err = explain(run, "left.png", "-p", "gamma=1")
     assert code == 2
     assert "'gamma=1' is not KEY=VALUE with one of bias, epsilon" in err

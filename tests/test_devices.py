@@ -93,8 +93,8 @@ def test_a_gpu_explains_as_the_cpu_does(gpu: int, composite: str) -> None:
         assert result.ledger.closure_error.max() < 1e-6
         # Sums of hundreds, of which rounding the scores alone takes 3e-7 on either device.
         truth = ledger_of_reference(composite, IMAGES[:5], expected.target)
+        largest = np.abs(truth).max(axis=1, keepdims=True)
         for found in (result.ledger.relevance, expected.ledger.relevance):
-            largest = np.abs(truth).max(axis=1, keepdims=True)
             assert (np.abs(found - truth) / largest).max() < 1e-6
 
 

@@ -41,11 +41,13 @@ def preset_parameters(
     """Hand every KEY=VALUE to the presets that know the key; ``option`` is what names presets."""
     for name in presets:
         if name not in PRESETS:
-            close = get_close_matches(name, PRESETS, n=3) or list(PRESETS)
-            raise typer.BadParameter(
-                f"there is no preset {name!r}; did you mean {', '.join(close)}?",
-                param_hint=option,
+            close = get_close_matches(name, PRESETS, n=3)
+            known = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"there are {', '.join(PRESETS)}."
             )
+            raise typer.BadParameter(f"there is no preset {name!r}; {known}", param_hint=option)
     values: dict[str, dict[str, Any]] = {name: {} for name in presets}
     for text in texts:
         key, _, value = text.partition("=")
