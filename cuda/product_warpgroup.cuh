@@ -243,12 +243,12 @@ template <Precision> struct TilesOf {
         WarpgroupTile<128, 128, 2, 1, 4, true, 52>, WarpgroupTile<64, 64, 1, 1, 4, true, 36, 2>>;
 };
 
-// Twice the registers, and more of shared memory; speeds are guesses.
+// Twice the registers, and more of shared memory. Speeds are hundredths of the first's.
 template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
-        WarpgroupTile<128, 128, 2, 1, 4, false, 80>, WarpgroupTile<128, 64, 2, 1, 4, false, 65>,
-        WarpgroupTile<64, 64, 1, 1, 4, false, 50, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 30, 2>,
-        WarpgroupTile<128, 128, 2, 1, 3, true, 75>, WarpgroupTile<64, 64, 1, 1, 3, true, 50, 2>>;
+        WarpgroupTile<128, 128, 2, 1, 4, false, 100>, WarpgroupTile<128, 64, 2, 1, 4, false, 76>,
+        WarpgroupTile<64, 64, 1, 1, 4, false, 77, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 60, 2>,
+        WarpgroupTile<128, 128, 2, 1, 3, true, 77>, WarpgroupTile<64, 64, 1, 1, 3, true, 71, 2>>;
 };
 
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;
