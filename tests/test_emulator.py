@@ -29,10 +29,9 @@ def run(program: str, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
-def test_emulator_does_what_cuda_does(seed: str) -> None:
-    done = run(
-        "emulator_check", RELPROP_EMULATED_SEED=seed, RELPROP_EMULATED_MEMORY=str(64 * 1024**2)
-    )
+@pytest.mark.parametrize("check", ["emulator_check", "emulator_runtime_check"])
+def test_emulator_does_what_cuda_does(check: str, seed: str) -> None:
+    done = run(check, RELPROP_EMULATED_SEED=seed, RELPROP_EMULATED_MEMORY=str(64 * 1024**2))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -65,13 +64,21 @@ def test_emulator_does_what_cuda_does(seed: str) -> None:
         ("hidden_weights", "read what is being copied"),
         ("hasty_pipeline", "waits for what was before the last time"),
         ("hidden_registers", "tensor cores read registers that were not shown to them"),
-        ("stale_graph", "a graph copies from or to memory that was released"),
-        ("host_reads", ""),
         ("lonely", "start it by RELPROP_LAUNCH_BLOCKS"),
     ],
 )
 def test_what_cuda_leaves_undefined_ends_the_program(name: str, message: str) -> None:
     done = run("emulator_check", name)
+    assert done.returncode < 0, done.stdout
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("stale_graph", "a graph copies from or to memory that was released"), ("host_reads", "")],
+)
+def test_what_the_runtime_does_not_forgive_ends_the_program(name: str, message: str) -> None:
+    done = run("emulator_runtime_check", name)
     assert done.returncode < 0, done.stdout
     assert message in done.stderr
 
