@@ -42,12 +42,12 @@ def preset_parameters(
     for name in presets:
         if name not in PRESETS:
             close = get_close_matches(name, PRESETS, n=3)
-            known = (
+            hint = (
                 f"did you mean {' or '.join(close)}?"
                 if close
                 else f"there are {', '.join(PRESETS)}."
             )
-            raise typer.BadParameter(f"there is no preset {name!r}; {known}", param_hint=option)
+            raise typer.BadParameter(f"there is no preset {name!r}; {hint}", param_hint=option)
     values: dict[str, dict[str, Any]] = {name: {} for name in presets}
     for text in texts:
         key, _, value = text.partition("=")
