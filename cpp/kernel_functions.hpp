@@ -49,7 +49,7 @@ void to_channels_last(const float *in, float *out, int64_t n, Image, Stream);
 void to_channels_first(const float *in, float *out, int64_t n, Image, Stream);
 
 void totals(const Totals &, Stream);
-void sum_absorbed(const Totals &, Stream);
+void sum_tallies(const Tallies &, Stream);
 void book(const Totals &, const int32_t *places, int64_t count, Stream);
 
 void regions(const Regions &, Stream);

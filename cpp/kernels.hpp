@@ -42,15 +42,22 @@ struct Contributions {
     int64_t channel_step = 0, step = 0;
 };
 
+struct Message;
+
 // An input whose contributions are its values, as those of a sum: it takes x s.
 struct Branch {
     const float *x; // [rows, channels]
     float *out;     // [rows, channels]
     bool add;
+    const Message *sent = nullptr; // what becomes of it then, as in Epilogue; null: nothing
 };
 
+// What the ledger is told of the neurons of a chunk: absorbed by the bias, by the stabilizer, and
+// the sum of r and that of its magnitudes.
+constexpr int64_t tally_sums = 4;
+
 // The message of a linear layer, row by row: reads the relevance r of the outputs and the sums
-// that belong to them, writes s+ over r and s- beside it, and accounts for what is absorbed.
+// that belong to them, writes s+ over r and s- beside it, and tells the ledger of both.
 struct Message {
     Rule rule;
     float *r = nullptr;            // [rows, channels]  in: relevance, out: s+
@@ -60,9 +67,9 @@ struct Message {
     const float *bias = nullptr;   // [channels]
     const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute
     int64_t fan_period = 1;
-    float *share = nullptr;    // [rows, channels]  out: bias's share per real input; distribute
-    float *absorbed = nullptr; // [rows, chunks, 2]  by bias, by stabilizer; null: no ledger
-    int64_t chunks = 1;        // channel chunks that a row is cut into
+    float *share = nullptr; // [rows, channels]  out: bias's share per real input; distribute
+    float *tally = nullptr; // [rows, chunks, tally_sums]; null: no ledger
+    int64_t chunks = 1;     // channel chunks that a row is cut into
     // alpha_beta: Z- is what z leaves of Z+ instead of s_neg's content, and summed from these where
     // that is little; null: s_neg has it
     const Contributions *contributions = nullptr;
@@ -70,6 +77,7 @@ struct Message {
         nullptr; // [rows, chunks]  out: those channels of the chunk, as bits; or null
     const Branch *branches = nullptr; // Kernels::message alone: who takes s+ while it is near
     int branch_count = 0;
+    bool arrived = false; // s+ is there already: the branches alone are left to do
 };
 
 enum class Part { all, positive, negative };
@@ -85,7 +93,10 @@ struct Epilogue {
     const float *x = nullptr;      // [rows, channels]  relevance: out = x * product; null: product
     Part part = Part::all;         // relevance: of x, the rest counts as 0
     bool add = false;              // relevance
-    Message message;               // message: the product is Z+ or the plain sum
+    // relevance: out is complete then, and takes the message of the layer that wrote x: epsilon's,
+    // whose r is out and whose z is x
+    bool sends = false;
+    Message message; // message: the product is Z+ or the plain sum; or what is sent
 };
 
 // What becomes of the weights before they are multiplied: w, w+, w-, w scaled for gamma, w^2.
@@ -300,9 +311,24 @@ struct Totals {
                      // a device's, the host needs none
 };
 
+// The same of what a step's messages told.
+struct Tallies {
+    int64_t n;
+    int64_t count;      // of a sample
+    const float *tally; // [n, count, tally_sums]
+    double *absorbed;   // [n, 2] every absorbed_stride, added to: by bias, by stabilizer; or null
+    int64_t absorbed_stride;
+    double *totals; // [n, 2] every totals_stride, written: sum, sum of magnitudes; or null
+    int64_t totals_stride;
+    double *scratch; // [n * tallies_scratch(count)], like that of Totals
+};
+
 constexpr int64_t totals_part = 16384; // values that a device's block sums
 constexpr int64_t totals_parts(int64_t size) { return (size + totals_part - 1) / totals_part; }
 constexpr int64_t totals_scratch(int64_t size) { return 1 + 2 * totals_parts(size); }
+constexpr int64_t tallies_scratch(int64_t count) {
+    return 1 + tally_sums * totals_parts(tally_sums * count);
+}
 
 // Relevance by regions of the image and by channels: float64 sums, in one order whatever the batch
 // and who computes them.
@@ -429,8 +455,7 @@ struct Kernels {
 
     // ledger: writes each sample's sum and its sum of magnitudes
     void (*totals)(const Totals &, Stream);
-    // adds the sum over the even places, and that over the odd ones: absorbed, see Message
-    void (*sum_absorbed)(const Totals &, Stream);
+    void (*sum_tallies)(const Tallies &, Stream);
     // adds the sum over `count` places, or over all where places is null
     void (*book)(const Totals &, const int32_t *places, int64_t count, Stream);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -35,19 +36,35 @@ float *Run::scratch(int64_t offset) const {
     return arena + (at[static_cast<size_t>(step)] + offset) * n;
 }
 
-float *Run::absorbed() const {
-    return account ? arena + stage.absorbed_at[static_cast<size_t>(step)] * n : nullptr;
+float *Run::tally() const {
+    return account || totals ? arena + stage.tally_at[static_cast<size_t>(step)] * n : nullptr;
 }
 
 bool Run::adds(int slot) const {
     return plan.adds_[static_cast<size_t>(step)][static_cast<size_t>(slot)];
 }
 
-void Run::book_absorbed() const {
-    if (account)
-        kernels.sum_absorbed({n, 2 * plan.steps_[static_cast<size_t>(step)]->absorbed_pairs(),
-                              absorbed(), account, account_stride, scratch_of_totals},
-                             stream);
+bool Run::arrives() const {
+    const int sender = plan.sender_[static_cast<size_t>(step)];
+    return sends && sender >= 0 && sender < stage.last;
+}
+
+std::optional<Message> Run::sent(int slot) const {
+    const Step &own = *plan.steps_[static_cast<size_t>(step)];
+    const auto input = static_cast<size_t>(own.inputs[static_cast<size_t>(slot)]);
+    const int receiver = plan.receiver_[input];
+    if (!sends || receiver < stage.first || plan.sender_[static_cast<size_t>(receiver)] != step)
+        return std::nullopt;
+    Run of = *this;
+    of.step = receiver;
+    return plan.steps_[static_cast<size_t>(receiver)]->message(of);
+}
+
+void Run::book_tally() const {
+    if (tally())
+        kernels.sum_tallies({n, plan.steps_[static_cast<size_t>(step)]->tallies(), tally(), account,
+                             account_stride, totals, totals_stride, scratch_of_totals},
+                            stream);
 }
 
 void Run::book(Account to, const float *values, int64_t size, const int32_t *places,
@@ -114,13 +131,45 @@ void Plan::finish(int output) {
         for (const Tensor &tensor : tensors_)
             scratch_of_totals_ = std::max(scratch_of_totals_, totals_scratch(tensor.image.size()));
         for (const auto &step : steps_) {
-            scratch_of_totals_ =
-                std::max(scratch_of_totals_, totals_scratch(2 * step->absorbed_pairs()));
+            scratch_of_totals_ = std::max(scratch_of_totals_, tallies_scratch(step->tallies()));
             scratch_of_products_ = std::max(scratch_of_products_, step->product_scratch(kernels_));
         }
     }
-    stages_ = stages_of(tensors_, steps_, producer_, output, kernels_.device == nullptr);
     output_ = output;
+    find_messages(readers);
+    stages_ = stages_of(tensors_, steps_, producer_, sender_, output, kernels_.device == nullptr);
+}
+
+// Finds whose relevance is whose, and whose arrives as a message.
+void Plan::find_messages(const std::vector<int> &readers) {
+    const auto at = [](int index) { return static_cast<size_t>(index); };
+    std::vector<int> first(tensors_.size(), -1); // reader, which completes its relevance
+    totals_of_.resize(tensors_.size());
+    std::iota(totals_of_.begin(), totals_of_.end(), 0);
+    sender_.assign(steps_.size(), -1);
+    receiver_.assign(tensors_.size(), -1);
+    const auto hands_on = [&](const Step &step) {
+        const int input = step.inputs.empty() ? output_ : step.inputs[0];
+        return step.hands_on() && !step.blocks && readers[at(input)] == 1 && input != output_;
+    };
+    for (size_t s = steps_.size(); s-- > 0;)
+        for (int input : steps_[s]->inputs)
+            first[at(input)] = static_cast<int>(s);
+    for (const auto &step : steps_)
+        if (hands_on(*step))
+            totals_of_[at(step->output)] = totals_of_[at(step->inputs[0])];
+    for (size_t s = 0; s < steps_.size(); ++s) {
+        int tensor = steps_[s]->output;
+        const auto reader = [&]() -> const Step & { return *steps_[at(first[at(tensor)])]; };
+        while (tensor != output_ && hands_on(reader()) && reader().keeps_value())
+            tensor = reader().output;
+        if (tensor == output_ || !steps_[s]->receives() || steps_[s]->blocks || reader().blocks ||
+            !reader().sends() ||
+            std::count(reader().inputs.begin(), reader().inputs.end(), tensor) != 1)
+            continue;
+        sender_[s] = first[at(tensor)];
+        receiver_[at(tensor)] = static_cast<int>(s);
+    }
 }
 
 // Which of the user's inputs a tensor is, or -1.
@@ -180,8 +229,10 @@ void Plan::run(const Request &request) const {
     if (!finished())
         throw std::logic_error("the plan is not finished.");
     check_targets(request, tensor(output_).image.size());
-    if (kernels_.device)
-        return run_on_device(*this, request);
+    if (kernels_.device) {
+        run_on_device(*this, request);
+        return share_totals(request);
+    }
     const int64_t all = threads(), of_a_thread = stages_.back().at_once;
     const int64_t most =
         of_a_thread > 0 ? of_a_thread : std::max<int64_t>(samples_at_once / all, 1);
@@ -194,6 +245,16 @@ void Plan::run(const Request &request) const {
         auto arena = take_arena(arena_floats(n));
         run_chunk(request, first, n, *arena, nullptr);
         give_back(std::move(arena));
+    }
+    share_totals(request);
+}
+
+// The totals of tensors that have the relevance of others.
+void Plan::share_totals(const Request &request) const {
+    for (int64_t i = 0; request.totals && i < request.n; ++i) {
+        double *totals = request.totals + i * tensors() * 2;
+        for (int64_t t = 0; t < tensors(); ++t)
+            std::copy_n(totals + 2 * totals_of_[static_cast<size_t>(t)], 2, totals + 2 * t);
     }
 }
 
@@ -272,6 +333,7 @@ struct Plan::Chunk {
     int64_t threads;             // as many as there were when it began
     std::vector<float *> arenas; // [stages]
     int64_t *bad;                // [1 + inputs]  what a device finds not finite; null on the host
+    bool sends = false;          // see Run
     double *scratch_of_totals = nullptr;
     float *scratch_of_products = nullptr;
 
@@ -293,7 +355,7 @@ Plan::Part Plan::part_of(const Chunk &chunk, size_t stage, int64_t at) const {
     const int64_t most = chunk.most(of), first = at / most * most;
     return {{*this, of, kernels_, chunk.request.stream, std::min(most, chunk.n - first),
              chunk.arenas[stage] + first * (of.arena + slack), chunk.scratch_of_totals,
-             chunk.scratch_of_products},
+             chunk.scratch_of_products, 0, false, chunk.sends},
             chunk.first + first};
 }
 
@@ -325,6 +387,9 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
 void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                      int64_t *bad) const {
     Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad};
+    // who asks for relevance between the steps is not to find messages there
+    chunk.sends = std::none_of(request.copies.begin(), request.copies.end(),
+                               [](const Copy &copy) { return copy.of_relevance; });
     float *at = memory.data();
     for (const Stage &stage : stages_) {
         chunk.arenas.push_back(at);
@@ -410,21 +475,26 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
     run.backward = true;
     begin_relevance(chunk, stage, part);
 
+    const auto totals_of = [&](int tensor_index) {
+        return request.totals ? request.totals + (first * tensors() + tensor_index) * 2 : nullptr;
+    };
     const auto weigh = [&](int tensor_index) {
-        if (request.totals)
+        if (request.totals && totals_of_[static_cast<size_t>(tensor_index)] == tensor_index)
             kernels_.totals({n, tensor(tensor_index).image.size(), run.relevance(tensor_index),
-                             request.totals + (first * tensors() + tensor_index) * 2, tensors() * 2,
-                             run.scratch_of_totals},
+                             totals_of(tensor_index), run.totals_stride, run.scratch_of_totals},
                             run.stream);
-        copy_out(run, request, first, tensor_index, true);
     };
     run.account_stride = steps() * accounts;
+    run.totals_stride = tensors() * 2;
     for (int s = run.stage.last - 1; s >= run.stage.first; --s) {
         run.step = s;
         if (request.absorbed)
             run.account = request.absorbed + first * run.account_stride + s * accounts;
         const Step &step = *steps_[static_cast<size_t>(s)];
-        weigh(step.output);
+        run.totals = totals_of(step.output);
+        if (step.blocks || step.tallies() == 0)
+            weigh(step.output);
+        copy_out(run, request, first, step.output, true);
         if (!step.blocks) {
             Stopwatch watch(run, request, true);
             step.relevance(run);
@@ -439,6 +509,7 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
     for (int input : run.stage.inputs)
         if (const int64_t i = input_index(input); i >= 0) {
             weigh(input);
+            copy_out(run, request, first, input, true);
             const Tensor &in = tensor(input);
             const int64_t size = in.image.size();
             float *relevance = request.relevance[static_cast<size_t>(i)] + first * size;

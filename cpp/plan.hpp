@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "kernels.hpp"
@@ -33,7 +34,7 @@ struct Stage {
     std::vector<int64_t> relevance_at;
     std::vector<int64_t> forward_scratch_at; // [steps]
     std::vector<int64_t> relevance_scratch_at;
-    std::vector<int64_t> absorbed_at;
+    std::vector<int64_t> tally_at;
     int64_t arena = 0;
 };
 
@@ -53,15 +54,21 @@ struct Run {
     float *scratch_of_products; // see Product
     int step = 0;               // the step at work
     bool backward = false;      // in the relevance pass
+    bool sends = false;         // messages arrive where they may
     double *account = nullptr;  // [n, account_stride]  of the step; null without a ledger
     int64_t account_stride = 0;
+    double *totals = nullptr; // [n, totals_stride]  of its output; null without them
+    int64_t totals_stride = 0;
 
     float *value(int tensor) const;
     float *relevance(int tensor) const;
     float *scratch(int64_t offset = 0) const; // offset in floats per sample
-    float *absorbed() const;                  // null without a ledger
-    bool adds(int slot) const;  // relevance of this input has been begun by another reader
-    void book_absorbed() const; // sums absorbed() into the account
+    float *tally() const;                     // of the step's messages; null without a ledger
+    bool adds(int slot) const; // relevance of this input has been begun by another reader
+    bool arrives() const;      // the output's relevance is its message already
+    // What the relevance of an input is to become when this step has completed it.
+    std::optional<Message> sent(int slot) const;
+    void book_tally() const; // sums it into the account and the totals
     // sums the values [n, size] at some places, or at all
     void book(Account, const float *values, int64_t size, const int32_t *places = nullptr,
               int64_t count = 0) const;
@@ -79,10 +86,19 @@ class Step {
     virtual bool needs_output() const { return false; }
     // The relevance of the only or first input may lie where the output's does.
     virtual bool passes() const { return false; }
-    virtual bool keeps_value() const { return false; }    // the output is the input, where it lies
-    virtual int64_t forward_scratch() const { return 0; } // floats per sample
+    // The relevance of the only or first input is the output's.
+    virtual bool hands_on() const { return false; }
+    virtual bool keeps_value() const { return false; } // the output is the input, where it lies
+    // Its relevance pass begins with message(run), epsilon's of the output's value alone, or finds
+    // that message in place of relevance.
+    virtual bool receives() const { return false; }
+    virtual Message message(const Run &) const { return {}; }
+    // Makes of relevance that it completes what Run::sent says.
+    virtual bool sends() const { return false; }
+    virtual int64_t forward_scratch() const { return 0; }   // floats per sample
     virtual int64_t relevance_scratch() const { return 0; } // floats per sample
-    virtual int64_t absorbed_pairs() const { return 0; }    // per sample, see Message
+    // Of its messages, per sample, see Message: they cover the output, whose totals they tell too.
+    virtual int64_t tallies() const { return 0; }
     // Floats that its products share with those of other steps, whatever the batch.
     virtual int64_t product_scratch(const Kernels &) const { return 0; }
     virtual int64_t weights() const { return 0; } // floats that both passes read
@@ -151,11 +167,15 @@ class Plan {
     bool finished() const { return output_ >= 0; }
     int64_t arena_per_sample() const; // floats
     const std::vector<Stage> &stages() const { return stages_; }
+    // [steps]  who sends a step its message, unless they run in different stages, or -1
+    const std::vector<int> &senders() const { return sender_; }
 
   private:
     friend struct Run;
     struct Chunk;
     int add_tensor(Image image, bool channels_first);
+    void find_messages(const std::vector<int> &readers);
+    void share_totals(const Request &request) const;
     friend class DeviceRun;
     std::unique_ptr<Memory> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Memory> arena) const;
@@ -180,6 +200,9 @@ class Plan {
     int output_ = -1;
 
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
+    std::vector<int> totals_of_;          // [tensors]  one that has the same relevance
+    std::vector<int> sender_;             // [steps]  who may send it its message, or -1
+    std::vector<int> receiver_;           // [tensors]  whose message its relevance becomes, or -1
     int64_t scratch_of_totals_ = 0;       // doubles per sample
     int64_t scratch_of_products_ = 0;     // floats of a chunk, see Product
     std::vector<Stage> stages_;           // each for at least as many samples as the one before

@@ -16,6 +16,7 @@ struct Steps {
     const std::vector<Tensor> &tensors;
     const std::vector<std::unique_ptr<Step>> &steps;
     const std::vector<int> &producer;
+    const std::vector<int> &sender;
     int first;
     int last;
     int output;
@@ -42,7 +43,7 @@ std::vector<int> inputs_of(const Steps &of) {
 }
 
 Stage place_stage(const Steps &of) {
-    const auto &[tensors, steps, producer, first, last, output] = of;
+    const auto &[tensors, steps, producer, sender, first, last, output] = of;
     const size_t tensor_count = tensors.size();
     const auto forward_time = [&](int step) { return step; };
     const auto backward_time = [&](int step) { return 2 * last - step; };
@@ -118,7 +119,7 @@ Stage place_stage(const Steps &of) {
     stage.relevance_at.assign(tensor_count, 0);
     stage.forward_scratch_at.assign(steps.size(), 0);
     stage.relevance_scratch_at.assign(steps.size(), 0);
-    stage.absorbed_at.assign(steps.size(), 0);
+    stage.tally_at.assign(steps.size(), 0);
     std::vector<Buffer> buffers;
     for (size_t t : held) {
         const int64_t size = tensors[t].image.size() + read_beyond;
@@ -137,9 +138,10 @@ Stage place_stage(const Steps &of) {
         if (step.relevance_scratch() > 0)
             buffers.push_back({step.relevance_scratch(), backward_time(s), backward_time(s),
                                &stage.relevance_scratch_at[i]});
-        if (step.absorbed_pairs() > 0)
-            buffers.push_back({2 * step.absorbed_pairs(), backward_time(s), backward_time(s),
-                               &stage.absorbed_at[i]});
+        if (step.tallies() > 0)
+            buffers.push_back({tally_sums * step.tallies(),
+                               backward_time(within(of, sender[i]) ? sender[i] : s),
+                               backward_time(s), &stage.tally_at[i]});
     }
     stage.arena = place(std::move(buffers));
     for (size_t t : held) {
@@ -192,18 +194,19 @@ int first_together(const Steps &all) {
 
 std::vector<Stage> stages_of(const std::vector<Tensor> &tensors,
                              const std::vector<std::unique_ptr<Step>> &steps,
-                             const std::vector<int> &producer, int output, bool cuts) {
+                             const std::vector<int> &producer, const std::vector<int> &sender,
+                             int output, bool cuts) {
     const int last = static_cast<int>(steps.size());
     if (!cuts)
-        return {place_stage({tensors, steps, producer, 0, last, output})};
-    const int cut = first_together({tensors, steps, producer, 0, last, output});
+        return {place_stage({tensors, steps, producer, sender, 0, last, output})};
+    const int cut = first_together({tensors, steps, producer, sender, 0, last, output});
     std::vector<Stage> stages;
     if (cut > 0) {
         const int between = steps[static_cast<size_t>(cut - 1)]->output;
-        stages.push_back(place_stage({tensors, steps, producer, 0, cut, between}));
+        stages.push_back(place_stage({tensors, steps, producer, sender, 0, cut, between}));
         stages.back().at_once = 1;
     }
-    stages.push_back(place_stage({tensors, steps, producer, cut, last, output}));
+    stages.push_back(place_stage({tensors, steps, producer, sender, cut, last, output}));
     int64_t weights = 0, values = 0;
     for (const auto &step : steps)
         weights += step->weights();

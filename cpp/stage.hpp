@@ -11,10 +11,11 @@
 namespace relprop {
 
 // Cuts a plan's steps into stages and places all that they hold, by liveness over both passes.
-// `producer` has the step that writes each tensor, or -1 for an input. Where not `cuts`, all is one
-// stage for all samples.
+// `producer` has the step that writes each tensor, or -1 for an input; `sender` the step that may
+// send each step its message, or -1. Where not `cuts`, all is one stage for all samples.
 std::vector<Stage> stages_of(const std::vector<Tensor> &tensors,
                              const std::vector<std::unique_ptr<Step>> &steps,
-                             const std::vector<int> &producer, int output, bool cuts);
+                             const std::vector<int> &producer, const std::vector<int> &sender,
+                             int output, bool cuts);
 
 } // namespace relprop

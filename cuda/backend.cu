@@ -128,7 +128,7 @@ Kernels kernels_of(int device, const Products &products) {
         .to_channels_last = cuda::to_channels_last,
         .to_channels_first = cuda::to_channels_first,
         .totals = cuda::totals,
-        .sum_absorbed = cuda::sum_absorbed,
+        .sum_tallies = cuda::sum_tallies,
         .book = cuda::book,
         .regions = cuda::regions,
         .begin = cuda::begin,

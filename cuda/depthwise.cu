@@ -97,7 +97,7 @@ void launch_depthwise(const Product &p, Stream stream) {
         (pixels.count + DepthwiseTile::rows - 1) / DepthwiseTile::rows * arguments.channel_tiles;
     with_width({p.source[0].data, p.source[0].weights, p.source[1].data, p.source[1].weights},
                {channels}, [&](auto width) {
-                   const bool messages = p.epilogue.kind == EpilogueKind::message;
+                   const bool messages = has_message(p.epilogue);
                    const auto kernel =
                        messages ? depthwise_kernel<width, true> : depthwise_kernel<width, false>;
                    RELPROP_LAUNCH_BLOCKS(kernel, arguments, blocks, DepthwiseTile::threads,

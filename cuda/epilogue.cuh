@@ -13,7 +13,7 @@
 
 namespace relprop::cuda {
 
-// Channels of a row that one warp holds: what absorbed and scarce of Message are cut by.
+// Channels of a row that one warp holds: what tally and scarce of Message are cut by.
 constexpr int chunk_channels = warp_lanes;
 
 // A message as a kernel takes it: the contributions lie beside it, not behind a pointer of the
@@ -53,9 +53,9 @@ template <class Body> void with_rule(RuleKind kind, const Body &body) {
     }
 }
 
-// What is absorbed of a neuron's relevance, or of several neurons'.
-struct Absorbed {
-    float by_bias = 0.0f, by_stabilizer = 0.0f;
+// What the ledger is told of a neuron, or of several.
+struct Tally {
+    float by_bias = 0.0f, by_stabilizer = 0.0f, sum = 0.0f, magnitudes = 0.0f;
 };
 
 // The sum of a neuron's negative contributions, by a warp together. Seldom called, and kept out of
@@ -130,9 +130,8 @@ inline __device__ bool find_negative(const MessageArguments &a, int64_t row, int
     return little && (of_neuron.s_neg < 0.0f || b < 0.0f);
 }
 
-// The message of a neuron. Adds to `absorbed`.
-template <RuleKind kind>
-__device__ void send(const Message &m, Neuron &of_neuron, Absorbed &absorbed) {
+// The message of a neuron. Adds to its chunk's tally.
+template <RuleKind kind> __device__ void send(const Message &m, Neuron &of_neuron, Tally &tally) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
     const float keep = keep_of(rule);
@@ -159,9 +158,11 @@ __device__ void send(const Message &m, Neuron &of_neuron, Absorbed &absorbed) {
     const Parts<float> s = message(rule, of, r);
     const float by_bias = kept_pos * s.pos + kept_neg * s.neg;
     const bool handed_down = m.share && of_neuron.fan_in > 0.0f; // to every input alike
-    absorbed.by_stabilizer += r - handed(rule, of, s);
+    tally.by_stabilizer += r - handed(rule, of, s);
+    tally.sum += r;
+    tally.magnitudes += fabsf(r);
     if (m.bias && !handed_down)
-        absorbed.by_bias += by_bias;
+        tally.by_bias += by_bias;
     of_neuron.r = s.pos;
     of_neuron.s_neg = s.neg;
     of_neuron.share = handed_down ? by_bias / of_neuron.fan_in : 0.0f;
@@ -188,11 +189,16 @@ template <RuleKind kind, int width> struct MessageLanes {
             s_neg_ = load<width>(m.s_neg + at);
         fan_in_ = fan_in_of<kind>(m, row);
     }
+    // Of a sum whose relevance and z are in registers.
+    __device__ __forceinline__ MessageLanes(const Message &m, int c, bool real) {
+        if (real && m.bias)
+            bias_ = load<width>(m.bias + c);
+    }
 
     // Given what the product, or z, makes of them. Returns the scarce ones, as bits.
     __device__ __forceinline__ uint32_t finish(const MessageArguments &a, int64_t row, int channels,
                                                int c, bool real, const Lanes<width> &sums,
-                                               Absorbed &absorbed) {
+                                               Tally &tally) {
         const Message &m = a.message;
         const int64_t at = row * channels + c;
         Lanes<width> share{};
@@ -203,7 +209,7 @@ template <RuleKind kind, int width> struct MessageLanes {
             if (kind == RuleKind::alpha_beta && a.differs)
                 marked |= uint32_t{find_negative(a, row, c + i, real, neuron)} << i;
             if (real)
-                send<kind>(m, neuron, absorbed);
+                send<kind>(m, neuron, tally);
             r.at[i] = neuron.r;
             s_neg_.at[i] = neuron.s_neg;
             share.at[i] = neuron.share;
@@ -223,24 +229,24 @@ template <RuleKind kind, int width> struct MessageLanes {
     float fan_in_ = 0.0f;
 };
 
-// What `lanes` neighbours of a warp absorbed in their chunk of a row, and the bits of those that
+// What `lanes` neighbours of a warp tell of their chunk of a row, and the bits of those that
 // are scarce; all of the warp call it, those beyond the last channel with nothing, and those beyond
 // the last row are not `real`.
 template <int lanes>
-__device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Absorbed absorbed,
+__device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Tally tally,
                             uint32_t marked, bool real) {
-    if (m.absorbed)
-        absorbed = {warp_sum<lanes>(absorbed.by_bias), warp_sum<lanes>(absorbed.by_stabilizer)};
+    if (m.tally)
+        tally = {warp_sum<lanes>(tally.by_bias), warp_sum<lanes>(tally.by_stabilizer),
+                 warp_sum<lanes>(tally.sum), warp_sum<lanes>(tally.magnitudes)};
     if (m.scarce)
         marked = warp_sum<lanes>(marked); // no two have the same bit
     if (!real || lane_index() % lanes != 0)
         return;
     if (m.scarce)
         m.scarce[row * m.chunks + chunk] = marked;
-    if (m.absorbed) {
-        m.absorbed[(row * m.chunks + chunk) * 2] = absorbed.by_bias;
-        m.absorbed[(row * m.chunks + chunk) * 2 + 1] = absorbed.by_stabilizer;
-    }
+    if (m.tally)
+        store(m.tally + (row * m.chunks + chunk) * tally_sums,
+              Lanes<tally_sums>{{tally.by_bias, tally.by_stabilizer, tally.sum, tally.magnitudes}});
 }
 
 // x, or 0 where it is not of this part.
@@ -266,26 +272,34 @@ template <int width> struct Beside {
     }
 };
 
-// Forward and relevance, from their finished sums.
+// Relevance, from its finished sums.
+template <int width>
+__device__ __forceinline__ Lanes<width> relevance_of(const Epilogue &e, Lanes<width> sums,
+                                                     const Beside<width> &beside) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        if (e.x)
+            sums.at[i] *= part_of(e.part, beside.x.at[i]);
+        if (e.add)
+            sums.at[i] += beside.before.at[i];
+    }
+    return sums;
+}
+
+// Forward and relevance.
 template <int width>
 __device__ __forceinline__ void epilogue_values(const Epilogue &e, int64_t at, Lanes<width> sums,
                                                 const Beside<width> &beside) {
-    const bool forward = e.kind == EpilogueKind::forward;
+    if (e.kind == EpilogueKind::relevance)
+        return store(e.out + at, relevance_of(e, sums, beside));
 #pragma unroll
     for (int i = 0; i < width; ++i) {
         float &sum = sums.at[i];
-        if (forward) {
-            if (e.bias)
-                sum += beside.bias.at[i];
-            if (e.low < e.high) { // comparisons that let NaN through
-                sum = sum < e.low ? e.low : sum;
-                sum = sum > e.high ? e.high : sum;
-            }
-        } else {
-            if (e.x)
-                sum *= part_of(e.part, beside.x.at[i]);
-            if (e.add)
-                sum += beside.before.at[i];
+        if (e.bias)
+            sum += beside.bias.at[i];
+        if (e.low < e.high) { // comparisons that let NaN through
+            sum = sum < e.low ? e.low : sum;
+            sum = sum > e.high ? e.high : sum;
         }
     }
     store(e.out + at, sums);

@@ -7,6 +7,11 @@
 
 namespace relprop::cuda {
 
+// Whether a message is what an epilogue ends with.
+RELPROP_HD bool has_message(const Epilogue &e) {
+    return e.kind == EpilogueKind::message || e.sends;
+}
+
 // An epilogue as a kernel takes it.
 struct EpilogueArguments {
     Epilogue epilogue;
@@ -21,7 +26,7 @@ inline EpilogueArguments arguments_of(const Product &p, int out) {
     const std::vector<const float *> pointers =
         e.kind == EpilogueKind::message
             ? std::vector<const float *>{m.r, m.s_neg, m.z, m.bias, m.share}
-            : std::vector<const float *>{e.out, e.bias, e.x};
+            : std::vector<const float *>{e.out, e.bias, e.x, e.sends ? m.bias : nullptr};
     with_width(pointers, {out}, [&](auto width) { arguments.by_fours = width == 4; });
     return arguments;
 }
@@ -38,15 +43,61 @@ struct Channels {
 // way before any is finished. Of messages, as many as registers hold: T::messages_at_once.
 constexpr int values_at_once = 4;
 
-template <RuleKind kind, class T, int width>
-__device__ void message_tile(const MessageArguments &a, const Channels &channels,
+// What a lane makes of its channels of a row: a rule's message,
+template <RuleKind kind, int width_> class RuleLanes {
+  public:
+    static constexpr int width = width_;
+
+    RuleLanes() = default;
+    __device__ __forceinline__ RuleLanes(const EpilogueArguments &a, int64_t row, int channels,
+                                         int c, bool real)
+        : message_(a.message, row, channels, c, real) {}
+
+    __device__ __forceinline__ uint32_t finish(const EpilogueArguments &a, int64_t row,
+                                               int channels, int c, bool real,
+                                               const Lanes<width> &sums, Tally &tally) {
+        return message_.finish(a.message, row, channels, c, real, sums, tally);
+    }
+
+  private:
+    MessageLanes<kind, width> message_;
+};
+
+// or relevance, which is complete then, and of that the message of the layer below, whose z is x.
+template <int width_> class SentLanes {
+  public:
+    static constexpr int width = width_;
+
+    SentLanes() = default;
+    __device__ __forceinline__ SentLanes(const EpilogueArguments &a, int64_t row, int channels,
+                                         int c, bool real)
+        : message_(a.message.message, c, real) {
+        if (real)
+            beside_ = {a.epilogue, row * channels + c, c};
+    }
+
+    __device__ __forceinline__ uint32_t finish(const EpilogueArguments &a, int64_t row,
+                                               int channels, int c, bool real,
+                                               const Lanes<width> &sums, Tally &tally) {
+        message_.r = relevance_of(a.epilogue, sums, beside_);
+        return message_.finish(a.message, row, channels, c, real, beside_.x, tally);
+    }
+
+  private:
+    Beside<width> beside_;
+    MessageLanes<RuleKind::epsilon, width> message_;
+};
+
+template <class Own, class T>
+__device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
+    constexpr int width = Own::width;
     constexpr int lanes = chunk_channels / width, of_warp = warp_lanes / lanes; // chunks
     constexpr int messages_at_once = T::messages_at_once;
     const int warp = static_cast<int>(threadIdx.x) / warp_lanes, lane = lane_index() % lanes;
     const int chunks = ceil_div(channels.held, chunk_channels), all = T::rows * chunks;
     for (int first = warp * of_warp; first < all; first += T::warps * of_warp * messages_at_once) {
-        MessageLanes<kind, width> own[messages_at_once];
+        Own own[messages_at_once];
         int64_t to[messages_at_once];
         int row[messages_at_once], c[messages_at_once];
 #pragma unroll
@@ -63,11 +114,11 @@ __device__ void message_tile(const MessageArguments &a, const Channels &channels
             const bool real = to[i] >= 0 && c[i] < channels.held;
             const Lanes<width> sum =
                 real ? load<width>(sums + row[i] * apart + c[i]) : Lanes<width>{};
-            Absorbed absorbed;
+            Tally tally;
             const uint32_t marked =
-                own[i].finish(a, to[i], channels.all, channels.first + c[i], real, sum, absorbed);
-            store_chunk<lanes>(a.message, to[i], channels.chunk + c[i] / chunk_channels, absorbed,
-                               marked << lane * width, to[i] >= 0);
+                own[i].finish(a, to[i], channels.all, channels.first + c[i], real, sum, tally);
+            store_chunk<lanes>(a.message.message, to[i], channels.chunk + c[i] / chunk_channels,
+                               tally, marked << lane * width, to[i] >= 0);
         }
     }
 }
@@ -76,14 +127,19 @@ template <RuleKind kind, class T>
 __device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
     if (a.by_fours)
-        message_tile<kind, T, 4>(a.message, channels, places, sums, apart);
+        message_tile<RuleLanes<kind, 4>, T>(a, channels, places, sums, apart);
     else
-        message_tile<kind, T, 1>(a.message, channels, places, sums, apart);
+        message_tile<RuleLanes<kind, 1>, T>(a, channels, places, sums, apart);
 }
 
 template <class T>
 __device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
+    if (a.epilogue.sends) {
+        if (a.by_fours)
+            return message_tile<SentLanes<4>, T>(a, channels, places, sums, apart);
+        return message_tile<SentLanes<1>, T>(a, channels, places, sums, apart);
+    }
     switch (a.message.message.rule.kind) {
     case RuleKind::epsilon:
         return message_tile<RuleKind::epsilon, T>(a, channels, places, sums, apart);
@@ -143,7 +199,7 @@ __device__ void value_tile(const EpilogueArguments &a, const Channels &channels,
 template <class T>
 __device__ void finish_tile(const EpilogueArguments &a, const Channels &channels,
                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    if (a.epilogue.kind == EpilogueKind::message)
+    if (has_message(a.epilogue))
         message_tile<T>(a, channels, places, sums, apart);
     else
         value_tile<T>(a, channels, places, sums, apart);

@@ -12,28 +12,54 @@ namespace relprop::cuda {
 
 namespace {
 
-constexpr int most_branches = 8; // that one launch takes: they travel with its arguments
+constexpr int most_branches = 4; // that one launch takes: they travel with its arguments
+
+struct Taker {
+    Branch branch;
+    MessageArguments sent; // where branch.sent
+};
 
 struct Whole {
     MessageArguments message;
-    Branch branches[most_branches];
-    int branch_count;
+    Taker takers[most_branches];
+    int taker_count;
     int64_t rows;
     int channels;
     Divisor chunks; // of a row, as many as its channels need
 };
 
-// A branch takes what is still in registers.
-template <int width> __device__ void take(const Branch &branch, int64_t at, const Lanes<width> &s) {
-    const Lanes<width> x = load<width>(branch.x + at);
-    Lanes<width> handed{};
-    if (branch.add)
-        handed = load<width>(branch.out + at);
+// Where a lane is: its channels of a row, and their chunk.
+struct LanePlace {
+    int64_t row, chunk;
+    int channels, c;
+    bool real;
+};
+
+// A branch takes what is still in registers, and may send it on. All lanes of a warp call it.
+template <int width>
+__device__ void take(const Taker &taker, const LanePlace &at, const Lanes<width> &s) {
+    const Branch &branch = taker.branch;
+    const int64_t there = at.row * at.channels + at.c;
+    Lanes<width> x{}, handed{};
+    if (at.real)
+        x = load<width>(branch.x + there);
+    if (at.real && branch.add)
+        handed = load<width>(branch.out + there);
     for (int i = 0; i < width; ++i) {
         const float product = x.at[i] * s.at[i];
         handed.at[i] = branch.add ? handed.at[i] + product : product;
     }
-    store(branch.out + at, handed);
+    if (!branch.sent) {
+        if (at.real)
+            store(branch.out + there, handed);
+        return;
+    }
+    const Message &sent = taker.sent.message;
+    MessageLanes<RuleKind::epsilon, width> own(sent, at.c, at.real);
+    own.r = handed;
+    Tally tally;
+    own.finish(taker.sent, at.row, at.channels, at.c, at.real, x, tally);
+    store_chunk<chunk_channels / width>(sent, at.row, at.chunk, tally, 0, at.real);
 }
 
 template <RuleKind kind, int width>
@@ -43,14 +69,20 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
     const int64_t number = thread_index() / lanes, row = divided(number, p.chunks);
     const int64_t chunk = number - row * p.chunks.by;
     const int c = static_cast<int>(chunk) * chunk_channels + first;
-    Absorbed absorbed;
     const bool real = row < p.rows && c < p.channels;
-    MessageLanes<kind, width> own(p.message, row, p.channels, c, real);
-    const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z, absorbed);
-    if (real)
-        for (int i = 0; i < p.branch_count; ++i)
-            take(p.branches[i], row * p.channels + c, own.r);
-    store_chunk<lanes>(p.message.message, row, chunk, absorbed, marked << first, row < p.rows);
+    const Message &m = p.message.message;
+    Lanes<width> s{};
+    if (!m.arrived) {
+        Tally tally;
+        MessageLanes<kind, width> own(p.message, row, p.channels, c, real);
+        const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z, tally);
+        store_chunk<lanes>(m, row, chunk, tally, marked << first, row < p.rows);
+        s = own.r;
+    } else if (real) {
+        s = load<width>(m.r + row * p.channels + c);
+    }
+    for (int i = 0; i < p.taker_count; ++i)
+        take(p.takers[i], {row, chunk, p.channels, c, real}, s);
 }
 
 } // namespace
@@ -62,15 +94,20 @@ int chunks(int groups, int out) { return groups * ceil_div(out, chunk_channels);
 void message(const Message &m, int64_t rows, int channels, Stream stream) {
     Whole p{};
     p.message = arguments_of(m);
-    p.branch_count = smaller(m.branch_count, most_branches);
+    p.taker_count = smaller(m.branch_count, most_branches);
     p.rows = rows;
     p.channels = channels;
     p.chunks = divisor_of(chunks(1, channels));
-    for (int i = 0; i < p.branch_count; ++i)
-        p.branches[i] = m.branches[i];
     std::vector<const float *> pointers = {m.r, m.s_neg, m.z, m.bias, m.share};
-    for (int i = 0; i < p.branch_count; ++i)
-        pointers.insert(pointers.end(), {p.branches[i].x, p.branches[i].out});
+    for (int i = 0; i < p.taker_count; ++i) {
+        const Branch &branch = m.branches[i];
+        p.takers[i] = {branch, {}};
+        pointers.insert(pointers.end(), {branch.x, branch.out});
+        if (branch.sent) {
+            p.takers[i].sent = arguments_of(*branch.sent);
+            pointers.push_back(branch.sent->bias);
+        }
+    }
     with_width(pointers, {channels}, [&](auto width) {
         const int64_t warps =
             (rows * p.chunks.by + width() - 1) / width(); // each holds so many chunks
@@ -79,9 +116,12 @@ void message(const Message &m, int64_t rows, int channels, Stream stream) {
                                   block_threads, 0, stream);
         });
     });
-    for (int i = p.branch_count; i < m.branch_count; ++i)
-        multiply(m.branches[i].x, m.r, m.branches[i].out, rows * channels, m.branches[i].add,
-                 stream);
+    for (int i = p.taker_count; i < m.branch_count; ++i) {
+        const Branch &branch = m.branches[i];
+        multiply(branch.x, m.r, branch.out, rows * channels, branch.add, stream);
+        if (branch.sent)
+            message(*branch.sent, rows, channels, stream);
+    }
 }
 
 } // namespace relprop::cuda

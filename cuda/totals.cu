@@ -15,13 +15,56 @@ namespace {
 constexpr int totals_threads = 256;
 constexpr int loads = 4; // that a thread has under way at once
 
-// Two sums side by side: of values and magnitudes, or by bias and by stabilizer.
-struct Pair {
-    double first = 0.0, second = 0.0;
+// Sums side by side.
+template <int count> struct Doubles {
+    double at[count] = {};
 };
 
-// Which sums there are, and what becomes of them.
-enum class Sum { totals, absorbed, book };
+// What is summed, and what becomes of it: how many sums there are, how a value joins those of a
+// thread, being its i-th of four neighbours, and where a sample's go.
+struct Whole {
+    static constexpr int sums = 2; // of values and of magnitudes
+    Totals p;
+    __device__ static void add(Doubles<sums> &own, int, double value) {
+        own.at[0] += value;
+        own.at[1] += fabs(value);
+    }
+    __device__ void put(int64_t sample, const Doubles<sums> &of) const {
+        p.out[sample * p.out_stride] = of.at[0];
+        p.out[sample * p.out_stride + 1] = of.at[1];
+    }
+};
+
+struct Booked {
+    static constexpr int sums = 1;
+    Totals p;
+    __device__ static void add(Doubles<sums> &own, int, double value) { own.at[0] += value; }
+    __device__ void put(int64_t sample, const Doubles<sums> &of) const {
+        p.out[sample * p.out_stride] += of.at[0];
+    }
+};
+
+struct Told {
+    static constexpr int sums = tally_sums;
+    Tallies p;
+    __device__ static void add(Doubles<sums> &own, int i, double value) { own.at[i] += value; }
+    __device__ void put(int64_t sample, const Doubles<sums> &of) const {
+        for (int i = 0; i < 2; ++i) {
+            if (p.absorbed)
+                p.absorbed[sample * p.absorbed_stride + i] += of.at[i];
+            if (p.totals)
+                p.totals[sample * p.totals_stride + i] = of.at[2 + i];
+        }
+    }
+};
+
+// Values of each sample, and scratch of n + n * blocks * sums doubles, the first n of them 0.
+template <class What> struct SumArguments {
+    What what;
+    const float *values;
+    int64_t n, size;
+    double *scratch;
+};
 
 // Calls body(i, value) for a thread's share of `size` values, four neighbours in a row at a time,
 // which are loaded at once where width is 4: the order is the same.
@@ -44,25 +87,18 @@ __device__ void each_share(const float *values, int64_t size, const Body &body) 
 }
 
 // The block's sums, in its first thread.
-__device__ Pair block_sums(const Pair &own) {
-    __shared__ double apart[2][totals_threads / warp_lanes];
-    return {block_sum(own.first, apart[0]), block_sum(own.second, apart[1])};
-}
-
-template <Sum what> __device__ void put(const Totals &p, int64_t sample, const Pair &sums) {
-    double *out = p.out + sample * p.out_stride;
-    if (what == Sum::totals) {
-        out[0] = sums.first;
-        out[1] = sums.second;
-        return;
-    }
-    out[0] += sums.first;
-    if (what == Sum::absorbed)
-        out[1] += sums.second;
+template <int count> __device__ Doubles<count> block_sums(const Doubles<count> &own) {
+    __shared__ double apart[count][totals_threads / warp_lanes];
+    Doubles<count> all;
+    for (int i = 0; i < count; ++i)
+        all.at[i] = block_sum(own.at[i], apart[i]);
+    return all;
 }
 
 // Leaves a block's sums and returns whether it is the last of its sample to do so.
-__device__ bool leave(Pair *left, double *scratch, int64_t sample, const Pair &sums) {
+template <int count>
+__device__ bool leave(Doubles<count> *left, double *scratch, int64_t sample,
+                      const Doubles<count> &sums) {
     __shared__ bool last;
     if (threadIdx.x == 0) {
         left[blockIdx.x] = sums;
@@ -77,38 +113,33 @@ __device__ bool leave(Pair *left, double *scratch, int64_t sample, const Pair &s
     return last;
 }
 
-template <Sum what, int width>
-__global__ void __launch_bounds__(totals_threads) totals_kernel(const __grid_constant__ Totals p) {
+template <class What, int width>
+__global__ void __launch_bounds__(totals_threads)
+    totals_kernel(const __grid_constant__ SumArguments<What> p) {
+    using Own = Doubles<What::sums>;
     const int64_t sample = blockIdx.y, first = blockIdx.x * totals_part;
     const int64_t size = p.size - first < totals_part ? p.size - first : totals_part;
-    Pair own;
-    each_share<width>(p.values + sample * p.size + first, size, [&](int i, float value) {
-        if (what == Sum::absorbed) {
-            (i % 2 == 0 ? own.first : own.second) += static_cast<double>(value);
-        } else {
-            const auto wide = static_cast<double>(value);
-            own.first += wide;
-            own.second += fabs(wide);
-        }
-    });
-    const Pair sums = block_sums(own);
+    Own own;
+    each_share<width>(p.values + sample * p.size + first, size,
+                      [&](int i, float value) { What::add(own, i, static_cast<double>(value)); });
+    const Own sums = block_sums(own);
     if (gridDim.x == 1) {
         if (threadIdx.x == 0)
-            put<what>(p, sample, sums);
+            p.what.put(sample, sums);
         return;
     }
-    Pair *left = reinterpret_cast<Pair *>(p.scratch + p.n) + sample * gridDim.x;
+    Own *left = reinterpret_cast<Own *>(p.scratch + p.n) + sample * gridDim.x;
     if (!leave(left, p.scratch, sample, sums))
         return;
-    Pair all;
-    const volatile Pair *of_others = left; // not from this multiprocessor's own cache
-    for (unsigned part = threadIdx.x; part < gridDim.x; part += totals_threads) {
-        all.first += of_others[part].first;
-        all.second += of_others[part].second;
-    }
-    const Pair total = block_sums(all);
+    Own all;
+    const auto *of_others = reinterpret_cast<const volatile double *>(left);
+    // volatile: not from this multiprocessor's own cache
+    for (unsigned part = threadIdx.x; part < gridDim.x; part += totals_threads)
+        for (int i = 0; i < What::sums; ++i)
+            all.at[i] += of_others[part * What::sums + i];
+    const Own total = block_sums(all);
     if (threadIdx.x == 0)
-        put<what>(p, sample, total);
+        p.what.put(sample, total);
 }
 
 struct BookPlaces {
@@ -120,33 +151,39 @@ struct BookPlaces {
 __global__ void __launch_bounds__(totals_threads) book_places_kernel(BookPlaces p) {
     const int64_t sample = blockIdx.x;
     const float *values = p.totals.values + sample * p.totals.size;
-    Pair own;
+    Doubles<1> own;
     for (int64_t i = threadIdx.x; i < p.count; i += totals_threads)
-        own.first += static_cast<double>(values[p.places[i]]);
-    const Pair sums = block_sums(own);
+        Booked::add(own, 0, static_cast<double>(values[p.places[i]]));
+    const Doubles<1> sums = block_sums(own);
     if (threadIdx.x == 0)
-        put<Sum::book>(p.totals, sample, sums);
+        Booked{p.totals}.put(sample, sums);
 }
 
 // ---- launchers
 
-template <Sum what> void launch_sums(const Totals &p, Stream stream) {
+template <class What> void launch_sums(const SumArguments<What> &p, Stream stream) {
     with_width({p.values}, {p.size}, [&](auto width) {
-        constexpr auto kernel = totals_kernel<what, width()>;
+        constexpr auto kernel = totals_kernel<What, width()>;
         RELPROP_LAUNCH_BLOCKS(kernel, p, Grid(totals_parts(p.size), p.n), totals_threads, 0,
                               stream);
     });
 }
 
+template <class What> SumArguments<What> arguments_of(const Totals &p) {
+    return {{p}, p.values, p.n, p.size, p.scratch};
+}
+
 } // namespace
 
-void totals(const Totals &p, Stream stream) { launch_sums<Sum::totals>(p, stream); }
+void totals(const Totals &p, Stream stream) { launch_sums(arguments_of<Whole>(p), stream); }
 
-void sum_absorbed(const Totals &p, Stream stream) { launch_sums<Sum::absorbed>(p, stream); }
+void sum_tallies(const Tallies &p, Stream stream) {
+    launch_sums(SumArguments<Told>{{p}, p.tally, p.n, p.count * tally_sums, p.scratch}, stream);
+}
 
 void book(const Totals &p, const int32_t *places, int64_t count, Stream stream) {
     if (!places)
-        return launch_sums<Sum::book>(p, stream);
+        return launch_sums(arguments_of<Booked>(p), stream);
     const BookPlaces some{p, places, count};
     RELPROP_LAUNCH_BLOCKS(book_places_kernel, some, p.n, totals_threads, 0, stream);
 }

@@ -34,6 +34,7 @@ ON_EVERY_DEVICE = frozenset(
         "inputs",
         "lxt",
         "merge",
+        "messages",
         "move",
         "norm",
         "onnx_round_trip",

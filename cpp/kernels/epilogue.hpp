@@ -37,17 +37,32 @@ struct MessageRow {
           handed_down(m.share && fan_in > 0.0f) {}
 };
 
-// What is absorbed in a row, lane by lane.
-struct Absorbed {
-    Vec by_bias = {}, by_stabilizer = {};
+// What the ledger is told of a chunk, lane by lane.
+struct Tally {
+    Vec by_bias = {}, by_stabilizer = {}, sum = {}, magnitudes = {};
+
+    [[gnu::always_inline]] void weigh(Vec r) {
+        sum += r;
+        magnitudes += r < 0.0f ? -r : r;
+    }
+    [[gnu::always_inline]] void store(float *to, bool biased) const {
+        to[0] = biased ? horizontal(by_bias) : 0.0f;
+        to[1] = horizontal(by_stabilizer);
+        to[2] = horizontal(sum);
+        to[3] = horizontal(magnitudes);
+    }
 };
+
+static inline float *tally_of(const Message &m, int64_t row, int64_t chunk) {
+    return m.tally ? m.tally + (row * m.chunks + chunk) * tally_sums : nullptr;
+}
 
 // `held` channels of a row from c on, at most a vector of them. `sums` is Z+ for alpha_beta and
 // gamma, the plain sum for the rules that do not split; flat has none. Returns the scarce ones.
 template <RuleKind kind>
 [[gnu::always_inline]] static inline uint32_t
 message_vector(const Message &m, const MessageRow &of_row, int64_t row, int channels, int c,
-               int held, const float *sums, Absorbed &absorbed) {
+               int held, const float *sums, Tally &told) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
     const int64_t at = row * channels + c;
@@ -88,14 +103,15 @@ message_vector(const Message &m, const MessageRow &of_row, int64_t row, int chan
     }
     const Parts<Vec> s = message(rule, of, r);
     const Vec by_bias = kept_pos * s.pos + kept_neg * s.neg;
-    absorbed.by_stabilizer += r - handed(rule, of, s);
+    told.by_stabilizer += r - handed(rule, of, s);
+    told.weigh(r);
     store_some(m.r + at, s.pos, held);
     if (m.s_neg)
         store_some(m.s_neg + at, s.neg, held);
     if (m.share)
         store_some(m.share + at, of_row.handed_down ? by_bias / of_row.fan_in : Vec{}, held);
     if (!of_row.handed_down)
-        absorbed.by_bias += by_bias;
+        told.by_bias += by_bias;
     return marked;
 }
 
@@ -105,11 +121,11 @@ template <RuleKind kind>
 [[gnu::noinline]] static void message_row(const Message &m, int64_t row, int channels, int c,
                                           int count, const float *sums, int64_t chunk) {
     const MessageRow of_row(m, row);
-    Absorbed absorbed;
+    Tally told;
     uint32_t marked = 0;
     const auto vector = [&](int v, int held) __attribute__((always_inline)) {
         marked |= message_vector<kind>(m, of_row, row, channels, c + v, held,
-                                       sums ? sums + v : nullptr, absorbed)
+                                       sums ? sums + v : nullptr, told)
                   << v;
     };
     if (count == panel) {
@@ -121,11 +137,8 @@ template <RuleKind kind>
     }
     if (m.scarce)
         m.scarce[row * m.chunks + chunk] = marked;
-    if (m.absorbed) {
-        float *pair = m.absorbed + (row * m.chunks + chunk) * 2;
-        pair[0] = m.bias ? horizontal(absorbed.by_bias) : 0.0f;
-        pair[1] = horizontal(absorbed.by_stabilizer);
-    }
+    if (float *tally = tally_of(m, row, chunk))
+        told.store(tally, m.bias);
 }
 
 static inline void message_row(const Message &m, int64_t row, int channels, int c, int count,
@@ -210,6 +223,8 @@ static inline void epilogue_row(const Epilogue &e, int64_t row, int channels, in
         epilogue_at<Vec>(e, at + j, c + j, sums + j);
     for (; j < count; ++j)
         epilogue_at<float>(e, at + j, c + j, sums + j);
+    if (e.sends)
+        message_row<RuleKind::epsilon>(e.message, row, channels, c, count, e.x + at, chunk);
 }
 
 } // namespace relprop::RELPROP_ISA

@@ -12,20 +12,19 @@ namespace {
 
 // Epsilon over a whole panel, in registers from memory to memory: what message_row makes of it
 // where no share of the bias is handed down, for half of its instructions.
-void epsilon_panel(const Message &m, const float *sums, const float *bias, float *r, float *pair) {
+void epsilon_panel(const Message &m, const float *sums, const float *bias, float *r, float *tally) {
     const float keep = m.rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
-    Vec by_bias = {}, by_stabilizer = {};
+    Tally told;
     for (int j = 0; j < panel; j += lanes) {
         const Vec b = bias ? load(bias + j) : Vec{}, kept = keep * b, given = load(r + j);
         const Vec sum = load(sums + j) - (b - kept), s = given / stabilize(sum, m.rule.epsilon);
-        by_bias += kept * s;
-        by_stabilizer += given - sum * s;
+        told.by_bias += kept * s;
+        told.by_stabilizer += given - sum * s;
+        told.weigh(given);
         store(r + j, s);
     }
-    if (pair) {
-        pair[0] = bias ? horizontal(by_bias) : 0.0f;
-        pair[1] = horizontal(by_stabilizer);
-    }
+    if (tally)
+        told.store(tally, bias);
 }
 
 void take(const Branch &branch, const float *s, int64_t first, int64_t last) {
@@ -48,18 +47,25 @@ void message(const Message &m, int64_t rows, int channels, Stream) {
     const bool epsilon = m.rule.kind == RuleKind::epsilon && !m.share;
     parallel_for((rows + block - 1) / block, [&](int64_t task) {
         const int64_t first = task * block, last = first + block < rows ? first + block : rows;
-        for (int64_t row = first; row < last; ++row) {
+        for (int64_t row = first; row < last && !m.arrived; ++row) {
             const float *z = m.z ? m.z + (m.period ? row % m.period : row) * channels : nullptr;
             int c = 0;
             for (; epsilon && c + panel <= channels; c += panel)
                 epsilon_panel(m, z + c, m.bias ? m.bias + c : nullptr, m.r + row * channels + c,
-                              m.absorbed ? m.absorbed + (row * m.chunks + c / panel) * 2 : nullptr);
+                              tally_of(m, row, c / panel));
             for (; c < channels; c += panel)
                 message_row(m, row, channels, c, smaller(panel, channels - c), z ? z + c : nullptr,
                             c / panel);
         }
-        for (int i = 0; i < m.branch_count; ++i)
-            take(m.branches[i], m.r, first * channels, last * channels);
+        for (int i = 0; i < m.branch_count; ++i) {
+            const Branch &branch = m.branches[i];
+            take(branch, m.r, first * channels, last * channels);
+            for (int64_t row = first; branch.sent && row < last; ++row)
+                for (int c = 0; c < channels; c += panel)
+                    message_row<RuleKind::epsilon>(*branch.sent, row, channels, c,
+                                                   smaller(panel, channels - c),
+                                                   branch.x + row * channels + c, c / panel);
+        }
     });
 }
 

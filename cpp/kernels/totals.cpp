@@ -5,23 +5,27 @@
 
 namespace relprop::RELPROP_ISA {
 
-void sum_absorbed(const Totals &p, Stream) {
+void sum_tallies(const Tallies &p, Stream) {
+    static_assert(stretch % tally_sums == 0);
     parallel_for(p.n, [&](int64_t sample) {
-        const float *pair = p.values + sample * p.size, *last = pair + p.size;
+        const float *tally = p.tally + sample * p.count * tally_sums;
+        const float *last = tally + p.count * tally_sums;
         Double sums[chains] = {};
-        for (; last - pair >= stretch; pair += stretch)
+        for (; last - tally >= stretch; tally += stretch)
             for (int k = 0; k < chains; ++k)
-                sums[k] += widened(pair + k * half);
-        double of[2] = {}; // by bias, by stabilizer: the even and the odd lanes
-        for (; pair < last; pair += 2) {
-            of[0] += pair[0];
-            of[1] += pair[1];
+                sums[k] += widened(tally + k * half);
+        double of[tally_sums] = {};
+        for (; tally < last; tally += tally_sums)
+            for (int i = 0; i < tally_sums; ++i)
+                of[i] += tally[i];
+        for (int i = 0; i < stretch; ++i)
+            of[i % tally_sums] += sums[i / half][i % half];
+        for (int i = 0; i < 2; ++i) {
+            if (p.absorbed)
+                p.absorbed[sample * p.absorbed_stride + i] += of[i];
+            if (p.totals)
+                p.totals[sample * p.totals_stride + i] = of[2 + i];
         }
-        for (int k = 0; k < chains; ++k)
-            for (int lane = 0; lane < half; ++lane)
-                of[lane % 2] += sums[k][lane];
-        p.out[sample * p.out_stride] += of[0];
-        p.out[sample * p.out_stride + 1] += of[1];
     });
 }
 

@@ -110,7 +110,6 @@ void Linear::plan_scratch() {
     const bool product = splits() || rule_.kind == RuleKind::z_box;
     const bool two_sources =
         (splits() && !around_.input_nonnegative) || rule_.kind == RuleKind::z_box;
-    const bool distribute = rule_.bias == BiasMode::distribute && !message_bias_.empty();
     // where taps are merged, a rule that splits reads its sources with their border alone
     first_at_ = take(two_sources && !(merged_ && splits()), in_.size());
     second_at_ = take(two_sources && !(merged_ && splits()), in_.size());
@@ -118,8 +117,8 @@ void Linear::plan_scratch() {
     padded_second_at_ = take(merged_ && two_sources, padded_size_);
     negative_at_ = take(needs_negative_part(), out_.size());
     scarce_at_ = take(treats_scarce(), out_.pixels() * chunks_);
-    share_at_ = take(distribute, out_.size());
-    sums_at_ = take(distribute || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
+    share_at_ = take(distributes(), out_.size());
+    sums_at_ = take(distributes() || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
 }
 
 // ---- products ----------------------------------------------------------------------------------
@@ -185,7 +184,8 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
 // Relevance of the input (+)= x * (sum over terms of message @ weights^T), of one part of x alone
 // or with the two terms' weights exchanged where it is negative.
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                              bool add, Part part, bool by_sign) const {
+                              bool add, Part part, bool by_sign, bool completes) const {
+    const std::optional<Message> sent = completes ? run.sent(0) : std::nullopt;
     for (const Packed &packed : backward_) {
         Product p = product_of(packed, run.n, terms);
         p.scratch = run.scratch_of_products;
@@ -196,6 +196,8 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         p.epilogue.x = x;
         p.epilogue.part = part;
         p.epilogue.add = add;
+        if ((p.epilogue.sends = sent.has_value()))
+            p.epilogue.message = *sent;
         const int version = static_cast<int>(terms.begin()->version);
         if (dense_)
             run.kernels.dense_adjoint(p, run.stream);
@@ -253,6 +255,18 @@ bool Linear::needs_inputs() const {
            rule_.kind != RuleKind::gradient;
 }
 
+bool Linear::receives() const { return rule_.kind == RuleKind::epsilon && !distributes(); }
+
+// Where what it writes last multiplies x as it is, and lies in chunks of all channels.
+bool Linear::sends() const {
+    return (rule_.kind == RuleKind::epsilon || splits()) && !distributes() &&
+           (conv_.groups == 1 || depthwise_);
+}
+
+bool Linear::distributes() const {
+    return rule_.bias == BiasMode::distribute && !message_bias_.empty();
+}
+
 bool Linear::needs_output() const {
     const int z_plus = static_cast<int>(Version::positive);
     return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma || takes_difference() ||
@@ -268,7 +282,7 @@ int64_t Linear::weights() const {
     return floats;
 }
 
-int64_t Linear::absorbed_pairs() const {
+int64_t Linear::tallies() const {
     return rule_.kind == RuleKind::gradient ? 0 : out_.pixels() * chunks_;
 }
 
@@ -299,9 +313,9 @@ Message Linear::message_of(const Run &run) const {
     m.bias = message_bias_.data();
     m.fan_in = fan_in_.data();
     m.fan_period = static_cast<int64_t>(fan_in_.size());
-    if (rule_.bias == BiasMode::distribute && m.bias)
+    if (distributes())
         m.share = run.scratch(share_at_);
-    m.absorbed = run.absorbed();
+    m.tally = run.tally();
     m.chunks = chunks_;
     return m;
 }
@@ -329,15 +343,16 @@ void Linear::relevance(const Run &run) const {
         relevance_z_box(run);
     else
         relevance_single(run);
-    if (rule_.bias == BiasMode::distribute && !message_bias_.empty())
+    if (distributes())
         spread(run, run.scratch(share_at_), true);
-    run.book_absorbed();
+    run.book_tally();
 }
 
 // epsilon, w_square, flat: the sums are known, one message.
 void Linear::relevance_single(const Run &run) const {
     const int64_t rows = run.n * out_.pixels();
-    run.kernels.message(message_of(run), rows, out_.channels, run.stream);
+    if (!run.arrives())
+        run.kernels.message(message_of(run), rows, out_.channels, run.stream);
     const float *s = run.relevance(output);
     const bool add = run.adds(0);
     if (rule_.kind == RuleKind::flat)
@@ -382,7 +397,7 @@ void Linear::relevance_split(const Run &run) const {
         else if (winograd_backward(Version::positive) == winograd_backward(Version::negative))
             backward_product(run, {{s_pos, Version::positive}, {s_neg, Version::negative}}, x, add);
         else {
-            backward_product(run, {{s_pos, Version::positive}}, x, add);
+            backward_product(run, {{s_pos, Version::positive}}, x, add, Part::all, false, false);
             backward_product(run, {{s_neg, Version::negative}}, x, true);
         }
         return;
@@ -399,7 +414,7 @@ void Linear::relevance_split(const Run &run) const {
         const Version second = selects_ ? Version::plain : Version::negative;
         backward_product(run, {{s_pos, first}, {s_neg, second}}, x, add, Part::all, true);
     } else {
-        backward_product(run, {{s_pos, Version::positive}}, x, add, Part::positive);
+        backward_product(run, {{s_pos, Version::positive}}, x, add, Part::positive, false, false);
         backward_product(run, {{s_pos, Version::negative}}, x, true, Part::negative);
     }
 }

@@ -37,9 +37,12 @@ class Linear final : public Step {
     void relevance(const Run &run) const override;
     bool needs_inputs() const override;
     bool needs_output() const override;
+    bool receives() const override;
+    bool sends() const override;
+    Message message(const Run &run) const override { return message_of(run); }
     int64_t forward_scratch() const override { return padded_size_; }
     int64_t relevance_scratch() const override { return scratch_; }
-    int64_t absorbed_pairs() const override;
+    int64_t tallies() const override;
     int64_t product_scratch(const Kernels &) const override;
     int64_t weights() const override;
     bool reads_in_place() const { return owner_ != nullptr; } // the weights that it was given
@@ -79,7 +82,8 @@ class Linear final : public Step {
     void plan_scratch();
     std::unique_ptr<Memory> square_sums(const Kernels &kernels) const;
 
-    bool splits() const; // the rule treats positive and negative contributions apart
+    bool distributes() const; // what the bias absorbs
+    bool splits() const;      // the rule treats positive and negative contributions apart
     bool needs_negative_part() const;
     // both messages go back in one product
     bool selects(const Kernels &kernels, const std::vector<Phase> &back) const;
@@ -95,7 +99,8 @@ class Linear final : public Step {
     void forward_product(const Run &run, std::initializer_list<Term> terms,
                          const Epilogue &epilogue) const;
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
-                          bool add, Part part = Part::all, bool by_sign = false) const;
+                          bool add, Part part = Part::all, bool by_sign = false,
+                          bool completes = true) const;
     void spread(const Run &run, const float *share, bool add) const;
     Message message_of(const Run &run) const;
     Contributions contributions_of(const Run &run) const;

@@ -19,9 +19,14 @@ void Add::relevance(const Run &run) const {
         return;
     }
     std::vector<Branch> branches;
+    std::vector<std::optional<Message>> sent;
+    for (int i = 0; i < static_cast<int>(inputs.size()); ++i) {
+        const int input = inputs[static_cast<size_t>(i)];
+        branches.push_back({run.value(input), run.relevance(input), run.adds(i)});
+        sent.push_back(run.sent(i));
+    }
     for (size_t i = 0; i < inputs.size(); ++i)
-        branches.push_back(
-            {run.value(inputs[i]), run.relevance(inputs[i]), run.adds(static_cast<int>(i))});
+        branches[i].sent = sent[i] ? &*sent[i] : nullptr;
     divide(run, run.value(output), nullptr, branches);
 }
 

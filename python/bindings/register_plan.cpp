@@ -514,6 +514,7 @@ void register_plan(py::module_ &module) {
         .def_property_readonly("steps", &Plan::steps)
         .def_property_readonly("tensors", &Plan::tensors)
         .def_property_readonly("arena_per_sample", &Plan::arena_per_sample)
+        .def_property_readonly("senders", &Plan::senders)
         .def_property_readonly("stages", [](const Plan &plan) {
             std::vector<std::tuple<int, int, int64_t>> stages;
             for (const Stage &stage : plan.stages())

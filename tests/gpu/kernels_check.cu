@@ -130,9 +130,9 @@ class Case {
     double *doubles(int64_t count) {
         return give(std::vector<double>(static_cast<size_t>(count), 0.5), Type::float64);
     }
-    // For sums over samples of up to `size` values.
+    // For sums over samples of up to `size` values or tallies.
     double *scratch(int64_t n, int64_t size) {
-        return reinterpret_cast<double *>(unchecked(2 * n * totals_scratch(size)));
+        return reinterpret_cast<double *>(unchecked(2 * n * tallies_scratch(size)));
     }
     float *unchecked(int64_t count) {
         return give(std::vector<float>(static_cast<size_t>(count), 0.0f), Type::unchecked);
@@ -515,17 +515,33 @@ void check_message() {
                 const int64_t period = rule.kind == RuleKind::w_square ? pixels : 0;
                 const float *z = of.floats((period ? period : rows) * channels);
                 const float *bias = of.floats(channels), *fan_in = of.positive(pixels);
-                float *absorbed = of.unchecked(2 * size);
-                double *out = of.doubles(n * 3), *scratch = of.scratch(n, 2 * size);
+                // each device cuts rows into chunks of its own
+                float *tally = of.unchecked(tally_sums * size);
+                float *told = of.unchecked(3 * tally_sums * size);
+                double *out = of.doubles(n * 20), *scratch = of.scratch(n, size);
                 std::vector<Branch> branches;
                 for (int i = 0; i < 10; ++i)
                     branches.push_back({of.floats(size), of.floats(size), i % 2 == 0});
+                float *again = of.floats(size), *of_again = of.floats(size);
                 of.run("message, rule " + std::to_string(kind) + ", bias " +
                            std::to_string(bias_mode) + ", " + std::to_string(channels),
                        rounding, [&](const Side &on) {
                            std::vector<Branch> there = branches;
                            for (Branch &branch : there)
                                branch = {on(branch.x), on(branch.out), branch.add};
+                           std::vector<Message> sent(3); // the last beyond what one launch takes
+                           for (int i = 0; i < 3; ++i) {
+                               Branch &branch = there[static_cast<size_t>(4 * i)];
+                               Message &m = sent[static_cast<size_t>(i)];
+                               m.rule.epsilon = 1e-2f;
+                               m.rule.bias = static_cast<BiasMode>(i % 2); // absorb, exclude
+                               m.r = branch.out;
+                               m.z = branch.x;
+                               m.bias = i == 2 ? nullptr : on(bias);
+                               m.tally = on(told) + i * tally_sums * size;
+                               m.chunks = on.kernels.chunks(1, channels);
+                               branch.sent = &m;
+                           }
                            Message m;
                            m.rule = rule;
                            m.r = on(r);
@@ -536,14 +552,25 @@ void check_message() {
                            m.fan_in = on(fan_in);
                            m.fan_period = pixels;
                            m.share = bias_mode == 2 ? on(share) : nullptr;
-                           m.absorbed = on(absorbed);
+                           m.tally = on(tally);
                            m.chunks = on.kernels.chunks(1, channels);
                            m.branches = there.data();
                            m.branch_count = static_cast<int>(there.size());
                            on.kernels.message(m, rows, channels, stream);
-                           on.kernels.sum_absorbed(
-                               {n, 2 * pixels * m.chunks, on(absorbed), on(out), 3, on(scratch)},
-                               stream);
+                           const auto sum = [&](const float *of_chunks, int at) {
+                               double *to = on(out) + 5 * at;
+                               on.kernels.sum_tallies({n, pixels * m.chunks, of_chunks, to, 20,
+                                                       to + 2, 20, on(scratch)},
+                                                      stream);
+                           };
+                           sum(m.tally, 0);
+                           for (int i = 0; i < 3; ++i)
+                               sum(sent[static_cast<size_t>(i)].tally, i + 1);
+                           m.r = on(again); // of which branches alone take theirs
+                           m.arrived = true;
+                           there[0] = {on(branches[1].x), on(of_again), true};
+                           m.branch_count = 1;
+                           on.kernels.message(m, rows, channels, stream);
                        });
             }
 }
@@ -645,21 +672,22 @@ void check_totals() {
     for (const int64_t size : {1, 5, 4096, 16384, 50001, 200000}) {
         const int64_t n = 3;
         Case of;
-        const float *values = of.floats(n * size), *absorbed = of.floats(2 * n * size);
-        double *out = of.doubles(5 * n);
+        const float *values = of.floats(n * size), *tally = of.floats(tally_sums * n * size);
+        double *out = of.doubles(8 * n);
         std::vector<int32_t> some;
         for (int64_t i = 0; i < 2000; ++i)
             some.push_back(static_cast<int32_t>(draw(size)));
         const int32_t *places = of.give(some);
-        double *scratch = of.scratch(n, 2 * size);
+        double *scratch = of.scratch(n, size);
         of.run(with("totals", std::to_string(size), false), 1e-12, [&](const Side &on) {
             const auto sums = [&](const float *of_values, int64_t count, int at) {
-                return Totals{n, count, of_values, on(out) + at, 5, on(scratch)};
+                return Totals{n, count, of_values, on(out) + at, 8, on(scratch)};
             };
             on.kernels.totals(sums(on(values), size, 0), stream);
-            on.kernels.sum_absorbed(sums(on(absorbed), 2 * size, 1), stream);
-            on.kernels.book(sums(on(values), size, 3), nullptr, 0, stream);
-            on.kernels.book(sums(on(values), size, 4), on(places), 2000, stream);
+            on.kernels.sum_tallies(
+                {n, size, on(tally), on(out) + 2, 8, on(out) + 6, 8, on(scratch)}, stream);
+            on.kernels.book(sums(on(values), size, 4), nullptr, 0, stream);
+            on.kernels.book(sums(on(values), size, 5), on(places), 2000, stream);
         });
     }
 }

@@ -409,7 +409,7 @@ bool tiles_agree(const Kind &kind, const char *name, const Layer &l, const Value
 
 // What an epilogue reads and writes, here and there.
 struct Tensors {
-    Values out, x, bias, r, s_neg, z, fan_in, share, absorbed;
+    Values out, x, bias, r, s_neg, z, fan_in, share, tally;
     std::vector<uint32_t> scarce;
 
     Tensors(const TapGrid &grid, int64_t n, int64_t chunks) {
@@ -422,24 +422,24 @@ struct Tensors {
         z = draw(size);
         fan_in = draw(grid.to.pixels(), 0.0f);
         share.resize(out.size());
-        absorbed.resize(static_cast<size_t>(rows * chunks * 2));
+        tally.resize(static_cast<size_t>(rows * chunks * tally_sums));
         scarce.resize(static_cast<size_t>(rows * chunks));
     }
 };
 
 struct TensorsOnDevice {
-    OnDevice<float> out, x, bias, r, s_neg, z, fan_in, share, absorbed;
+    OnDevice<float> out, x, bias, r, s_neg, z, fan_in, share, tally;
     OnDevice<uint32_t> scarce;
 
     explicit TensorsOnDevice(const Tensors &t)
         : out(t.out), x(t.x), bias(t.bias), r(t.r), s_neg(t.s_neg), z(t.z), fan_in(t.fan_in),
-          share(t.share), absorbed(t.absorbed), scarce(t.scarce) {}
+          share(t.share), tally(t.tally), scarce(t.scarce) {}
     void read(Tensors &t) const {
         out.read(t.out);
         r.read(t.r);
         s_neg.read(t.s_neg);
         share.read(t.share);
-        absorbed.read(t.absorbed);
+        tally.read(t.tally);
         scarce.read(t.scarce);
     }
 };
@@ -451,6 +451,7 @@ struct Variant {
     BiasMode bias = BiasMode::absorb;
     bool has_bias = true, has_x = true, add = false, differs = false;
     Part part = Part::all;
+    bool sends = false;
 };
 
 const Variant variants[] = {
@@ -459,6 +460,26 @@ const Variant variants[] = {
     {"relevance, added", EpilogueKind::relevance, {}, {}, true, true, true, false, Part::positive},
     {"relevance of x-", EpilogueKind::relevance, {}, {}, true, true, false, false, Part::negative},
     {"gradient, added", EpilogueKind::relevance, {}, {}, true, false, true},
+    {"relevance, sent",
+     EpilogueKind::relevance,
+     {},
+     BiasMode::exclude,
+     true,
+     true,
+     false,
+     false,
+     Part::all,
+     true},
+    {"relevance of x-, added and sent",
+     EpilogueKind::relevance,
+     {},
+     {},
+     false,
+     true,
+     true,
+     false,
+     Part::negative,
+     true},
     {"epsilon", EpilogueKind::message, RuleKind::epsilon},
     {"alpha_beta", EpilogueKind::message, RuleKind::alpha_beta},
     {"alpha_beta, distribute", EpilogueKind::message, RuleKind::alpha_beta, BiasMode::distribute},
@@ -491,9 +512,16 @@ Epilogue epilogue_of(const Variant &v, const Of &t, const TapGrid &grid, int64_t
     m.fan_in = t.fan_in.data();
     m.fan_period = grid.to.pixels();
     m.share = v.bias == BiasMode::distribute ? const_cast<float *>(t.share.data()) : nullptr;
-    m.absorbed = const_cast<float *>(t.absorbed.data());
+    m.tally = const_cast<float *>(t.tally.data());
     m.chunks = chunks;
     m.scarce = const_cast<uint32_t *>(t.scarce.data());
+    e.sends = v.sends;
+    if (v.sends) {
+        m.r = e.out;
+        m.z = e.x;
+        m.s_neg = nullptr;
+        m.scarce = nullptr;
+    }
     return e;
 }
 
@@ -532,10 +560,11 @@ double difference(const Values &a, const Values &b) {
 }
 
 // Sums over the chunks of each row: the two devices cut them differently.
-Values per_row(const Values &absorbed, int64_t chunks) {
-    Values rows(absorbed.size() / static_cast<size_t>(chunks));
-    for (size_t i = 0; i < absorbed.size(); ++i)
-        rows[i / static_cast<size_t>(2 * chunks) * 2 + i % 2] += absorbed[i];
+Values per_row(const Values &tally, int64_t chunks) {
+    constexpr auto sums = static_cast<size_t>(tally_sums);
+    Values rows(tally.size() / static_cast<size_t>(chunks));
+    for (size_t i = 0; i < tally.size(); ++i)
+        rows[i / (sums * static_cast<size_t>(chunks)) * sums + i % sums] += tally[i];
     return rows;
 }
 
@@ -605,8 +634,8 @@ bool epilogue_agrees(const Kind &kind, const Case &of, const Layer &l, const Val
     double error = 0.0;
     for (auto value : {&Tensors::out, &Tensors::r, &Tensors::s_neg, &Tensors::share})
         error = std::max(error, difference(got.*value, expected.*value));
-    error = std::max(
-        error, difference(per_row(got.absorbed, chunks), per_row(expected.absorbed, cpu_chunks)));
+    error = std::max(error,
+                     difference(per_row(got.tally, chunks), per_row(expected.tally, cpu_chunks)));
     const int panel = 96 / cpu_kernels().chunks(1, 96);
     const bool same = neurons(got.scarce, chunks, groups, out, 32) ==
                       neurons(expected.scarce, cpu_chunks, 1, channels, panel);
