@@ -78,6 +78,9 @@ struct Message {
     const Branch *branches = nullptr; // Kernels::message alone: who takes s+ while it is near
     int branch_count = 0;
     bool arrived = false; // s+ is there already: the branches alone are left to do
+    // Kernels::message alone: the relevance, where it does not lie at r  [rows, given_stride]
+    const float *given = nullptr;
+    int64_t given_stride = 0;
 };
 
 enum class Part { all, positive, negative };
@@ -192,6 +195,8 @@ struct Pool {
     const float *r;         // [n, z.outputs, y.outputs, x.outputs, channels]; s for average
     float *result;          // forward: like r; relevance: like in
     bool add;
+    const Message
+        *sent; // max pooling's relevance: what becomes of it then, as in Epilogue, or null
 };
 
 // Each output row is a weighted sum of a few input rows, the same in every channel: interpolation.

@@ -175,12 +175,16 @@ template <RuleKind kind, int width> struct MessageLanes {
 
     MessageLanes() = default;
     __device__ __forceinline__ MessageLanes(const MessageArguments &a, int64_t row, int channels,
-                                            int c, bool real) {
+                                            int c, bool real)
+        : MessageLanes(a, row, channels, c, real, a.message.r + row * channels + c) {}
+    // Of relevance that lies elsewhere.
+    __device__ __forceinline__ MessageLanes(const MessageArguments &a, int64_t row, int channels,
+                                            int c, bool real, const float *given) {
         const Message &m = a.message;
         const int64_t at = row * channels + c;
         if (!real)
             return;
-        r = load<width>(m.r + at);
+        r = load<width>(given);
         if (m.z)
             z = load<width>(m.z + z_row_of(m, row) * channels + c);
         if (m.bias)
@@ -230,16 +234,16 @@ template <RuleKind kind, int width> struct MessageLanes {
 };
 
 // What `lanes` neighbours of a warp tell of their chunk of a row, and the bits of those that
-// are scarce; all of the warp call it, those beyond the last channel with nothing, and those beyond
-// the last row are not `real`.
+// are scarce; all that the mask names call it, those beyond the last channel with nothing, and
+// those beyond the last row are not `real`.
 template <int lanes>
 __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Tally tally,
-                            uint32_t marked, bool real) {
+                            uint32_t marked, bool real, unsigned mask = all_lanes) {
     if (m.tally)
-        tally = {warp_sum<lanes>(tally.by_bias), warp_sum<lanes>(tally.by_stabilizer),
-                 warp_sum<lanes>(tally.sum), warp_sum<lanes>(tally.magnitudes)};
+        tally = {warp_sum<lanes>(tally.by_bias, mask), warp_sum<lanes>(tally.by_stabilizer, mask),
+                 warp_sum<lanes>(tally.sum, mask), warp_sum<lanes>(tally.magnitudes, mask)};
     if (m.scarce)
-        marked = warp_sum<lanes>(marked); // no two have the same bit
+        marked = warp_sum<lanes>(marked, mask); // no two have the same bit
     if (!real || lane_index() % lanes != 0)
         return;
     if (m.scarce)
@@ -247,6 +251,19 @@ __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Tally 
     if (m.tally)
         store(m.tally + (row * m.chunks + chunk) * tally_sums,
               Lanes<tally_sums>{{tally.by_bias, tally.by_stabilizer, tally.sum, tally.magnitudes}});
+}
+
+// The message of a layer whose relevance r is complete, x being its z; it goes where r would. All
+// lanes that hold a chunk of a row call it together.
+template <int width>
+__device__ __forceinline__ void send_on(const MessageArguments &a, int64_t row, int channels, int c,
+                                        bool real, const Lanes<width> &x, const Lanes<width> &r) {
+    constexpr int lanes = chunk_channels / width;
+    MessageLanes<RuleKind::epsilon, width> own(a.message, c, real);
+    own.r = r;
+    Tally tally;
+    own.finish(a, row, channels, c, real, x, tally);
+    store_chunk<lanes>(a.message, row, c / chunk_channels, tally, 0, real, neighbours<lanes>());
 }
 
 // x, or 0 where it is not of this part.

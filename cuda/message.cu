@@ -28,9 +28,9 @@ struct Whole {
     Divisor chunks; // of a row, as many as its channels need
 };
 
-// Where a lane is: its channels of a row, and their chunk.
+// Where a lane is: its channels of a row.
 struct LanePlace {
-    int64_t row, chunk;
+    int64_t row;
     int channels, c;
     bool real;
 };
@@ -54,12 +54,7 @@ __device__ void take(const Taker &taker, const LanePlace &at, const Lanes<width>
             store(branch.out + there, handed);
         return;
     }
-    const Message &sent = taker.sent.message;
-    MessageLanes<RuleKind::epsilon, width> own(sent, at.c, at.real);
-    own.r = handed;
-    Tally tally;
-    own.finish(taker.sent, at.row, at.channels, at.c, at.real, x, tally);
-    store_chunk<chunk_channels / width>(sent, at.row, at.chunk, tally, 0, at.real);
+    send_on(taker.sent, at.row, at.channels, at.c, at.real, x, handed);
 }
 
 template <RuleKind kind, int width>
@@ -74,7 +69,8 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
     Lanes<width> s{};
     if (!m.arrived) {
         Tally tally;
-        MessageLanes<kind, width> own(p.message, row, p.channels, c, real);
+        const float *r = m.given ? m.given + row * m.given_stride : m.r + row * p.channels;
+        MessageLanes<kind, width> own(p.message, row, p.channels, c, real, r + c);
         const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z, tally);
         store_chunk<lanes>(m, row, chunk, tally, marked << first, row < p.rows);
         s = own.r;
@@ -82,7 +78,7 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
         s = load<width>(m.r + row * p.channels + c);
     }
     for (int i = 0; i < p.taker_count; ++i)
-        take(p.takers[i], {row, chunk, p.channels, c, real}, s);
+        take(p.takers[i], {row, p.channels, c, real}, s);
 }
 
 } // namespace
@@ -98,7 +94,7 @@ void message(const Message &m, int64_t rows, int channels, Stream stream) {
     p.rows = rows;
     p.channels = channels;
     p.chunks = divisor_of(chunks(1, channels));
-    std::vector<const float *> pointers = {m.r, m.s_neg, m.z, m.bias, m.share};
+    std::vector<const float *> pointers = {m.r, m.given, m.s_neg, m.z, m.bias, m.share};
     for (int i = 0; i < p.taker_count; ++i) {
         const Branch &branch = m.branches[i];
         p.takers[i] = {branch, {}};
@@ -108,7 +104,7 @@ void message(const Message &m, int64_t rows, int channels, Stream stream) {
             pointers.push_back(branch.sent->bias);
         }
     }
-    with_width(pointers, {channels}, [&](auto width) {
+    with_width(pointers, {channels, m.given_stride}, [&](auto width) {
         const int64_t warps =
             (rows * p.chunks.by + width() - 1) / width(); // each holds so many chunks
         with_rule(m.rule.kind, [&](auto kind) {

@@ -166,7 +166,8 @@ Tiling tiling_of(const Pool &p, int most) {
             divisor_of(width),
             reach_y,
             reach_x,
-            int64_t{height + reach_y - 1} * (width + reach_x - 1)};
+            int64_t{height + reach_y - 1} * (width + reach_x - 1),
+            p.sent ? arguments_of(*p.sent) : MessageArguments{}};
 }
 
 int64_t tiles_of(const Tiling &of) {
@@ -189,15 +190,28 @@ bool fits_tiles(const Pool &p) {
            winners_bytes(tiling_of(p)) <= most_shared;
 }
 
-template <int width, int side, int stride> void launch_tiles(const Tiling &of, Stream stream) {
-    constexpr auto kernel = max_pool_relevance_tiles_kernel<width, side, stride>;
+template <int width, int side, int stride, bool sends>
+void launch_tiles(const Tiling &of, Stream stream) {
+    constexpr auto kernel = max_pool_relevance_tiles_kernel<width, side, stride, sends>;
     RELPROP_LAUNCH_BLOCKS(kernel, of, tiles_of(of), block_threads,
                           static_cast<size_t>(winners_bytes(of)), stream);
 }
 
-template <int width> void launch_tiles(const Tiling &of, Stream stream) {
-    with_overlap(
-        of.p, [&](auto side, auto stride) { launch_tiles<width, side(), stride()>(of, stream); });
+template <int width, bool sends> void launch_tiles(const Tiling &of, Stream stream) {
+    with_overlap(of.p, [&](auto side, auto stride) {
+        launch_tiles<width, side(), stride(), sends>(of, stream);
+    });
+}
+
+template <int width, bool sends> void launch_apart(const Pool &p, Stream stream) {
+    const int64_t count = p.n * output_image(p).size() / width;
+    const ApartArguments arguments{p, places_of(output_image(p)), count,
+                                   sends ? arguments_of(*p.sent) : MessageArguments{}};
+    with_side(p, [&](auto side) {
+        RELPROP_LAUNCH_BLOCKS((max_pool_relevance_apart_kernel<width, side(), sends>), arguments,
+                              (count + block_threads - 1) / block_threads, block_threads, 0,
+                              stream);
+    });
 }
 
 // Whether windows that overlap keep a GPU busy by strips as well.
@@ -225,21 +239,28 @@ void max_pool(const Pool &p, Stream stream) {
 
 void max_pool_relevance(const Pool &given, Stream stream) {
     const Pool p = plain(given);
-    with_width({p.in, p.r, p.result}, {p.channels}, [&](auto width) {
-        if (apart(p)) {
-            const ApartArguments arguments{p, places_of(output_image(p))};
-            with_side(p, [&](auto side) {
-                RELPROP_LAUNCH((max_pool_relevance_apart_kernel<width(), side()>), arguments,
-                               p.n * output_image(p).size() / width(), stream);
-            });
-        } else if (fits_tiles(p)) {
-            launch_tiles<width()>(tiling_of(p), stream);
-        } else {
+    const float *bias = p.sent ? p.sent->bias : nullptr;
+    bool sent = false;
+    with_width({p.in, p.r, p.result, bias}, {p.channels}, [&](auto width) {
+        if (!apart(p) && !fits_tiles(p)) {
             const OverlapArguments arguments{p, strides_of(p), places_of(input_image(p))};
             RELPROP_LAUNCH(max_pool_relevance_kernel<width()>, arguments,
                            p.n * input_image(p).size() / width(), stream);
+            return;
         }
+        const auto launch = [&](auto sends) {
+            if (apart(p))
+                launch_apart<width(), sends()>(p, stream);
+            else
+                launch_tiles<width(), sends()>(tiling_of(p), stream);
+        };
+        if constexpr (width() == 4) // whole chunks have the lanes of a thread's neighbours
+            if ((sent = p.sent && p.channels % chunk_channels == 0))
+                return launch(std::true_type{});
+        launch(std::false_type{});
     });
+    if (p.sent && !sent)
+        message(*p.sent, p.n * row_of(input_image(p), 1, {}), p.channels, stream);
 }
 
 void average_pool(const Pool &p, Stream stream) {

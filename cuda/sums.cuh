@@ -19,10 +19,20 @@ inline int64_t blocks_of_warps(int64_t warps) {
     return (warps + each - 1) / each;
 }
 
-// The sum over each `lanes` neighbours of a warp, in all of them; the whole warp must call it.
-template <int lanes = warp_lanes, class Number> __device__ Number warp_sum(Number value) {
+// The `lanes` neighbours of a warp of which this thread is one, as a mask.
+template <int lanes> __device__ unsigned neighbours() {
+    if constexpr (lanes == warp_lanes)
+        return all_lanes;
+    else
+        return ((1u << lanes) - 1) << lane_index() / lanes * lanes;
+}
+
+// The sum over each `lanes` neighbours of a warp, in all of them; all that the mask names must call
+// it.
+template <int lanes = warp_lanes, class Number>
+__device__ Number warp_sum(Number value, unsigned mask = all_lanes) {
     for (int by = lanes / 2; by > 0; by /= 2)
-        value += __shfl_xor_sync(all_lanes, value, by);
+        value += __shfl_xor_sync(mask, value, by);
     return value;
 }
 

@@ -4,6 +4,7 @@
 // bit for bit.
 #pragma once
 
+#include "epilogue.cuh"
 #include "windows.cuh"
 
 namespace relprop::cuda {
@@ -99,16 +100,45 @@ __device__ __forceinline__ void each_best(const Pool &p, const float *sample, in
     }
 }
 
+// ---- what becomes of the relevance of an input
+
+// Channels c to c + width - 1 of a sample's inputs, the first of them row `row` of all.
+struct InputLanes {
+    const float *in;
+    float *result;
+    int64_t row;
+    int c;
+};
+
+__device__ inline InputLanes input_lanes(const Pool &p, int64_t n, int c) {
+    const int64_t row = row_of(input_image(p), n, {});
+    return {p.in + row * p.channels + c, p.result + row * p.channels + c, row, c};
+}
+
+// It is stored, or what is sent of it: then a chunk's lanes have one pixel.
+template <bool sends, int width>
+__device__ __forceinline__ void put(const Pool &p, const MessageArguments &sent,
+                                    const InputLanes &lanes, int pixel, const Lanes<width> &sum) {
+    const int at = pixel * p.channels;
+    if constexpr (sends)
+        send_on(sent, lanes.row + pixel, p.channels, lanes.c, true, load<width>(lanes.in + at),
+                sum);
+    else
+        store(lanes.result + at, sum);
+}
+
 // ---- windows that share no input: a thread owns one, and what lies before the next
 
 struct ApartArguments {
     Pool p;
     Places places; // of the outputs
+    int64_t count; // of threads
+    MessageArguments sent;
 };
 
-template <int width, int side>
-__global__ void max_pool_relevance_apart_kernel(ApartArguments of, int64_t count) {
-    if (thread_index() >= count)
+template <int width, int side, bool sends>
+__global__ void max_pool_relevance_apart_kernel(const __grid_constant__ ApartArguments of) {
+    if (thread_index() >= of.count)
         return;
     const Pool p = known<false>(of.p);
     const Image image = input_image(p);
@@ -118,19 +148,18 @@ __global__ void max_pool_relevance_apart_kernel(ApartArguments of, int64_t count
     const Best<width> best = best_of<width, side>(p, out, number);
     const Cover zs = cell_of(p.z, out.at.z), ys = cell_of(p.y, out.at.y),
                 xs = cell_of(p.x, out.at.x);
-    float *result = p.result + row_of(image, out.n, {}) * p.channels + out.c;
+    const InputLanes lanes = input_lanes(p, out.n, out.c);
     for (int z = zs.first; z <= zs.last; ++z)
         for (int y = ys.first; y <= ys.last; ++y)
             for (int x = xs.first; x <= xs.last; ++x) {
                 const int own = number({z, y, x});
-                float *to = result + own * p.channels;
                 Lanes<width> sum = {};
                 if (p.add)
-                    sum = load<width>(to);
+                    sum = load<width>(lanes.result + own * p.channels);
                 for (int lane = 0; lane < width; ++lane)
                     if (best.number[lane] == own)
                         sum.at[lane] += r.at[lane];
-                store(to, sum);
+                put<sends>(p, of.sent, lanes, own, sum);
             }
 }
 
@@ -148,6 +177,7 @@ struct Tiling {
     Divisor width;
     int reach_y, reach_x; // windows that read an input, along each axis
     int64_t windows;      // over a tile, as many as there may be
+    MessageArguments sent;
 };
 
 // The winners of one channel, or of four neighbours, by their number in the window; a byte each.
@@ -227,18 +257,19 @@ __device__ __forceinline__ void take(uint32_t winners, int number, const Lanes<w
 }
 
 // Hands the inputs of a cell what they win.
-template <int width>
+template <bool sends, int width>
 __device__ void hand_down(const Tiling &of, const Tile &tile, int cell_y, int cell_x,
-                          const Numbers<width> *winners, const float *relevance, float *result) {
+                          const Numbers<width> *winners, const float *relevance,
+                          const InputLanes &lanes) {
     const Pool &p = of.p;
     const int top = cell_y * p.y.stride - p.y.pad_before;
     const int left = cell_x * p.x.stride - p.x.pad_before;
     for (int y = larger(top, 0); y < smaller(top + p.y.stride, p.y.size); ++y)
         for (int x = larger(left, 0); x < smaller(left + p.x.stride, p.x.size); ++x) {
-            float *to = result + (y * p.x.size + x) * p.channels;
+            const int own = y * p.x.size + x;
             Lanes<width> sum = {};
             if (p.add)
-                sum = load<width>(to);
+                sum = load<width>(lanes.result + own * p.channels);
             for (int back_y = of.reach_y - 1; back_y >= 0; --back_y)
                 for (int back_x = of.reach_x - 1; back_x >= 0; --back_x) {
                     const int at_y = y - top + back_y * p.y.stride;
@@ -253,16 +284,16 @@ __device__ void hand_down(const Tiling &of, const Tile &tile, int cell_y, int ce
                     take(winners[window * TileThread<width>::lanes], at_y * p.x.kernel + at_x,
                          load<width>(relevance + output * p.channels), sum);
                 }
-            store(to, sum);
+            put<sends>(p, of.sent, lanes, own, sum);
         }
 }
 
 // The same for a strip of cells, one below the other; what a window gives to which of their inputs
 // is known to the compiler.
-template <int width, int side, int stride, int cells>
+template <bool sends, int width, int side, int stride, int cells>
 __device__ void hand_down_strip(const Tiling &of, const Tile &tile, int cell_y, int cell_x,
                                 const Numbers<width> *winners, const float *relevance,
-                                float *result) {
+                                const InputLanes &lanes) {
     constexpr int reach = (side + stride - 1) / stride, rows = cells * stride;
     const Pool &p = of.p;
     const Cover &down = tile.y.windows, &across = tile.x.windows;
@@ -275,8 +306,9 @@ __device__ void hand_down_strip(const Tiling &of, const Tile &tile, int cell_y, 
 #pragma unroll
         for (int i = 0; i < rows * stride; ++i)
             if (inside(top + i / stride, left + i % stride))
-                sums[i / stride][i % stride] = load<width>(
-                    result + ((top + i / stride) * p.x.size + left + i % stride) * p.channels);
+                sums[i / stride][i % stride] =
+                    load<width>(lanes.result +
+                                ((top + i / stride) * p.x.size + left + i % stride) * p.channels);
     if (down.first <= down.last && across.first <= across.last)
 #pragma unroll
         for (int i = 0; i < (cells + reach - 1) * reach; ++i) {
@@ -298,11 +330,11 @@ __device__ void hand_down_strip(const Tiling &of, const Tile &tile, int cell_y, 
 #pragma unroll
     for (int i = 0; i < rows * stride; ++i)
         if (inside(top + i / stride, left + i % stride))
-            store(result + ((top + i / stride) * p.x.size + left + i % stride) * p.channels,
-                  sums[i / stride][i % stride]);
+            put<sends>(p, of.sent, lanes, (top + i / stride) * p.x.size + left + i % stride,
+                       sums[i / stride][i % stride]);
 }
 
-template <int width, int side, int stride>
+template <int width, int side, int stride, bool sends>
 __global__ void __launch_bounds__(block_threads)
     max_pool_relevance_tiles_kernel(const __grid_constant__ Tiling of) {
     using Thread = TileThread<width>;
@@ -322,7 +354,7 @@ __global__ void __launch_bounds__(block_threads)
         return;
     winners += thread.lane;
     const float *relevance = p.r + row_of(output_image(p), tile.n, {}) * p.channels + tile.c;
-    float *result = p.result + row_of(input_image(p), tile.n, {}) * p.channels + tile.c;
+    const InputLanes lanes = input_lanes(p, tile.n, tile.c);
     constexpr int cells = strip<stride> / (stride == 0 ? 1 : stride);
     const int bands = ceil_div(tile.y.cells.last - tile.y.cells.first + 1, cells);
     for (int i = thread.turn; i < bands * across; i += Thread::turns) {
@@ -331,9 +363,10 @@ __global__ void __launch_bounds__(block_threads)
         if (x > tile.x.cells.last)
             continue;
         if constexpr (side == 0)
-            hand_down<width>(of, tile, y, x, winners, relevance, result);
+            hand_down<sends, width>(of, tile, y, x, winners, relevance, lanes);
         else
-            hand_down_strip<width, side, stride, cells>(of, tile, y, x, winners, relevance, result);
+            hand_down_strip<sends, width, side, stride, cells>(of, tile, y, x, winners, relevance,
+                                                               lanes);
     }
 }
 

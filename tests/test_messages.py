@@ -34,12 +34,16 @@ def network() -> Graph:
         if relu:
             graph.add(f"{name}.relu", g.Activation("relu"), [name])
 
-    add("stem", conv(40, 3, 3), "input", relu=True)
-    add("reduce", conv(8, 40, 1), "stem.relu", relu=True)
+    add("stem", conv(32, 3, 3), "input", relu=True)
+    add("reduce", conv(8, 32, 1), "stem.relu", relu=True)
     add("depthwise", conv(8, 8, 3, groups=8), "reduce.relu", relu=True)
-    add("expand", conv(40, 8, 1), "depthwise.relu")
+    add("expand", conv(32, 8, 1), "depthwise.relu")
     add("sum", g.Add(), "expand", "stem.relu", relu=True)
-    add("strided", conv(40, 40, 3, stride=2), "sum.relu", relu=True)
+    add("overlapping", g.MaxPool((3, 3), (1, 1), ((1, 1), (1, 1))), "sum.relu")
+    add("left", conv(32, 32, 1), "overlapping", relu=True)
+    add("right", conv(8, 32, 3), "overlapping", relu=True)
+    add("joined", g.Concat(0), "left.relu", "right.relu")
+    add("strided", conv(40, 40, 3, stride=2), "joined", relu=True)
     add("grouped", conv(40, 40, 1, groups=2), "strided.relu")
     add("tanh", g.Activation("tanh"), "grouped")
     add("smooth", conv(40, 40, 1), "tanh")
@@ -65,7 +69,9 @@ def test_the_last_to_hand_relevance_to_a_layer_sends_its_message() -> None:
         "reduce": "depthwise",
         "depthwise": "expand",
         "expand": "sum",
-        "sum": "strided",
+        "sum": "overlapping",
+        "left": "joined",
+        "right": "joined",
         # not strided, whose reader has groups; nor grouped, whose values tanh changes; nor smooth,
         # which is read twice; nor last, below a pool
         "twice": "plain",
@@ -74,7 +80,7 @@ def test_the_last_to_hand_relevance_to_a_layer_sends_its_message() -> None:
 
 
 def test_other_rules_compute_their_own_message() -> None:
-    assert senders(network(), "alpha2_beta1") == {"sum": "strided", "twice": "plain"}
+    assert senders(network(), "alpha2_beta1") == {"sum": "overlapping", "twice": "plain"}
     assert senders(network(), "gradient") == {}
 
 

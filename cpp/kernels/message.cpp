@@ -1,6 +1,8 @@
 // A rule's message over a whole tensor, where the sums are known without a product: epsilon (the
 // forward pass kept z), w_square (its sums depend on the position only), flat (counts), and the
 // layers that are linear with constant weights (pooling, sums of branches, batch norm).
+#include <algorithm>
+
 #include "backend.hpp"
 #include "epilogue.hpp"
 #include "panels.hpp"
@@ -48,6 +50,8 @@ void message(const Message &m, int64_t rows, int channels, Stream) {
     parallel_for((rows + block - 1) / block, [&](int64_t task) {
         const int64_t first = task * block, last = first + block < rows ? first + block : rows;
         for (int64_t row = first; row < last && !m.arrived; ++row) {
+            if (m.given)
+                std::copy_n(m.given + row * m.given_stride, channels, m.r + row * channels);
             const float *z = m.z ? m.z + (m.period ? row % m.period : row) * channels : nullptr;
             int c = 0;
             for (; epsilon && c + panel <= channels; c += panel)

@@ -186,7 +186,7 @@ void max_pool(const Pool &p, Stream) {
     });
 }
 
-void max_pool_relevance(const Pool &p, Stream) {
+void max_pool_relevance(const Pool &p, Stream stream) {
     const int64_t ahead = ahead_of(p);
     each_window(p, [&](int64_t in, const Windows &all, const Windows &own, int64_t out) {
         const int first = offset_of(p, all);
@@ -219,6 +219,8 @@ void max_pool_relevance(const Pool &p, Stream) {
             });
         });
     });
+    if (p.sent)
+        message(*p.sent, p.n * Image{p.z.size, p.y.size, p.x.size, 1}.pixels(), p.channels, stream);
 }
 
 void average_pool(const Pool &p, Stream) {

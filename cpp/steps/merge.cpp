@@ -78,10 +78,23 @@ void Concat::forward(const Run &run) const {
 
 void Concat::relevance(const Run &run) const {
     int64_t at = 0;
-    for (size_t i = 0; i < inputs.size(); at += sizes_[i++])
-        run.kernels.blocks({run.n * outer_, sizes_[i], run.relevance(output) + at, total_,
-                            run.relevance(inputs[i]), sizes_[i], run.adds(static_cast<int>(i))},
-                           run.stream);
+    for (int i = 0; i < static_cast<int>(inputs.size()); ++i) {
+        const int input = inputs[static_cast<size_t>(i)];
+        const int64_t size = sizes_[static_cast<size_t>(i)], rows = run.n * outer_;
+        const float *from = run.relevance(output) + at;
+        at += size;
+        std::optional<Message> sent = run.sent(i);
+        const Image &image = run.plan.tensor(input).image;
+        if (sent && size == image.channels && !run.adds(i)) { // a block is a row
+            sent->given = from;
+            sent->given_stride = total_;
+        } else {
+            run.kernels.blocks({rows, size, from, total_, run.relevance(input), size, run.adds(i)},
+                               run.stream);
+        }
+        if (sent)
+            run.kernels.message(*sent, run.n * image.pixels(), image.channels, run.stream);
+    }
 }
 
 } // namespace relprop

@@ -56,6 +56,7 @@ class Maximum final : public Step {
 class Concat final : public Step {
   public:
     Concat(int64_t outer, std::vector<int64_t> sizes);
+    bool sends() const override { return true; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 

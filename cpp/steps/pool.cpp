@@ -37,7 +37,10 @@ void MaxPool::forward(const Run &run) const {
 }
 
 void MaxPool::relevance(const Run &run) const {
-    run.kernels.max_pool_relevance(relevance_arguments(run, *this, geometry_), run.stream);
+    Pool p = relevance_arguments(run, *this, geometry_);
+    const std::optional<Message> sent = run.sent(0);
+    p.sent = sent ? &*sent : nullptr;
+    run.kernels.max_pool_relevance(p, run.stream);
 }
 
 ProportionalMaxPool::ProportionalMaxPool(const Kernels &kernels, const PoolGeometry &geometry,

@@ -17,6 +17,7 @@ class MaxPool final : public Step {
   public:
     explicit MaxPool(const PoolGeometry &geometry) : geometry_(geometry) {}
     bool needs_inputs() const override { return true; }
+    bool sends() const override { return true; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 

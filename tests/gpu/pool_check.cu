@@ -87,8 +87,8 @@ struct Step {
     void (*run)(const Kernels &, const Pool &);
     bool relevance;
     bool add;
-    bool
-        special; // whether values may be infinite: the CPU multiplies averages' by 0 here and there
+    bool special; // values may be infinite: the CPU multiplies averages' by 0 here and there
+    bool sends = false;
 };
 
 void max_forward(const Kernels &k, const Pool &p) { k.max_pool(p, nullptr); }
@@ -101,6 +101,8 @@ const Step steps[] = {
     {"average_pool", average_forward, false, false, true},
     {"max_pool_relevance", max_relevance, true, false, true},
     {"max_pool_relevance, added", max_relevance, true, true, true},
+    {"max_pool_relevance, sent", max_relevance, true, false, true, true},
+    {"max_pool_relevance, added and sent", max_relevance, true, true, true, true},
     {"average_pool_relevance", average_relevance, true, false, false},
     {"average_pool_relevance, added", average_relevance, true, true, false},
 };
@@ -141,6 +143,32 @@ bool same(const Values &a, const Values &b) {
     return a.size() == b.size();
 }
 
+// Epsilon's, but for where things lie.
+Message message_of(const Kernels &kernels, int channels) {
+    Message m;
+    m.rule.epsilon = 0.01f;
+    m.chunks = kernels.chunks(1, channels);
+    return m;
+}
+
+// Sums over the chunks of each row: the two devices cut them differently.
+Values per_row(const Values &tally, int64_t chunks) {
+    constexpr auto sums = static_cast<size_t>(tally_sums);
+    Values rows(tally.size() / static_cast<size_t>(chunks));
+    for (size_t i = 0; i < tally.size(); ++i)
+        rows[i / (sums * static_cast<size_t>(chunks)) * sums + i % sums] += tally[i];
+    return rows;
+}
+
+// Sums in another order: of up to some hundreds of values up to 3.
+bool near(const Values &a, const Values &b) {
+    for (size_t i = 0; i < a.size(); ++i)
+        if (!(std::abs(a[i] - b[i]) <= 1e-3f || (std::isnan(a[i]) && std::isnan(b[i])) ||
+              a[i] == b[i]))
+            return false;
+    return a.size() == b.size();
+}
+
 bool agree(const Case &of, const Step &step, int64_t n, int least) {
     const int64_t size = n * of.z.size * of.y.size * of.x.size * of.channels;
     const Values in = least > 0 ? draw_special(size, least) : draw(size);
@@ -158,21 +186,40 @@ bool agree(const Case &of, const Step &step, int64_t n, int least) {
     pool.divisor = of.divisor;
     pool.add = step.add;
 
+    const int64_t rows = size / of.channels;
+    const Kernels &cpu = cpu_kernels(), &cuda = cuda_kernels(0, Precision::float32);
+    const Values bias = draw(of.channels);
+    Message host_message = message_of(cpu, of.channels), device_message = host_message;
+    device_message.chunks = cuda.chunks(1, of.channels);
+    Values told(static_cast<size_t>(rows * host_message.chunks * tally_sums));
+    Values device_told(static_cast<size_t>(rows * device_message.chunks * tally_sums));
+
     Pool host = pool;
     host.in = in.data();
     host.r = r.data();
-    host.result = expected.data();
-    step.run(cpu_kernels(), host);
+    host.result = host_message.r = expected.data();
+    host_message.z = in.data();
+    host_message.bias = bias.data();
+    host_message.tally = told.data();
+    host.sent = step.sends ? &host_message : nullptr;
+    step.run(cpu, host);
 
-    const OnDevice<float> device_in(in), device_r(r), device_result(got);
+    const OnDevice<float> device_in(in), device_r(r), device_result(got), device_bias(bias),
+        device_tally(device_told);
     Pool device = pool;
     device.in = device_in.data();
     device.r = device_r.data();
-    device.result = device_result.data();
-    step.run(cuda_kernels(0, Precision::float32), device);
+    device.result = device_message.r = device_result.data();
+    device_message.z = device_in.data();
+    device_message.bias = device_bias.data();
+    device_message.tally = device_tally.data();
+    device.sent = step.sends ? &device_message : nullptr;
+    step.run(cuda, device);
     device_result.read(got);
+    device_tally.read(device_told);
 
-    const bool right = same(got, expected);
+    const bool right = same(got, expected) && near(per_row(device_told, device_message.chunks),
+                                                   per_row(told, host_message.chunks));
     std::printf("%-4s %-30s %s, %d %% -inf\n", right ? "ok" : "FAIL", step.name, of.name, least);
     return right;
 }
