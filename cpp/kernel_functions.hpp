@@ -5,6 +5,8 @@ void depthwise(const Product &, Stream);
 void prepare(const Prepare &, Stream);
 void group_sums(const float *share, int64_t rows, int channels, int groups, float *sums, Stream);
 void spread(const Spread &, Stream);
+bool folds(const Fold &);
+void fold(const Fold &, Stream);
 int chunks(int groups, int out);
 void message(const Message &, int64_t rows, int channels, Stream);
 bool scarce(const Scarce &, Stream);

@@ -185,6 +185,20 @@ struct Spread {
     bool add;
 };
 
+// The way back through a planar layer without groups and dilation, from what each pixel of its
+// output hands to every tap of the kernel: the sums over the taps that read a pixel of the input.
+struct Fold {
+    Image from, to; // the layer's input and output
+    Pixel kernel, stride, before;
+    int64_t n;
+    const float *handed; // [n, pixels of to, handed_channels]  to the taps of each channel
+    Epilogue epilogue;   // relevance
+};
+
+RELPROP_HD int handed_channels(const Fold &p) { // whole fours, the last perhaps for nothing
+    return ceil_div(p.from.channels * p.kernel.y * p.kernel.x, 4) * 4;
+}
+
 struct Pool {
     int64_t n;
     int channels;
@@ -407,6 +421,10 @@ struct Kernels {
     void (*group_sums)(const float *share, int64_t rows, int channels, int groups, float *sums,
                        Stream);
     void (*spread)(const Spread &, Stream);
+    // whether a layer's way back takes less by one product with all taps, and fold, than by one
+    // for each phase of its stride
+    bool (*folds)(const Fold &);
+    void (*fold)(const Fold &, Stream);
     int (*chunks)(int groups, int out); // that product and message cut a row into
     void (*message)(const Message &, int64_t rows, int channels, Stream);
     bool (*scarce)(const Scarce &, Stream); // whether any was marked, and relevance is written

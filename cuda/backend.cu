@@ -93,6 +93,8 @@ Kernels kernels_of(int device, const Products &products) {
         .prepare = cuda::prepare,
         .group_sums = cuda::group_sums,
         .spread = cuda::spread,
+        .folds = cuda::folds,
+        .fold = cuda::fold,
         .chunks = cuda::chunks,
         .message = cuda::message,
         .scarce = cuda::scarce,

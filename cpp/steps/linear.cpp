@@ -3,8 +3,11 @@
 #include "steps/linear.hpp"
 
 #include <algorithm>
+#include <span>
 #include <stdexcept>
 #include <string>
+
+#include "parts.hpp"
 
 namespace relprop {
 namespace {
@@ -75,6 +78,10 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         taps *= static_cast<float>(in_.channels / conv.groups);
     fan_in_ = {kernels, std::move(fan_in)};
     selects_ = selects(kernels, back);
+    folds_ = !transposed && conv.groups == 1 && in_.channels < few_channels &&
+             in_.depth * out_.depth * conv.kernel.z == 1 && conv.dilation.y == 1 &&
+             conv.dilation.x == 1 && conv.before.y >= 0 && conv.before.x >= 0 &&
+             kernels.folds(fold_of(0));
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     Fingerprint content{};
     if (!kernels.device && (dense_ || takes_difference())) {
@@ -90,7 +97,10 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     for (const Phase &phase : there)
         forward_.push_back(pack(kernels, weights, content, phase, transposed, needed));
     for (const Phase &phase : back)
-        backward_.push_back(pack(kernels, weights, content, phase, !transposed, back_needed));
+        backward_.push_back(pack(kernels, weights, content, phase, !transposed,
+                                 folds_ ? std::vector<Version>() : back_needed));
+    if (folds_)
+        all_taps_ = pack_all_taps(kernels, weights, content, back_needed);
     if (takes_difference())
         place_contributions(kernels, weights, there.front());
     plan_scratch();
@@ -118,6 +128,7 @@ void Linear::plan_scratch() {
     negative_at_ = take(needs_negative_part(), out_.size());
     scarce_at_ = take(treats_scarce(), out_.pixels() * chunks_);
     share_at_ = take(distributes(), out_.size());
+    handed_at_ = take(folds_, out_.pixels() * handed_channels(fold_of(0)));
     sums_at_ = take(distributes() || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
 }
 
@@ -186,7 +197,7 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
                               bool add, Part part, bool by_sign, bool completes) const {
     const std::optional<Message> sent = completes ? run.sent(0) : std::nullopt;
-    for (const Packed &packed : backward_) {
+    for (const Packed &packed : folds_ ? std::span(&all_taps_, 1) : std::span(backward_)) {
         Product p = product_of(packed, run.n, terms);
         p.scratch = run.scratch_of_products;
         p.selects = p.sources == 2 && selects_;
@@ -199,11 +210,31 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
         if ((p.epilogue.sends = sent.has_value()))
             p.epilogue.message = *sent;
         const int version = static_cast<int>(terms.begin()->version);
-        if (dense_)
+        if (folds_)
+            run_parts(p, [&](const Product &of_part) { fold(run, of_part); });
+        else if (dense_)
             run.kernels.dense_adjoint(p, run.stream);
         else
             run_product(run.kernels, p, packed.winograd[version], run.stream);
     }
+}
+
+Fold Linear::fold_of(int64_t n) const {
+    return {in_, out_, conv_.kernel, conv_.stride, conv_.before, n, nullptr, {}};
+}
+
+// The epilogue is that of the sums over taps.
+void Linear::fold(const Run &run, const Product &of) const {
+    Fold p = fold_of(run.n);
+    p.epilogue = of.epilogue;
+    float *handed = run.scratch(handed_at_);
+    p.handed = handed;
+    Product product = of;
+    product.by_sign = false;
+    product.epilogue = {};
+    product.epilogue.out = handed;
+    run.kernels.product(product, run.stream);
+    run.kernels.fold(p, run.stream);
 }
 
 void Linear::spread(const Run &run, const float *share, bool add) const {
@@ -259,7 +290,7 @@ bool Linear::receives() const { return rule_.kind == RuleKind::epsilon && !distr
 
 // Where what it writes last multiplies x as it is, and lies in chunks of all channels.
 bool Linear::sends() const {
-    return (rule_.kind == RuleKind::epsilon || splits()) && !distributes() &&
+    return (rule_.kind == RuleKind::epsilon || splits()) && !distributes() && !folds_ &&
            (conv_.groups == 1 || depthwise_);
 }
 
@@ -275,8 +306,9 @@ bool Linear::needs_output() const {
 
 int64_t Linear::weights() const {
     int64_t floats = dense_ ? static_cast<int64_t>(weights_.size()) : 0;
-    for (const auto *direction : {&forward_, &backward_})
-        for (const Packed &packed : *direction)
+    const std::span all_taps(&all_taps_, folds_ ? 1 : 0);
+    for (const auto &direction : {std::span(forward_), std::span(backward_), all_taps})
+        for (const Packed &packed : direction)
             for (const PackedWeights &version : packed.weights)
                 floats += version.floats();
     return floats;
@@ -288,9 +320,10 @@ int64_t Linear::tallies() const {
 
 int64_t Linear::product_scratch(const Kernels &kernels) const {
     int64_t most = 0;
+    const std::span all_taps(&all_taps_, folds_ ? 1 : 0);
     if (kernels.device && !depthwise_)
-        for (const auto *direction : {&forward_, &backward_})
-            for (const Packed &packed : *direction) {
+        for (const auto &direction : {std::span(forward_), std::span(backward_), all_taps})
+            for (const Packed &packed : direction) {
                 Product p = product_of(packed, 1, {});
                 for (p.sources = 1; p.sources <= 2; ++p.sources)
                     most = std::max(most, kernels.product_scratch(p));

@@ -81,6 +81,9 @@ class Linear final : public Step {
     std::vector<Version> backward_versions() const;
     void plan_scratch();
     std::unique_ptr<Memory> square_sums(const Kernels &kernels) const;
+    Fold fold_of(int64_t n) const;
+    Packed pack_all_taps(const Kernels &kernels, std::span<const float> weights,
+                         const Fingerprint &of, const std::vector<Version> &needed) const;
 
     bool distributes() const; // what the bias absorbs
     bool splits() const;      // the rule treats positive and negative contributions apart
@@ -101,6 +104,7 @@ class Linear final : public Step {
     void backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
                           bool add, Part part = Part::all, bool by_sign = false,
                           bool completes = true) const;
+    void fold(const Run &run, const Product &of) const;
     void spread(const Run &run, const float *share, bool add) const;
     Message message_of(const Run &run) const;
     Contributions contributions_of(const Run &run) const;
@@ -119,10 +123,12 @@ class Linear final : public Step {
     bool depthwise_ = false;
     bool dense_ = false;   // of single pixels, whose weights the host's kernels read in place
     bool selects_ = false; // both messages go back in one product
+    bool folds_ = false;   // the way back is one product with all taps, see Fold
     bool merged_ = false;  // a kernel row is one run of the zero-padded image
     Resident<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
+    Packed all_taps_;                // where folds_, the way back's
     std::span<const float> weights_; // where dense layers and contributions read them
     std::shared_ptr<const void> owner_;
     Taps contributions_;                   // the forward product's, none of them merged
@@ -136,7 +142,7 @@ class Linear final : public Step {
     int64_t padded_size_ = 0;
     int64_t first_at_ = 0, second_at_ = 0;               // transformed inputs
     int64_t padded_first_at_ = 0, padded_second_at_ = 0; // with borders, where merged
-    int64_t negative_at_ = 0, scarce_at_ = 0, share_at_ = 0, sums_at_ = 0;
+    int64_t negative_at_ = 0, scarce_at_ = 0, share_at_ = 0, sums_at_ = 0, handed_at_ = 0;
     int64_t scratch_ = 0;
 };
 

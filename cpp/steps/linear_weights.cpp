@@ -140,6 +140,39 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
     return packed;
 }
 
+// All taps of the kernel at once: what a pixel of the output hands to each of them.
+Linear::Packed Linear::pack_all_taps(const Kernels &kernels, std::span<const float> weights,
+                                     const Fingerprint &of,
+                                     const std::vector<Version> &needed) const {
+    const int channels = handed_channels(fold_of(0));
+    const size_t row = weights.size() / static_cast<size_t>(out_.channels);
+    std::vector<float> filled(static_cast<size_t>(channels) * static_cast<size_t>(out_.channels));
+    for (size_t c = 0; c < static_cast<size_t>(out_.channels); ++c)
+        std::copy_n(weights.data() + c * row, row,
+                    filled.data() + c * static_cast<size_t>(channels));
+    const Image to{1, out_.height, out_.width, channels};
+    Conv single;
+    single.from = out_;
+    single.to = to;
+    const Phase phase = convolution(single).front();
+    const int64_t at = 0;
+    Packing packing{};
+    packing.groups = packing.tap_count = 1;
+    packing.run = packing.read = out_.channels;
+    packing.out = channels;
+    packing.tap_at = &at;
+    packing.read_step = channels;
+    packing.written_step = 1;
+    packing.gamma = rule_.gamma;
+    Packed packed{laid(kernels, phase), out_.channels, {}, {}};
+    for (Version version : needed) {
+        packing.version = version;
+        packed.weights[static_cast<int>(version)] =
+            PackedWeights(kernels, packing, 0, filled.data(), of);
+    }
+    return packed;
+}
+
 // They are read from where the weights lie, [channels of to][channels of the group][kernel].
 void Linear::place_contributions(const Kernels &kernels, std::span<const float> weights,
                                  const Phase &phase) {

@@ -625,6 +625,71 @@ void check_negative_sums() {
         }
 }
 
+// From the formula: each pixel of the output hands to each tap.
+void plain_fold(const Fold &p) {
+    const int channels = p.from.channels, taps = p.kernel.y * p.kernel.x;
+    std::vector<float> sums(static_cast<size_t>(p.n * p.from.size()));
+    for (int64_t row = 0; row < p.n * p.to.pixels(); ++row) {
+        const Place out = place_at(row, {1, p.to.height, p.to.width, 1});
+        for (int tap = 0; tap < taps; ++tap) {
+            const Pixel in =
+                moved(out.at, p.stride,
+                      {0, tap / p.kernel.x - p.before.y, tap % p.kernel.x - p.before.x});
+            for (int c = 0; c < channels && inside(p.from, in); ++c)
+                sums[static_cast<size_t>(row_of(p.from, out.n, in) * channels + c)] +=
+                    p.handed[row * handed_channels(p) + c * taps + tap];
+        }
+    }
+    for (size_t i = 0; i < sums.size(); ++i) {
+        const float x = p.epilogue.x ? p.epilogue.x[i] : 1.0f;
+        const float of_part = p.epilogue.part == Part::positive && x < 0.0f ? 0.0f : x;
+        p.epilogue.out[i] = of_part * sums[i] + (p.epilogue.add ? p.epilogue.out[i] : 0.0f);
+    }
+}
+
+void check_fold() {
+    struct Layer {
+        int channels, height, width, kernel, stride, before, out_height, out_width;
+    };
+    // the last for squares of eight; outputs that none or all read; inputs that none reads
+    for (const Layer &l : {Layer{3, 37, 50, 7, 2, 3, 19, 25},
+                           {3, 20, 33, 3, 1, 1, 20, 33},
+                           {1, 30, 31, 5, 1, 0, 26, 27},
+                           {4, 50, 40, 11, 4, 2, 11, 9},
+                           {2, 17, 16, 2, 3, 0, 6, 5},
+                           {1, 33, 18, 7, 1, 3, 33, 18}})
+        for (const bool add : {false, true})
+            for (const bool gradient : {false, true}) {
+                Fold p{{1, l.height, l.width, l.channels},
+                       {1, l.out_height, l.out_width, 64},
+                       {1, l.kernel, l.kernel},
+                       {1, l.stride, l.stride},
+                       {0, l.before, l.before},
+                       3,
+                       nullptr,
+                       {}};
+                Case of;
+                const float *handed = of.floats(p.n * p.to.pixels() * handed_channels(p));
+                const float *x = of.floats(p.n * p.from.size());
+                float *out = of.floats(p.n * p.from.size());
+                of.run(
+                    with("fold", std::to_string(l.kernel) + " of " + std::to_string(l.stride), add),
+                    rounding, [&](const Side &on) {
+                        Fold there = p;
+                        there.handed = on(handed);
+                        there.epilogue.kind = EpilogueKind::relevance;
+                        there.epilogue.out = on(out);
+                        there.epilogue.x = gradient ? nullptr : on(x);
+                        there.epilogue.part = gradient ? Part::all : Part::positive;
+                        there.epilogue.add = add;
+                        if (on.kernels.device)
+                            on.kernels.fold(there, stream);
+                        else
+                            plain_fold(there);
+                    });
+            }
+}
+
 int channels_of_a_chunk(const Kernels &kernels) {
     int channels = 1;
     while (kernels.chunks(1, channels + 1) == 1)
@@ -927,6 +992,7 @@ int main() {
         check_message();
         check_negative_sums();
         check_scarce();
+        check_fold();
         check_totals();
         check_regions();
         check_sums_of_batches();
