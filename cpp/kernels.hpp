@@ -24,6 +24,8 @@ struct TapGrid {
     int groups = 1;
     const Pixel *taps = nullptr; // a tap reads `run` consecutive floats
     int tap_count = 0;
+    // the least and the most of them along each axis, where who laid the grid said so
+    Pixel least, most = {-1, -1, -1};
     Pixel size;                 // of the grid
     Pixel step = {1, 1, 1};     // pixel p reads from p * step + tap
     Pixel out_step = {1, 1, 1}; // and writes p * out_step + out

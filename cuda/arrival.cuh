@@ -45,7 +45,14 @@ class Arrival {
 #endif
     }
 
-    // The same, and so many bytes are to come.
+    // This warp has, as one thread: all its lanes call it.
+    __device__ __forceinline__ void arrive_as_warp() {
+        __syncwarp();
+        if (threadIdx.x % 32 == 0)
+            arrive();
+    }
+
+    // The same as arrive(), and so many bytes are to come.
     __device__ __forceinline__ void arrive_before(int bytes) {
 #ifdef RELPROP_EMULATED
         emulator::arrive(held(), bytes);

@@ -190,7 +190,7 @@ template <Precision precision, class T> class WeightBulkCopy {
                 static_cast<int64_t>(at) * parts * of_slice_;
     }
 
-    __device__ void copy(Memory<precision, T> &memory, int stage) {
+    template <class Memory> __device__ void copy(Memory &memory, int stage) {
         if (threadIdx.x % T::copiers == 0) {
             Arrival there(shared_at(memory.there), stage);
             there.arrive_before(parts * bytes_);

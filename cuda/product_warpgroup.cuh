@@ -10,10 +10,11 @@
 #include "backend.cuh"
 #include "gather.cuh"
 #include "parts.hpp"
+#include "patches.cuh"
 #include "product_parts.hpp"
+#include "slice_sums.cuh"
 #include "tiles.cuh"
 #include "turn.cuh"
-#include "warpgroup_sums.cuh"
 #include "whole_slices.cuh"
 
 namespace relprop::cuda {
@@ -69,54 +70,6 @@ __device__ __forceinline__ void copy_slices(const WarpgroupArguments &a,
     await_copies<0>(); // they must not outlive their threads
 }
 
-// Adds slices, by a thread of those that compute.
-template <Precision precision, class T> class SliceSums {
-  public:
-    __device__ explicit SliceSums(Memory<precision, T> &memory)
-        : memory_(memory), there_(shared_at(memory.there)), done_(shared_at(memory.done)) {}
-
-    __device__ __forceinline__ void add(int count) {
-        for (; count > 1; count -= 2) {
-            add_one<0>();
-            add_one<1>();
-        }
-        if (count > 0)
-            add_one<0>();
-        sums.finish();
-        if (under_way > 0 && read_ >= 0)
-            done_with(read_);
-        read_ = -1;
-    }
-
-    WarpgroupSums<precision, T> sums;
-
-  private:
-    static constexpr int under_way = WarpgroupSums<precision, T>::under_way;
-
-    template <int set> __device__ __forceinline__ void add_one() {
-        Arrival(there_, turn_.stage).await(turn_.time);
-        const auto &stage = memory_.stage[turn_.stage];
-        sums.template add<set>(stage.pixels, stage.weights[0]);
-        if (under_way == 0)
-            done_with(turn_.stage);
-        else if (read_ >= 0)
-            done_with(read_);
-        read_ = turn_.stage;
-        turn_.go_on();
-    }
-
-    __device__ __forceinline__ void done_with(int stage) {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0)
-            Arrival(done_, stage).arrive();
-    }
-
-    Memory<precision, T> &memory_;
-    SharedAt there_, done_;
-    Turn<T> turn_;
-    int read_ = -1; // the stage that the tensor cores may still be reading
-};
-
 // A block's share of a tile's parts.
 struct Share {
     int first, last;
@@ -127,7 +80,8 @@ template <Precision precision, class T>
 __device__ __forceinline__ void compute_tile(const WarpgroupArguments &a, const Share &share,
                                              const TileAt &at, Memory<precision, T> &memory) {
     const int blocks = static_cast<int>(gridDim.y), count = slices_of(a.of.product);
-    SliceSums<precision, T> slices(memory);
+    using Own = Memory<precision, T>;
+    SliceSums<precision, T, Own, SlicePixels<Own>> slices(memory, {memory});
     // where parts' sums are kept: this block's own, one after the other in one place, or all
     float *kept = blocks == 1 ? memory.aside
                               : a.sums + static_cast<int64_t>(blockIdx.x) * a.parts.count *
@@ -212,27 +166,55 @@ template <class T> bool may_share(const Product &p) {
            count * parts_of_product(p).count * T::rows * T::channels <= most_shared_sums;
 }
 
-// Takes tiles of this shape where they cost less: waves of blocks, times what a block takes.
-template <Precision precision, class T> void consider(const Product &p, int processors, Cut &best) {
+// Waves of blocks, times what a block takes.
+template <class T> double cost_of(int64_t blocks, int slices, int processors) {
+    constexpr int start_and_end = 8; // of a block, in slices
+    const int64_t at_once = int64_t{processors} * T::blocks;
+    const auto waves = static_cast<double>((blocks + at_once - 1) / at_once);
+    return waves * T::blocks * (slices + start_and_end) * T::rows * T::channels / T::speed;
+}
+
+template <Precision precision, class T>
+void launch_patch_tiles(const Product &p, int, Stream stream) {
+    launch_patches<precision, T>(p, stream);
+}
+
+template <Precision precision, class T>
+void consider_patches(const Product &p, int processors, Cut &best) {
+    if (!has_patches(p) || parts_of_product(p).count > 1 ||
+        !fits_shared(sizeof(PatchMemory<precision, T>)))
+        return;
+    const double cost = cost_of<T>(p.n * patch_tiles<T>(p).size(), slices_of(p), processors);
+    if (cost < best.cost)
+        best = {cost, 1, launch_patch_tiles<precision, T>};
+}
+
+template <Precision precision, class T>
+void consider_slices(const Product &p, int processors, Cut &best) {
     const ProductParts parts = parts_of_product(p);
     if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<precision, T>)))
         return;
-    constexpr int start_and_end = 8; // of a block, in slices
     const int64_t count = tiles<T>(p);
     const int most_blocks = may_share<T>(p) ? parts.count : 1;
     for (int blocks = 1; blocks <= most_blocks; ++blocks) {
-        const int64_t at_once = int64_t{processors} * T::blocks;
-        const auto waves = static_cast<double>((count * blocks + at_once - 1) / at_once);
-        const int slices = ceil_div(parts.count, blocks) * parts.slices + start_and_end;
-        const double cost = waves * T::blocks * slices * T::rows * T::channels / T::speed;
+        const int slices = ceil_div(parts.count, blocks) * parts.slices;
+        const double cost = cost_of<T>(count * blocks, slices, processors);
         if (cost < best.cost)
             best = {cost, blocks, launch_warpgroup_tiles<precision, T>};
     }
 }
 
+// Takes tiles of this shape where they cost less.
+template <Precision precision, class T> void consider(const Product &p, int processors, Cut &best) {
+    if constexpr (T::by_patches)
+        consider_patches<precision, T>(p, processors, best);
+    else
+        consider_slices<precision, T>(p, processors, best);
+}
+
 // The shapes among which each product finds its own. Speeds are hundredths of what large products
 // reach in TF32, measured on an H100 in layers of 512 channels
-// (benchmarks/ladder/product_tiles.cu).
+// (benchmarks/ladder/product_tiles.cu); those of patches are predicted.
 template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
@@ -240,7 +222,8 @@ template <Precision> struct TilesOf {
         WarpgroupTile<128, 256, 2, 1, 4, false, 93>, WarpgroupTile<256, 128, 2, 1, 4, false, 77>,
         WarpgroupTile<64, 128, 1, 1, 4, false, 56, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 48>,
         WarpgroupTile<64, 64, 1, 1, 4, false, 41, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 31, 2>,
-        WarpgroupTile<128, 128, 2, 1, 4, true, 52>, WarpgroupTile<64, 64, 1, 1, 4, true, 36, 2>>;
+        WarpgroupTile<128, 128, 2, 1, 4, true, 52>, WarpgroupTile<64, 64, 1, 1, 4, true, 36, 2>,
+        PatchTile<16, 16, 128, 2, 4, 85>, PatchTile<8, 16, 64, 1, 4, 60, 2>>;
 };
 
 // Twice the registers, and more of shared memory. Speeds are hundredths of the first's.

@@ -25,7 +25,8 @@ struct WarpgroupTile {
     static constexpr int stages = stages_, speed = speed_, blocks = blocks_;
     static constexpr int group_rows = rows / groups_down_;
     static constexpr int group_channels = channels / groups_across;
-    static constexpr bool by_warpgroups = true, in_parts = in_parts_;
+    static constexpr bool by_warpgroups = true, by_patches = false, in_parts = in_parts_;
+    __host__ __device__ static constexpr int pixel_of(int row) { return row; } // in shared memory
     template <Precision> static constexpr bool sets_aside = in_parts_;
     __device__ static void sync() { sync_first<threads>(); }
 
@@ -113,9 +114,14 @@ template <Precision precision, class T> class WarpgroupSums {
                threadIdx.x % warpgroup_threads / 32 * 16 + threadIdx.x % 32 / 4;
         channel_ = group % T::groups_across * T::group_channels;
         lane_ = threadIdx.x % 4;
+        read_from(0);
+    }
+
+    // Factors are read of pixels that lie so far behind the tile's own.
+    __device__ __forceinline__ void read_from(int shift) {
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-            reads_[half] = place_in_slice(row_, lane_ * 8 + half * 4);
+            reads_[half] = place_in_slice(T::pixel_of(row_) + shift, lane_ * 8 + half * 4);
     }
 
     // Begins to add the products of one slice: with the other `set` of factors than the slice
@@ -188,12 +194,13 @@ template <Precision precision, class T> class WarpgroupSums {
 
     __device__ __forceinline__ void read_factors(const float *pixels, int half,
                                                  GroupFactors<precision> (&factors)[down]) const {
-        const float *from = pixels + reads_[half]; // rows that differ by eights have one order
+        const float *from = pixels + reads_[half]; // pixels that differ by eights have one order
 #pragma unroll
-        for (int i = 0; i < down; ++i)
-            factors[i].set(
-                half, *reinterpret_cast<const float4 *>(from + i * warpgroup_rows * slice),
-                *reinterpret_cast<const float4 *>(from + (i * warpgroup_rows + 8) * slice));
+        for (int i = 0; i < down; ++i) {
+            const float *at = from + T::pixel_of(i * warpgroup_rows) * slice;
+            factors[i].set(half, *reinterpret_cast<const float4 *>(at),
+                           *reinterpret_cast<const float4 *>(at + 8 * slice));
+        }
     }
 
     // Names what an instruction multiplies of the weights: 32 bytes of each row.

@@ -92,21 +92,29 @@ void print(const char *what, const Layer &l, double seconds) {
 
 int chosen = -1, number = 0;
 
+bool is_chosen() { return number++ == chosen || chosen < 0; }
+
+template <class T> void print_tile(const char *how, const Layer &l, double seconds) {
+    char what[64];
+    std::snprintf(what, sizeof what, "%dx%d/%d %dst %db %s", T::rows, T::channels, T::threads / 128,
+                  T::stages, T::blocks, how);
+    print(what, l, seconds);
+}
+
 template <Precision precision, class T> void one(const Product &p, const Layer &l, Timer &timer) {
     const ProductParts parts = parts_of_product(p);
-    if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<precision, T>)) ||
-        (l.out <= T::channels / 2))
+    if (T::in_parts != (parts.count > 1) || l.out <= T::channels / 2)
         return;
-    if (number++ != chosen && chosen >= 0)
-        return;
-    const int most_blocks = may_share<T>(p) ? parts.count : 1;
-    for (int blocks = 1; blocks <= most_blocks; blocks *= 2) {
-        const double seconds =
-            timer.seconds([&] { launch_warpgroup_tiles<precision, T>(p, blocks, nullptr); });
-        char what[64];
-        std::snprintf(what, sizeof what, "%dx%d/%d %dst %db x%d", T::rows, T::channels,
-                      T::threads / 128, T::stages, T::blocks, blocks);
-        print(what, l, seconds);
+    if constexpr (T::by_patches) {
+        if (has_patches(p) && is_chosen())
+            print_tile<T>("patch", l,
+                          timer.seconds([&] { launch_patches<precision, T>(p, nullptr); }));
+    } else if (fits_shared(sizeof(Memory<precision, T>)) && is_chosen()) {
+        const int most_blocks = may_share<T>(p) ? parts.count : 1;
+        for (int blocks = 1; blocks <= most_blocks; blocks *= 2)
+            print_tile<T>(("x" + std::to_string(blocks)).c_str(), l, timer.seconds([&] {
+                launch_warpgroup_tiles<precision, T>(p, blocks, nullptr);
+            }));
     }
 }
 
@@ -131,6 +139,8 @@ template <Precision precision> void measure(const Layer &l, Timer &timer) {
     p.grid.step = p.grid.out_step = {1, 1, 1};
     p.grid.taps = on;
     p.grid.tap_count = static_cast<int>(taps.size());
+    p.grid.least = taps.front();
+    p.grid.most = taps.back();
     p.grid.groups = 1;
     p.n = l.n;
     p.run = l.in;

@@ -195,7 +195,7 @@ TapGrid Linear::Taps::read() const {
 }
 
 Linear::Taps Linear::laid(const Kernels &kernels, const Phase &phase) const {
-    return {phase.grid, {kernels, phase.taps}};
+    return {grid_of(phase), {kernels, phase.taps}};
 }
 
 // One tap for a whole row of the kernel, as the weights are packed.

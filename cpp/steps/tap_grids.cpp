@@ -23,6 +23,15 @@ TapGrid grid_of(const Phase &phase) {
     TapGrid grid = phase.grid;
     grid.taps = phase.taps.data();
     grid.tap_count = static_cast<int>(phase.taps.size());
+    if (phase.taps.empty())
+        return grid;
+    grid.least = grid.most = phase.taps.front();
+    for (const Pixel &tap : phase.taps) {
+        grid.least = {std::min(grid.least.z, tap.z), std::min(grid.least.y, tap.y),
+                      std::min(grid.least.x, tap.x)};
+        grid.most = {std::max(grid.most.z, tap.z), std::max(grid.most.y, tap.y),
+                     std::max(grid.most.x, tap.x)};
+    }
     return grid;
 }
 

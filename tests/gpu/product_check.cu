@@ -59,6 +59,9 @@ const Case cases[] = {
     {"1x1", conv({1, 5, 7, 64}, 32, {1, 1, 1})},
     {"1x1, primes", conv({1, 5, 7, 37}, 41, {1, 1, 1})},
     {"3x3", conv({1, 6, 5, 16}, 40, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
+    {"3x3, patches", conv({1, 9, 17, 64}, 32, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
+    {"2x2 dilated, patches",
+     conv({1, 6, 18, 32}, 32, {1, 2, 2}, {1, 1, 1}, {0, 1, 2}, {0, 1, 0}, {1, 2, 2})},
     {"3x3, stride 2", conv({1, 7, 9, 20}, 24, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, {0, 1, 1})},
     {"1x1, stride 2: phases without taps", conv({1, 5, 5, 12}, 8, {1, 1, 1}, {1, 2, 2})},
     {"2x3, stride 3x1, dilated, asymmetric",
@@ -384,10 +387,30 @@ bool tile_agrees(const Kind &kind, const char *name, const Ready &ready, const V
     return true;
 }
 
+// Whether patches do.
+template <Precision precision, class T>
+bool patches_agree(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
+    if (!cuda::has_patches(ready.of({})) || cuda::parts_of_product(ready.of({})).count > 1 ||
+        !cuda::fits_shared(sizeof(cuda::PatchMemory<precision, T>)))
+        return true;
+    const Values got =
+        ready.sums_by([](const Product &p) { cuda::launch_patches<precision, T>(p, nullptr); });
+    const bool same = std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0;
+    return same || fails("bits of patches", kind, name, 0.0);
+}
+
+template <Precision precision, class T>
+bool shape_agrees(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
+    if constexpr (T::by_patches)
+        return patches_agree<precision, T>(kind, name, ready, expected);
+    else
+        return tile_agrees<precision, T>(kind, name, ready, expected);
+}
+
 template <Precision precision, class... T>
 bool all_agree(const Kind &kind, const char *name, const Ready &ready, cuda::TileShapes<T...>) {
     const Values expected = ready.sums();
-    return (tile_agrees<precision, T>(kind, name, ready, expected) && ...);
+    return (shape_agrees<precision, T>(kind, name, ready, expected) && ...);
 }
 
 bool tiles_agree(const Kind &kind, const char *name, const Layer &l, const Values &weights,
