@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -136,39 +135,29 @@ void Plan::finish(int output) {
         }
     }
     output_ = output;
-    find_messages(readers);
+    find_messages();
     stages_ = stages_of(tensors_, steps_, producer_, sender_, output, kernels_.device == nullptr);
 }
 
-// Finds whose relevance is whose, and whose arrives as a message.
-void Plan::find_messages(const std::vector<int> &readers) {
-    const auto at = [](int index) { return static_cast<size_t>(index); };
-    std::vector<int> first(tensors_.size(), -1); // reader, which completes its relevance
-    totals_of_.resize(tensors_.size());
-    std::iota(totals_of_.begin(), totals_of_.end(), 0);
+// Finds whose relevance arrives as a message: who reads a step's output first completes it.
+void Plan::find_messages() {
     sender_.assign(steps_.size(), -1);
     receiver_.assign(tensors_.size(), -1);
-    const auto hands_on = [&](const Step &step) {
-        const int input = step.inputs.empty() ? output_ : step.inputs[0];
-        return step.hands_on() && !step.blocks && readers[at(input)] == 1 && input != output_;
-    };
+    std::vector<int> first(tensors_.size(), -1); // reader
     for (size_t s = steps_.size(); s-- > 0;)
         for (int input : steps_[s]->inputs)
-            first[at(input)] = static_cast<int>(s);
-    for (const auto &step : steps_)
-        if (hands_on(*step))
-            totals_of_[at(step->output)] = totals_of_[at(step->inputs[0])];
+            first[static_cast<size_t>(input)] = static_cast<int>(s);
     for (size_t s = 0; s < steps_.size(); ++s) {
-        int tensor = steps_[s]->output;
-        const auto reader = [&]() -> const Step & { return *steps_[at(first[at(tensor)])]; };
-        while (tensor != output_ && hands_on(reader()) && reader().keeps_value())
-            tensor = reader().output;
-        if (tensor == output_ || !steps_[s]->receives() || steps_[s]->blocks || reader().blocks ||
-            !reader().sends() ||
-            std::count(reader().inputs.begin(), reader().inputs.end(), tensor) != 1)
+        const Step &step = *steps_[s];
+        const auto tensor = static_cast<size_t>(step.output);
+        if (step.output == output_ || !step.receives() || step.blocks)
             continue;
-        sender_[s] = first[at(tensor)];
-        receiver_[at(tensor)] = static_cast<int>(s);
+        const Step &reader = *steps_[static_cast<size_t>(first[tensor])];
+        const auto reads = std::count(reader.inputs.begin(), reader.inputs.end(), step.output);
+        if (reader.blocks || !reader.sends() || reads != 1)
+            continue;
+        sender_[s] = first[tensor];
+        receiver_[tensor] = static_cast<int>(s);
     }
 }
 
@@ -229,10 +218,8 @@ void Plan::run(const Request &request) const {
     if (!finished())
         throw std::logic_error("the plan is not finished.");
     check_targets(request, tensor(output_).image.size());
-    if (kernels_.device) {
-        run_on_device(*this, request);
-        return share_totals(request);
-    }
+    if (kernels_.device)
+        return run_on_device(*this, request);
     const int64_t all = threads(), of_a_thread = stages_.back().at_once;
     const int64_t most =
         of_a_thread > 0 ? of_a_thread : std::max<int64_t>(samples_at_once / all, 1);
@@ -245,16 +232,6 @@ void Plan::run(const Request &request) const {
         auto arena = take_arena(arena_floats(n));
         run_chunk(request, first, n, *arena, nullptr);
         give_back(std::move(arena));
-    }
-    share_totals(request);
-}
-
-// The totals of tensors that have the relevance of others.
-void Plan::share_totals(const Request &request) const {
-    for (int64_t i = 0; request.totals && i < request.n; ++i) {
-        double *totals = request.totals + i * tensors() * 2;
-        for (int64_t t = 0; t < tensors(); ++t)
-            std::copy_n(totals + 2 * totals_of_[static_cast<size_t>(t)], 2, totals + 2 * t);
     }
 }
 
@@ -479,7 +456,7 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
         return request.totals ? request.totals + (first * tensors() + tensor_index) * 2 : nullptr;
     };
     const auto weigh = [&](int tensor_index) {
-        if (request.totals && totals_of_[static_cast<size_t>(tensor_index)] == tensor_index)
+        if (request.totals)
             kernels_.totals({n, tensor(tensor_index).image.size(), run.relevance(tensor_index),
                              totals_of(tensor_index), run.totals_stride, run.scratch_of_totals},
                             run.stream);

@@ -86,8 +86,6 @@ class Step {
     virtual bool needs_output() const { return false; }
     // The relevance of the only or first input may lie where the output's does.
     virtual bool passes() const { return false; }
-    // The relevance of the only or first input is the output's.
-    virtual bool hands_on() const { return false; }
     virtual bool keeps_value() const { return false; } // the output is the input, where it lies
     // Its relevance pass begins with message(run), epsilon's of the output's value alone, or finds
     // that message in place of relevance.
@@ -174,8 +172,7 @@ class Plan {
     friend struct Run;
     struct Chunk;
     int add_tensor(Image image, bool channels_first);
-    void find_messages(const std::vector<int> &readers);
-    void share_totals(const Request &request) const;
+    void find_messages();
     friend class DeviceRun;
     std::unique_ptr<Memory> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Memory> arena) const;
@@ -200,7 +197,6 @@ class Plan {
     int output_ = -1;
 
     std::vector<std::vector<bool>> adds_; // [steps][inputs]
-    std::vector<int> totals_of_;          // [tensors]  one that has the same relevance
     std::vector<int> sender_;             // [steps]  who may send it its message, or -1
     std::vector<int> receiver_;           // [tensors]  whose message its relevance becomes, or -1
     int64_t scratch_of_totals_ = 0;       // doubles per sample

@@ -113,12 +113,26 @@ def test_what_a_residual_block_moves() -> None:
     forward, backward = found["sum"]
     assert forward == Work(values=3 * IMAGE)
     assert backward == Work(values=(1 + 3 + 2) * IMAGE)  # R; the sum and its branches; their shares
-    assert found["layer"][1].values == 5 * IMAGE  # its share joins the sum's
+    # its share joins the sum's; the sum has sent its message, and so it does not read z
+    assert found["layer"][1].values == 4 * IMAGE
     assert found["before"][0] == Work(values=2 * IMAGE)
     assert found["before"][1] == Work(values=0)  # relevance stays where it is
     gradient = counted(graph, {name: rules.Gradient() for name in ("before", "layer", "sum")})
     assert gradient["sum"][1] == Work(values=3 * IMAGE)
     assert gradient["before"][1] == Work(values=3 * IMAGE)  # and the value that the gate asks
+
+
+def test_what_layers_move_that_are_sent_their_message() -> None:
+    graph = begun(rectified=True)
+    conv(graph, "left", "before")
+    conv(graph, "right", "before")
+    graph.add("both", g.Concat(0), ["left", "right"])
+    graph.add("last", g.Conv(np.ones((4, 8, 1, 1), np.float32)), ["both"])
+    found = counted(graph, {name: rules.Epsilon() for name in ("left", "right", "last")})
+    assert found["last"][1].values == (1 + 2 + 1 + 2) * IMAGE  # s; both, which it hands down to; z
+    assert found["both"][1].values == (2 + 2 + 2) * IMAGE  # what comes, goes, and whose z it reads
+    assert found["right"][1].values == 3 * IMAGE  # s, x, and what it hands down
+    assert found["left"][1].values == 4 * IMAGE  # which joins that
 
 
 def test_what_other_steps_move() -> None:

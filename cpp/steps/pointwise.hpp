@@ -27,7 +27,6 @@ class Activation final : public Step {
         : size_(image.size()), function_(function), parameter_(parameter), rule_(rule) {}
     bool needs_inputs() const override { return derives(rule_); }
     bool passes() const override { return true; }
-    bool hands_on() const override { return rule_ == ActivationRule::pass; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
@@ -46,7 +45,6 @@ class Clip final : public Step {
         : size_(image.size()), low_(low), high_(high), rule_(rule), clamped_(clamped) {}
     bool needs_output() const override { return derives(rule_); }
     bool passes() const override { return true; }
-    bool hands_on() const override { return rule_ == ActivationRule::pass; }
     bool keeps_value() const override { return clamped_; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
@@ -65,7 +63,6 @@ class PRelu final : public Step {
         : size_(image.size()), slope_(kernels, std::move(slope)), rule_(rule) {}
     bool needs_inputs() const override { return derives(rule_); }
     bool passes() const override { return true; }
-    bool hands_on() const override { return rule_ == ActivationRule::pass; }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 

@@ -25,6 +25,7 @@ from relprop.graph import (
     AvgPool,
     BatchNorm,
     Clip,
+    Concat,
     Conv,
     ConvTranspose,
     Dense,
@@ -143,6 +144,9 @@ class _Run:
         self.graph = graph
         self.rules = rules
         self.fused = compiled.fused
+        names, senders = compiled.step_nodes, compiled.plan.senders
+        # a layer's message is made of its output's value where its relevance is complete
+        self.sender = {names[s]: names[by] for s, by in enumerate(senders) if by >= 0}
         self.nonnegative = nonnegative(graph)
         self.supported = supported(graph, rules)
         self.readers = graph.consumers()
@@ -171,6 +175,8 @@ class _Run:
         if self.passes(node) and alone:
             return Work()  # the relevance stays where it is
         moved = self.size(node.name) + self.values_read(node)
+        if node.name in self.sender:
+            moved -= self.size(node.name)  # who sends the message reads that value
         for source in node.inputs:
             joins = self.last_reader[source] is not node  # what other readers gave is there already
             moved += self.size(source) * (2 if joins else 1)
@@ -203,6 +209,8 @@ class _Run:
                 return source + (result if sums else 0)
             case MaxPool():
                 return source  # whose winners are found again
+            case Concat():
+                return sum(map(self.size, (n for n, by in self.sender.items() if by == node.name)))
             case Maximum():
                 return source + result
             case Mul():
