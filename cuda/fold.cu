@@ -5,6 +5,7 @@
 #include "backend.cuh"
 #include "epilogue.cuh"
 #include "launch.cuh"
+#include "mma.cuh"
 
 namespace relprop::cuda {
 
@@ -44,13 +45,15 @@ __global__ void fold_kernel(const __grid_constant__ FoldArguments of) {
     const int across = columns.last - columns.first + 1; // may be 0, as rows may
 
     auto *handed = shared_memory<float>();
-    for (int row = rows.first; row <= rows.last; ++row) {
-        const float *there = p.handed + row_of(to, square.n, {0, row, columns.first}) * held;
-        float *here = handed + (row - rows.first) * across * held;
+    for (int row = rows.first; row <= rows.last; ++row) { // all are under way at once
+        const float *from = p.handed + row_of(to, square.n, {0, row, columns.first}) * held;
+        const SharedAt here = shared_at(handed + (row - rows.first) * across * held);
         for (int i = 4 * static_cast<int>(threadIdx.x); i < across * held;
              i += 4 * static_cast<int>(blockDim.x))
-            store(here + i, load<4>(there + i));
+            copy_async<16, false>(here + i * static_cast<int>(sizeof(float)), from + i, true);
     }
+    close_copies();
+    await_copies<0>();
     __syncthreads();
 
     const int y = top + static_cast<int>(threadIdx.x) / of.side;
