@@ -10,9 +10,9 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [layers]=120 [networks]=240
+declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [paths]=240 [layers]=120 [networks]=240
   [precision]=180 [sanitizers]=400)
-stages=(build checks tests bench layers networks precision sanitizers)
+stages=(build checks tests bench paths layers networks precision sanitizers)
 checks=(wgmma_check product_check pool_check recording_check kernels_check)
 skipped=77
 
@@ -105,6 +105,17 @@ stage_bench() {
   return $failed
 }
 
+# What each fast path gains on two networks: with all, then without one after the other.
+stage_paths() {
+  local failed=0 without
+  for without in '' messages fold patches; do
+    echo "== without ${without:-none}"
+    RELPROP_WITHOUT=$without "${bench[@]}" --precision tf32 -n resnet50 -n vgg16 -b 128 -c epsilon \
+      --peer none -o "$OUT/without-${without:-none}.json" || failed=1
+  done
+  return $failed
+}
+
 stage_layers() {
   local layers=("${bench[@]}" --layers --precision tf32 -n vgg16 -n resnet50 -b 128) failed=0
   "${layers[@]}" -o "$OUT/layers.json" || failed=1
@@ -128,6 +139,7 @@ matter() {
     tests | networks) grep -E '(^|\] )(FAILED|ERROR) |(passed|failed|error).* in ' "$2" | tail -n 12 ;;
     bench) grep -E '^product of large|^copy within|Error|error:' "$2" | tail -n 12
       sed -n "/^ratio to torch's/,/^$/p;/^\/ floor/,/^$/p" "$2" ;;
+    paths) grep -E '^== |, epsilon, |^relprop |Error|error:' "$2" | tail -n 24 ;;
     layers) grep -E '^(GFLOP|all steps)' "$2"
       sed -n '/ steps  forward ms/,/^all steps/p' "$2" | tail -n 30 ;;
     precision) tail -n 40 "$2" ;;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "arrival.cuh"
+#include "fast_paths.hpp"
 #include "gather.cuh"
 #include "slice_sums.cuh"
 #include "turn.cuh"
@@ -69,7 +70,8 @@ inline bool has_patches(const Product &p) {
                       most.x - least.x <= patch_margin && least.y <= most.y;
     return near && grid.tap_count >= least_patch_taps && grid.tap_count <= most_patch_taps &&
            grid.groups == 1 && grid.from.depth == 1 && grid.size.z == 1 && grid.step.y == 1 &&
-           grid.step.x == 1 && p.run % slice == 0 && by_fours(p) && grid.from.size() <= INT32_MAX;
+           grid.step.x == 1 && p.run % slice == 0 && by_fours(p) && grid.from.size() <= INT32_MAX &&
+           !goes_without(FastPath::patches);
 }
 
 // The tiles of an image.

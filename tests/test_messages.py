@@ -111,3 +111,23 @@ def test_nothing_depends_on_who_computes_a_message(name: str, output: str, compo
     for account in ("bias", "stabilizer", "constants", "zero"):
         off = np.abs(getattr(sent.ledger, account) - getattr(apart.ledger, account))
         assert (off <= 1e-7 * np.maximum(sent.ledger.magnitude, 1e-30)).all(), account
+
+
+@pytest.mark.parametrize("without", ["messages", "fold", "patches", "patches,messages,fold"])
+def test_fast_paths_change_nothing_but_the_time(
+    without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = {"input": numbers(np.random.default_rng(0), (3, 3, 12, 12))}
+    fast = Explainer(network(), "epsilon")(x)
+    monkeypatch.setenv("RELPROP_WITHOUT", without)
+    assert senders(network(), "epsilon") == {} or "messages" not in without
+    plain = Explainer(network(), "epsilon")(x)
+    scale = np.abs(plain.relevance["input"]).max()
+    same = 1e-6 * scale if "fold" in without else 0.0  # sums in another order
+    assert np.abs(fast.relevance["input"] - plain.relevance["input"]).max() <= same
+
+
+def test_unknown_fast_paths_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELPROP_WITHOUT", "messages,speed")
+    with pytest.raises(RuntimeError, match=r'RELPROP_WITHOUT must name .* not "speed"\.'):
+        Explainer(network(), "epsilon")

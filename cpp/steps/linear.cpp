@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "fast_paths.hpp"
 #include "parts.hpp"
 
 namespace relprop {
@@ -81,7 +82,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     folds_ = !transposed && conv.groups == 1 && in_.channels < few_channels &&
              in_.depth * out_.depth * conv.kernel.z == 1 && conv.dilation.y == 1 &&
              conv.dilation.x == 1 && conv.before.y >= 0 && conv.before.x >= 0 &&
-             kernels.folds(fold_of(0));
+             !goes_without(FastPath::fold) && kernels.folds(fold_of(0));
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     Fingerprint content{};
     if (!kernels.device && (dense_ || takes_difference())) {
