@@ -46,11 +46,11 @@ __global__ void fold_kernel(const __grid_constant__ FoldArguments of) {
 
     auto *handed = shared_memory<float>();
     for (int row = rows.first; row <= rows.last; ++row) { // all are under way at once
-        const float *from = p.handed + row_of(to, square.n, {0, row, columns.first}) * held;
+        const float *there = p.handed + row_of(to, square.n, {0, row, columns.first}) * held;
         const SharedAt here = shared_at(handed + (row - rows.first) * across * held);
         for (int i = 4 * static_cast<int>(threadIdx.x); i < across * held;
              i += 4 * static_cast<int>(blockDim.x))
-            copy_async<16, false>(here + i * static_cast<int>(sizeof(float)), from + i, true);
+            copy_async<16, false>(here + i * static_cast<int>(sizeof(float)), there + i, true);
     }
     close_copies();
     await_copies<0>();

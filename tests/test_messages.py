@@ -52,6 +52,10 @@ def network() -> Graph:
     add("last", conv(6, 40, 1), "plain")
     add("mean", g.AvgPool((6, 6), (6, 6)), "last")
     add("flat", g.Reshape((6,)), "mean")
+    rng = np.random.default_rng(5)
+    add("wide", g.Dense(numbers(rng, (75, 6)), numbers(rng, (75,))), "flat", relu=True)
+    add("hidden", g.Dense(numbers(rng, (40, 75)), numbers(rng, (40,))), "wide.relu", relu=True)
+    add("scores", g.Dense(numbers(rng, (6, 40))), "hidden.relu")
     return graph
 
 
@@ -76,6 +80,8 @@ def test_the_last_to_hand_relevance_to_a_layer_sends_its_message() -> None:
         # which is read twice; nor last, below a pool
         "twice": "plain",
         "plain": "last",
+        "wide": "hidden",
+        "hidden": "scores",
     }
 
 
@@ -99,6 +105,7 @@ def test_nothing_depends_on_who_computes_a_message(name: str, output: str, compo
     apart = explainer(x, target, intermediate=names)  # who asks for relevance finds no messages
     for key in x:
         np.testing.assert_array_equal(sent.relevance[key], apart.relevance[key])
+    assert (sent.ledger.closure_error <= 1e-6).all()
     for i, node in enumerate(sent.ledger.nodes):
         if node not in names:
             continue

@@ -259,6 +259,13 @@ void run_adjoint(const Product &p) {
 } // namespace
 
 void dense(const Product &p, Stream) { run_parts(p, run_forward); }
-void dense_adjoint(const Product &p, Stream) { run_parts(p, run_adjoint); }
+
+void dense_adjoint(const Product &p, Stream stream) {
+    Product apart = p; // blocks end elsewhere than the chunks of messages do
+    apart.epilogue.sends = false;
+    run_parts(apart, run_adjoint);
+    if (p.epilogue.sends)
+        message(p.epilogue.message, p.n, p.grid.to.channels, stream);
+}
 
 } // namespace relprop::RELPROP_ISA

@@ -2,9 +2,6 @@
 // of an image's colours. Vectors hold input channels here, and are summed up at the end.
 #include "narrow.hpp"
 
-#include <stdexcept>
-
-#include "backend.hpp"
 #include "epilogue.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
@@ -144,13 +141,6 @@ int64_t pack_narrow(const Packing &of, const float *weights, float *packed) {
         delete[] laid;
     }
     return inputs * of.out;
-}
-
-// Products of few channels serve such layers better here.
-bool folds(const Fold &) { return false; }
-
-void fold(const Fold &, Stream) {
-    throw std::logic_error("fold: the host's products read no layer's way back so.");
 }
 
 } // namespace relprop::RELPROP_ISA

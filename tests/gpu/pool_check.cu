@@ -10,6 +10,7 @@
 
 #include "launch.cuh"
 #include "on_device.hpp"
+#include "tallies.hpp"
 #include "time_limit.hpp"
 
 namespace {
@@ -149,15 +150,6 @@ Message message_of(const Kernels &kernels, int channels) {
     m.rule.epsilon = 0.01f;
     m.chunks = kernels.chunks(1, channels);
     return m;
-}
-
-// Sums over the chunks of each row: the two devices cut them differently.
-Values per_row(const Values &tally, int64_t chunks) {
-    constexpr auto sums = static_cast<size_t>(tally_sums);
-    Values rows(tally.size() / static_cast<size_t>(chunks));
-    for (size_t i = 0; i < tally.size(); ++i)
-        rows[i / (sums * static_cast<size_t>(chunks)) * sums + i % sums] += tally[i];
-    return rows;
 }
 
 // Sums in another order: of up to some hundreds of values up to 3.

@@ -17,6 +17,7 @@
 #include "product_parts.hpp"
 #include "product_warpgroup.cuh"
 #include "steps/tap_grids.hpp"
+#include "tallies.hpp"
 #include "time_limit.hpp"
 #include "version.hpp"
 
@@ -580,15 +581,6 @@ double difference(const Values &a, const Values &b) {
         most = std::max(most, off / std::max(1.0, std::abs(static_cast<double>(b[i]))));
     }
     return most;
-}
-
-// Sums over the chunks of each row: the two devices cut them differently.
-Values per_row(const Values &tally, int64_t chunks) {
-    constexpr auto sums = static_cast<size_t>(tally_sums);
-    Values rows(tally.size() / static_cast<size_t>(chunks));
-    for (size_t i = 0; i < tally.size(); ++i)
-        rows[i / (sums * static_cast<size_t>(chunks)) * sums + i % sums] += tally[i];
-    return rows;
 }
 
 // The scarce neurons, one by one.
