@@ -3,7 +3,6 @@
 #include "steps/linear.hpp"
 
 #include <algorithm>
-#include <span>
 #include <stdexcept>
 #include <string>
 
@@ -82,7 +81,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
     folds_ = !transposed && conv.groups == 1 && in_.channels < few_channels &&
              in_.depth * out_.depth * conv.kernel.z == 1 && conv.dilation.y == 1 &&
              conv.dilation.x == 1 && conv.before.y >= 0 && conv.before.x >= 0 &&
-             !goes_without(FastPath::fold) && kernels.folds(fold_of(0));
+             !goes_without(FastPath::fold) && kernels.folds(fold_of());
     std::vector<Version> needed = forward_versions(), back_needed = backward_versions();
     Fingerprint content{};
     if (!kernels.device && (dense_ || takes_difference())) {
@@ -101,7 +100,7 @@ Linear::Linear(const Kernels &kernels, const Conv &conv, bool transposed,
         backward_.push_back(pack(kernels, weights, content, phase, !transposed,
                                  folds_ ? std::vector<Version>() : back_needed));
     if (folds_)
-        all_taps_ = pack_all_taps(kernels, weights, content, back_needed);
+        all_taps_.push_back(pack_all_taps(kernels, weights, content, back_needed));
     if (takes_difference())
         place_contributions(kernels, weights, there.front());
     plan_scratch();
@@ -129,7 +128,7 @@ void Linear::plan_scratch() {
     negative_at_ = take(needs_negative_part(), out_.size());
     scarce_at_ = take(treats_scarce(), out_.pixels() * chunks_);
     share_at_ = take(distributes(), out_.size());
-    handed_at_ = take(folds_, out_.pixels() * handed_channels(fold_of(0)));
+    handed_at_ = take(folds_, out_.pixels() * handed_channels(fold_of()));
     sums_at_ = take(distributes() || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
 }
 
@@ -198,7 +197,7 @@ void Linear::forward_product(const Run &run, std::initializer_list<Term> terms,
 void Linear::backward_product(const Run &run, std::initializer_list<Term> terms, const float *x,
                               bool add, Part part, bool by_sign, bool completes) const {
     const std::optional<Message> sent = completes ? run.sent(0) : std::nullopt;
-    for (const Packed &packed : folds_ ? std::span(&all_taps_, 1) : std::span(backward_)) {
+    for (const Packed &packed : folds_ ? all_taps_ : backward_) {
         Product p = product_of(packed, run.n, terms);
         p.scratch = run.scratch_of_products;
         p.selects = p.sources == 2 && selects_;
@@ -220,13 +219,14 @@ void Linear::backward_product(const Run &run, std::initializer_list<Term> terms,
     }
 }
 
-Fold Linear::fold_of(int64_t n) const {
-    return {in_, out_, conv_.kernel, conv_.stride, conv_.before, n, nullptr, {}};
+Fold Linear::fold_of() const {
+    return {in_, out_, conv_.kernel, conv_.stride, conv_.before, 0, nullptr, {}};
 }
 
 // The epilogue is that of the sums over taps.
 void Linear::fold(const Run &run, const Product &of) const {
-    Fold p = fold_of(run.n);
+    Fold p = fold_of();
+    p.n = run.n;
     p.epilogue = of.epilogue;
     float *handed = run.scratch(handed_at_);
     p.handed = handed;
@@ -307,9 +307,8 @@ bool Linear::needs_output() const {
 
 int64_t Linear::weights() const {
     int64_t floats = dense_ ? static_cast<int64_t>(weights_.size()) : 0;
-    const std::span all_taps(&all_taps_, folds_ ? 1 : 0);
-    for (const auto &direction : {std::span(forward_), std::span(backward_), all_taps})
-        for (const Packed &packed : direction)
+    for (const auto *direction : {&forward_, &backward_, &all_taps_})
+        for (const Packed &packed : *direction)
             for (const PackedWeights &version : packed.weights)
                 floats += version.floats();
     return floats;
@@ -321,10 +320,9 @@ int64_t Linear::tallies() const {
 
 int64_t Linear::product_scratch(const Kernels &kernels) const {
     int64_t most = 0;
-    const std::span all_taps(&all_taps_, folds_ ? 1 : 0);
     if (kernels.device && !depthwise_)
-        for (const auto &direction : {std::span(forward_), std::span(backward_), all_taps})
-            for (const Packed &packed : direction) {
+        for (const auto *direction : {&forward_, &backward_, &all_taps_})
+            for (const Packed &packed : *direction) {
                 Product p = product_of(packed, 1, {});
                 for (p.sources = 1; p.sources <= 2; ++p.sources)
                     most = std::max(most, kernels.product_scratch(p));

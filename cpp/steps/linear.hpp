@@ -81,7 +81,7 @@ class Linear final : public Step {
     std::vector<Version> backward_versions() const;
     void plan_scratch();
     std::unique_ptr<Memory> square_sums(const Kernels &kernels) const;
-    Fold fold_of(int64_t n) const;
+    Fold fold_of() const; // but for the batch and what it reads and writes
     Packed pack_all_taps(const Kernels &kernels, std::span<const float> weights,
                          const Fingerprint &of, const std::vector<Version> &needed) const;
 
@@ -128,7 +128,7 @@ class Linear final : public Step {
     Resident<float> zeros_;
     int64_t chunks_ = 1; // pieces in which a row's message is computed, see Message
     std::vector<Packed> forward_, backward_;
-    Packed all_taps_;                // where folds_, the way back's
+    std::vector<Packed> all_taps_;   // the way back's, one where folds_
     std::span<const float> weights_; // where dense layers and contributions read them
     std::shared_ptr<const void> owner_;
     Taps contributions_;                   // the forward product's, none of them merged

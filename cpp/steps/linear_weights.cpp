@@ -144,7 +144,7 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
 Linear::Packed Linear::pack_all_taps(const Kernels &kernels, std::span<const float> weights,
                                      const Fingerprint &of,
                                      const std::vector<Version> &needed) const {
-    const int channels = handed_channels(fold_of(0));
+    const int channels = handed_channels(fold_of());
     const size_t row = weights.size() / static_cast<size_t>(out_.channels);
     std::vector<float> filled(static_cast<size_t>(channels) * static_cast<size_t>(out_.channels));
     for (size_t c = 0; c < static_cast<size_t>(out_.channels); ++c)

@@ -186,27 +186,24 @@ bool agree(const Case &of, const Step &step, int64_t n, int least) {
     Values told(static_cast<size_t>(rows * host_message.chunks * tally_sums));
     Values device_told(static_cast<size_t>(rows * device_message.chunks * tally_sums));
 
-    Pool host = pool;
-    host.in = in.data();
-    host.r = r.data();
-    host.result = host_message.r = expected.data();
-    host_message.z = in.data();
-    host_message.bias = bias.data();
-    host_message.tally = told.data();
-    host.sent = step.sends ? &host_message : nullptr;
-    step.run(cpu, host);
+    const auto run = [&](const Kernels &on, Message &message, const float *of_in, const float *of_r,
+                         const float *of_bias, float *result, float *tally) {
+        message.r = result;
+        message.z = of_in;
+        message.bias = of_bias;
+        message.tally = tally;
+        pool.in = of_in;
+        pool.r = of_r;
+        pool.result = result;
+        pool.sent = step.sends ? &message : nullptr;
+        step.run(on, pool);
+    };
+    run(cpu, host_message, in.data(), r.data(), bias.data(), expected.data(), told.data());
 
     const OnDevice<float> device_in(in), device_r(r), device_result(got), device_bias(bias),
         device_tally(device_told);
-    Pool device = pool;
-    device.in = device_in.data();
-    device.r = device_r.data();
-    device.result = device_message.r = device_result.data();
-    device_message.z = device_in.data();
-    device_message.bias = device_bias.data();
-    device_message.tally = device_tally.data();
-    device.sent = step.sends ? &device_message : nullptr;
-    step.run(cuda, device);
+    run(cuda, device_message, device_in.data(), device_r.data(), device_bias.data(),
+        device_result.data(), device_tally.data());
     device_result.read(got);
     device_tally.read(device_told);
 
