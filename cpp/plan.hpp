@@ -172,7 +172,7 @@ class Plan {
     friend struct Run;
     struct Chunk;
     int add_tensor(Image image, bool channels_first);
-    void find_messages();
+    void find_messages(int output);
     friend class DeviceRun;
     std::unique_ptr<Memory> take_arena(int64_t floats) const;
     void give_back(std::unique_ptr<Memory> arena) const;
