@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -339,9 +340,13 @@ void DeviceRun::launch(const Lane &lane, Request part, Stream stream) const {
     for (const Column &of : columns_)
         if (of.in && !of.on_device)
             kernels_.device->copy(device + of.at, host + of.at, part.n * of.bytes, stream);
-    if (part.absorbed) // doubles, twice as wide
+    // doubles, twice as wide as floats
+    if (part.absorbed)
         kernels_.fill(0.0f, reinterpret_cast<float *>(part.absorbed),
                       2 * part.n * plan_.steps() * accounts, stream);
+    if (part.totals) // what no step tells shows: all bits make a NaN, of a double as well
+        kernels_.fill(std::bit_cast<float>(~uint32_t{0}), reinterpret_cast<float *>(part.totals),
+                      2 * part.n * plan_.tensors() * 2, stream);
     plan_.run_chunk(part, 0, part.n, *lane.arena, reinterpret_cast<int64_t *>(device));
     for (const Column &of : columns_)
         if (of.out && !of.on_device)

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 #include <exception>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -210,6 +211,9 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &m
     chunk.sends = std::none_of(request.copies.begin(), request.copies.end(),
                                [](const Copy &copy) { return copy.of_relevance; });
     float *at = memory.data();
+#ifdef RELPROP_POISON
+    kernels_.fill(std::numeric_limits<float>::quiet_NaN(), at, memory.floats(), request.stream);
+#endif
     for (const Stage &stage : stages_) {
         chunk.arenas.push_back(at);
         at += n * (stage.arena + slack);

@@ -106,6 +106,11 @@ def assert_agrees(
     if isinstance(rule, rules.UNCONSERVED):
         assert result.ledger is None
         return
+    at = result.ledger.nodes.index("layer")
+    magnitude = reference.per_sample(np.abs(upstream))
+    off = np.abs(result.ledger.relevance[:, at] - reference.per_sample(upstream))
+    assert (off <= 1e-6 * magnitude).all(), rule
+    np.testing.assert_allclose(result.ledger.magnitude[:, at], magnitude, rtol=1e-6)
     for category in CATEGORIES:
         booked = getattr(result.ledger, category).sum(axis=1)
         np.testing.assert_array_less(

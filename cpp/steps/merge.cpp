@@ -13,7 +13,7 @@ void Add::forward(const Run &run) const {
 }
 
 void Add::relevance(const Run &run) const {
-    if (gradient()) {
+    if (!shares()) {
         for (size_t i = 0; i < inputs.size(); ++i)
             pass_on(run, *this, count(run), i);
         return;

@@ -13,9 +13,9 @@ class Add final : public Proportional {
   public:
     Add(const Kernels &kernels, Image image, std::optional<float> epsilon, bool clamp)
         : Proportional(kernels, image, epsilon), clamp_(clamp) {}
-    bool passes() const override { return gradient(); }
-    bool receives() const override { return !gradient(); }
-    bool sends() const override { return !gradient(); }
+    bool passes() const override { return !shares(); }
+    bool receives() const override { return shares(); }
+    bool sends() const override { return shares(); }
     Message message(const Run &run) const override { return message_of(run, run.value(output)); }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;

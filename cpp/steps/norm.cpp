@@ -9,7 +9,7 @@ namespace relprop {
 
 BatchNorm::BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
                      std::vector<float> shift, std::optional<float> epsilon, bool pass)
-    : Proportional(kernels, image, epsilon), pass_(pass) {
+    : Proportional(kernels, image, pass ? std::nullopt : epsilon), pass_(pass) {
     if (static_cast<int>(scale.size()) != image.channels || scale.size() != shift.size())
         throw std::invalid_argument("scale and shift must have one value per channel.");
     scale_ = {kernels, std::move(scale)};

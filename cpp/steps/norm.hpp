@@ -1,6 +1,7 @@
 // Batch norm that stands alone and local response normalisation as steps of a Plan.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "memory.hpp"
@@ -13,9 +14,7 @@ class BatchNorm final : public Proportional {
   public:
     BatchNorm(const Kernels &kernels, Image image, std::vector<float> scale,
               std::vector<float> shift, std::optional<float> epsilon, bool pass);
-    bool needs_inputs() const override { return !passes(); }
-    bool needs_output() const override { return !passes(); }
-    bool passes() const override { return pass_ || gradient(); }
+    bool passes() const override { return !shares(); }
     void forward(const Run &run) const override;
     void relevance(const Run &run) const override;
 
@@ -32,8 +31,10 @@ class LocalResponse final : public Proportional {
   public:
     LocalResponse(const Kernels &kernels, Image image, bool within_channel, int size, float alpha,
                   float beta, float k, ResponseRule rule)
-        : Proportional(kernels, image, 1e-6f), within_channel_(within_channel), size_(size),
-          alpha_(alpha), beta_(beta), k_(k), rule_(rule) {}
+        : Proportional(kernels, image,
+                       rule == ResponseRule::taylor ? std::optional(1e-6f) : std::nullopt),
+          within_channel_(within_channel), size_(size), alpha_(alpha), beta_(beta), k_(k),
+          rule_(rule) {}
     bool needs_inputs() const override { return !passes(); }
     bool needs_output() const override { return false; }
     bool passes() const override { return rule_ == ResponseRule::pass; }

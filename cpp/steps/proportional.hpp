@@ -1,6 +1,6 @@
 // Layers that are linear with constant weights (average pooling, sums of branches, batch norm) and
 // so share relevance in proportion to what each input brings: R_i = c_i R / stab(sum of c). Without
-// an epsilon they hand down the gradient: R_i = w_i R.
+// an epsilon nothing is divided: they hand down the gradient, R_i = w_i R, or pass relevance on.
 #pragma once
 
 #include <optional>
@@ -15,22 +15,20 @@ class Proportional : public Step {
     Proportional(const Kernels &kernels, Image image, std::optional<float> epsilon)
         : image_(image), epsilon_(epsilon), chunks_(kernels.chunks(1, image.channels)) {}
 
-    bool needs_inputs() const override { return !gradient(); }
-    bool needs_output() const override { return !gradient(); }
-    int64_t tallies() const override { return gradient() ? 0 : image_.pixels() * chunks_; }
+    bool needs_inputs() const override { return shares(); }
+    bool needs_output() const override { return shares(); }
+    int64_t tallies() const override { return shares() ? image_.pixels() * chunks_ : 0; }
 
   protected:
-    bool gradient() const { return !epsilon_; }
-    // What shares are in proportion to beside the weights: nothing, under the gradient.
-    const float *weighed(const Run &run) const {
-        return gradient() ? nullptr : run.value(inputs[0]);
-    }
+    bool shares() const { return epsilon_.has_value(); }
+    // What shares are in proportion to beside the weights: nothing, without an epsilon.
+    const float *weighed(const Run &run) const { return shares() ? run.value(inputs[0]) : nullptr; }
     // Turns the output's relevance into s = R / stab(z), tells the ledger, and returns s; the
-    // relevance itself under the gradient. z holds the sums; bias, per channel, is the part of them
+    // relevance itself without an epsilon. z holds the sums; bias, per channel, is the part of them
     // that no input brings; branches take their share at once.
     const float *divide(const Run &run, const float *z, const float *bias = nullptr,
                         const std::vector<Branch> &branches = {}) const {
-        if (gradient())
+        if (!shares())
             return run.relevance(output);
         Message m = message_of(run, z, bias);
         m.arrived = run.arrives();

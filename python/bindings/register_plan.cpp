@@ -433,6 +433,8 @@ void run(const Plan &plan, const std::vector<py::object> &inputs, const py::obje
     if (!totals.is_none()) {
         auto array = writable(totals);
         request.totals = write<double>(array, "totals", {n, plan.tensors(), 2});
+        std::fill_n(request.totals, array.size(), // what no step tells shows
+                    std::numeric_limits<double>::quiet_NaN());
     }
     if (!seconds.is_none()) {
         auto array = writable(seconds);
