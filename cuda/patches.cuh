@@ -23,7 +23,7 @@ template <int lines_, int width_, int channels_, int groups, int stages_, int sp
           int blocks_ = 1>
 struct PatchTile
     : WarpgroupTile<lines_ * width_, channels_, groups, 1, stages_, false, speed_, blocks_> {
-    static constexpr bool by_patches = true;
+    static constexpr TileWay way = TileWay::patches;
     static constexpr int lines = lines_, width = width_;
     static constexpr int pitch = width + 4; // of which width + patch_margin are read
     static constexpr int pixels = (lines + patch_margin) * pitch;
@@ -158,20 +158,24 @@ __device__ __forceinline__ void copy_patches(const Product &p, Memory &memory, c
 }
 
 // Where a tap's factors are read: see SliceSums.
-template <class Memory> class PatchPixels {
+template <class Memory> class PatchOperands {
   public:
-    __device__ PatchPixels(Memory &memory, int taps)
+    __device__ PatchOperands(Memory &memory, int taps)
         : memory_(memory), there_(shared_at(memory.patch_there)),
           done_(shared_at(memory.patch_done)), taps_(taps) {}
 
-    template <class Sums> __device__ __forceinline__ const float *begin(Sums &sums, int) {
+    template <class Sums> __device__ __forceinline__ const float *pixels(Sums &sums, int) {
         if (tap_ == 0)
             Arrival(there_, turn_.stage).await(turn_.time);
         sums.read_from(memory_.shifts[tap_]);
         return memory_.patch[turn_.stage];
     }
 
-    __device__ __forceinline__ void end() { // the factors are in registers
+    __device__ __forceinline__ const auto *weights(int stage) {
+        return memory_.stage[stage].weights[0];
+    }
+
+    __device__ __forceinline__ void read() {
         if (++tap_ < taps_)
             return;
         tap_ = 0;
@@ -218,7 +222,7 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
             copy_weights<precision, T>(p, memory, at.tile);
     } else {
         take_registers<T::of_computing>();
-        SliceSums<precision, T, Own, PatchPixels<Own>> slices(memory, {memory, p.grid.tap_count});
+        SliceSums<precision, T, PatchOperands<Own>> slices(memory, {memory, p.grid.tap_count});
         slices.add(slices_of(p));
         T::sync(); // sums take the place of slices
         finish_product<T>(a.of, at.tile, memory, slices.sums);

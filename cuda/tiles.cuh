@@ -23,9 +23,13 @@ template <class T> ProductArguments arguments_of(const Product &p) {
     return {p, arguments_of(p, out), pixels_of(p.grid, p.n), channel_tiles<T>(p)};
 }
 
+// Of one tile above the other.
+template <class T> int64_t columns_of(const Product &p) {
+    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows;
+}
+
 template <class T> int64_t tiles(const Product &p) {
-    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
-           channel_tiles<T>(p);
+    return columns_of<T>(p) * p.grid.groups * channel_tiles<T>(p);
 }
 
 // Whether pixels can be copied by fours of floats.

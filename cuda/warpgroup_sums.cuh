@@ -9,6 +9,9 @@
 
 namespace relprop::cuda {
 
+// How a tile's operands come to shared memory: by slices of both, by patches.cuh or stationary.cuh.
+enum class TileWay { slices, patches, stationary };
+
 // rows: pixels; channels: of the destination. The block's warpgroups compute what `groups_down` by
 // `groups_across` cut of it; one more copies for them. `in_parts`: the sums are made of parts,
 // which several blocks may share. `speed`: of the tensor cores' rate, as it is believed; what tiles
@@ -25,7 +28,8 @@ struct WarpgroupTile {
     static constexpr int stages = stages_, speed = speed_, blocks = blocks_;
     static constexpr int group_rows = rows / groups_down_;
     static constexpr int group_channels = channels / groups_across;
-    static constexpr bool by_warpgroups = true, by_patches = false, in_parts = in_parts_;
+    static constexpr bool by_warpgroups = true, in_parts = in_parts_;
+    static constexpr TileWay way = TileWay::slices;
     __host__ __device__ static constexpr int pixel_of(int row) { return row; } // in shared memory
     template <Precision> static constexpr bool sets_aside = in_parts_;
     __device__ static void sync() { sync_first<threads>(); }
@@ -150,6 +154,10 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     __device__ __forceinline__ void finish() { await_products<0>(); }
+
+    __device__ __forceinline__ void begin_anew() {
+        each([](float &sum, int) { sum = 0.0f; });
+    }
 
     // Writes them to where a tile's sums lie, or adds them to those there, and begins anew.
     __device__ __forceinline__ void leave(float *to, bool adds) {
