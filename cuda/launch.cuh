@@ -110,3 +110,17 @@ void launch_blocks(void (*kernel)(Arguments), const Arguments &arguments, const 
 #define RELPROP_LAUNCH_BLOCKS(kernel, arguments, grid, threads, shared_bytes, stream)              \
     ::relprop::launch_blocks(kernel, arguments, grid, threads, shared_bytes, stream, #kernel,      \
                              __FILE__, __LINE__)
+
+namespace relprop::cuda {
+
+// What the current GPU says of itself.
+inline int attribute_of_gpu(cudaDeviceAttr attribute) {
+    int current = 0, value = 0;
+    RELPROP_CHECK(cudaGetDevice(&current));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&value, attribute, current));
+    return value;
+}
+
+inline int multiprocessors() { return attribute_of_gpu(cudaDevAttrMultiProcessorCount); }
+
+} // namespace relprop::cuda

@@ -2,6 +2,7 @@
 // four channels, and gathers what belongs to it, windows in row order: no atomics, and the sums are
 // the CPU's bit for bit. Neighbouring threads own neighbouring channels, so that every read is
 // coalesced.
+#include "averages.cuh"
 #include "backend.cuh"
 #include "windows.cuh"
 #include "winners.cuh"
@@ -32,11 +33,6 @@ template <int width, int side> __global__ void max_pool_kernel(PoolArguments of,
     });
     store(of.p.result + thread_index() * width, best);
 }
-
-struct StripArguments {
-    Pool p;
-    Places strips; // of outputs, one below the other
-};
 
 // The same where windows overlap: what they have in common is loaded once.
 template <int width, int side, int stride>
@@ -85,10 +81,10 @@ __global__ void average_pool_relevance_kernel(PoolArguments of, int64_t count) {
     if (p.add)
         sum = load<width>(result);
     each_reader(p, of.strides, in, [&](const Windows &w, int64_t out) {
-        const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
-        const Lanes<width> s = load<width>(p.r + out);
+        const Lanes<width> s =
+            weighted<width>(p, out, average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x));
         for (int lane = 0; lane < width; ++lane)
-            sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane] / divisor;
+            sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane];
     });
     store(result, sum);
 }
@@ -103,13 +99,12 @@ __global__ void average_pool_relevance_apart_kernel(PoolArguments of, int64_t co
     const Place at = place_by(thread_index() * width, of.places);
     const Window columns = window_at(p.x, at.at.x);
     Lanes<width> s = {};
-    float divisor = 1.0f;
     bool read = false; // the row
     each_reader(p.z, of.strides.z, at.at.z, [&](int z, const Window &depth) {
         each_reader(p.y, of.strides.y, at.at.y, [&](int y, const Window &rows) {
-            s = load<width>(p.r + row_of(output_image(p), at.n, {z, y, at.at.x}) * p.channels +
-                            at.c);
-            divisor = average_divisor(p.divisor, p.count_include_pad, depth, rows, columns);
+            s = weighted<width>(
+                p, row_of(output_image(p), at.n, {z, y, at.at.x}) * p.channels + at.c,
+                average_divisor(p.divisor, p.count_include_pad, depth, rows, columns));
             read = true;
         });
     });
@@ -125,7 +120,7 @@ __global__ void average_pool_relevance_apart_kernel(PoolArguments of, int64_t co
         if (read && x >= columns.begin && x < columns.end &&
             (columns.step == 1 || reads(columns, x)))
             for (int lane = 0; lane < width; ++lane)
-                sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane] / divisor;
+                sum.at[lane] += (p.in ? own.at[lane] : 1.0f) * s.at[lane];
         store(p.result + place, sum);
     }
 }
@@ -140,12 +135,16 @@ template <class Body> void over(const Pool &given, const Image &image, const Bod
                [&](auto width) { body(width, arguments, p.n * image.size() / width()); });
 }
 
-template <int width, int side, int stride>
-void launch_strips(const Pool &p, int strips, Stream stream) {
-    const Image image{1, strips, p.x.outputs, p.channels};
-    const StripArguments arguments{p, places_of(image)};
-    RELPROP_LAUNCH((max_pool_strips_kernel<width, side, stride>), arguments,
-                   p.n * image.size() / width, stream);
+// By strips of `rows` x `columns` places, where they keep a GPU busy as well. Whether they do.
+template <int width, int stride, class Kernel>
+bool launch_strips(const Kernel &kernel, const Pool &p, int rows, int columns, Stream stream) {
+    constexpr int64_t enough = 1024; // threads of a multiprocessor, each with four channels
+    const Image strips{1, ceil_div(rows, strip<stride>), columns, p.channels};
+    if (p.n * strips.size() / 4 < enough * multiprocessors())
+        return false;
+    const StripArguments arguments{p, places_of(strips)};
+    RELPROP_LAUNCH(kernel, arguments, p.n * strips.size() / width, stream);
+    return true;
 }
 
 int reach_of(const PoolAxis &axis) { return ceil_div(axis.kernel, axis.stride); }
@@ -176,9 +175,10 @@ int64_t tiles_of(const Tiling &of) {
 
 // Large tiles share more of what windows read; small ones keep more of the GPU busy.
 Tiling tiling_of(const Pool &p) {
-    constexpr int large = 16, small = 8, enough = 1024;
+    constexpr int large = 16, small = 8;
+    constexpr int64_t enough = 8; // blocks of a multiprocessor
     const Tiling tiling = tiling_of(p, large);
-    return tiles_of(tiling) >= enough ? tiling : tiling_of(p, small);
+    return tiles_of(tiling) >= enough * multiprocessors() ? tiling : tiling_of(p, small);
 }
 
 constexpr int64_t most_shared = 48 * 1024; // bytes of a block that every device has
@@ -214,22 +214,16 @@ template <int width, bool sends> void launch_apart(const Pool &p, Stream stream)
     });
 }
 
-// Whether windows that overlap keep a GPU busy by strips as well.
-bool fits_strips(const Pool &p, int64_t strips) {
-    constexpr int64_t enough = 1 << 17; // threads
-    return p.n * strips * p.x.outputs * p.channels / 4 >= enough;
-}
-
 } // namespace
 
 void max_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
         with_overlap(arguments.p, [&](auto side, auto stride) {
-            if constexpr (side() > 0) {
-                const int strips = ceil_div(p.y.outputs, strip<stride()>);
-                if (fits_strips(p, strips))
-                    return launch_strips<width(), side(), stride()>(p, strips, stream);
-            }
+            if constexpr (side() > 0)
+                if (launch_strips<width(), stride()>(
+                        max_pool_strips_kernel<width(), side(), stride()>, arguments.p, p.y.outputs,
+                        p.x.outputs, stream))
+                    return;
             with_side(arguments.p, [&](auto any) {
                 RELPROP_LAUNCH((max_pool_kernel<width(), any()>), arguments, count, stream);
             });
@@ -265,8 +259,15 @@ void max_pool_relevance(const Pool &given, Stream stream) {
 
 void average_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
-        with_side(arguments.p, [&](auto side) {
-            RELPROP_LAUNCH((average_pool_kernel<width(), side()>), arguments, count, stream);
+        with_overlap(arguments.p, [&](auto side, auto stride) {
+            if constexpr (side() > 0)
+                if (launch_strips<width(), stride()>(
+                        average_pool_strips_kernel<width(), side(), stride()>, arguments.p,
+                        p.y.outputs, p.x.outputs, stream))
+                    return;
+            with_side(arguments.p, [&](auto any) {
+                RELPROP_LAUNCH((average_pool_kernel<width(), any()>), arguments, count, stream);
+            });
         });
     });
 }
@@ -276,10 +277,21 @@ void average_pool_relevance(const Pool &given, Stream stream) {
     const bool one = apart(p);
     const Image owned{p.z.size, p.y.size, one ? p.x.outputs : p.x.size, p.channels};
     over(p, owned, [&](auto width, const PoolArguments &arguments, int64_t count) {
-        if (one)
+        if (one) {
             RELPROP_LAUNCH((average_pool_relevance_apart_kernel<width()>), arguments, count,
                            stream);
-        else if (adaptive(p))
+            return;
+        }
+        bool by_strips = false;
+        with_overlap(p, [&](auto side, auto stride) {
+            if constexpr (stride() == 1)
+                by_strips =
+                    launch_strips<width(), 1>(average_pool_relevance_strips_kernel<width(), side()>,
+                                              p, p.y.size, p.x.size, stream);
+        });
+        if (by_strips)
+            return;
+        if (adaptive(p))
             RELPROP_LAUNCH((average_pool_relevance_kernel<width(), true>), arguments, count,
                            stream);
         else

@@ -258,7 +258,7 @@ template <> struct TilesOf<Precision::float32> {
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;
 
 template <Precision precision, class... T> Cut cut_of(const Product &p, TileShapes<T...>) {
-    const int processors = attribute_of_gpu(cudaDevAttrMultiProcessorCount);
+    const int processors = multiprocessors();
     Cut best;
     (consider<precision, T>(p, processors, best), ...);
     return best;

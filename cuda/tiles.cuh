@@ -40,14 +40,6 @@ inline bool by_fours(const Product &p) {
     return fours;
 }
 
-// What the current GPU says of itself.
-inline int attribute_of_gpu(cudaDeviceAttr attribute) {
-    int current = 0, value = 0;
-    RELPROP_CHECK(cudaGetDevice(&current));
-    RELPROP_CHECK(cudaDeviceGetAttribute(&value, attribute, current));
-    return value;
-}
-
 // Whether a block may have that much of shared memory.
 inline bool fits_shared(size_t bytes) {
     return bytes <= static_cast<size_t>(attribute_of_gpu(cudaDevAttrMaxSharedMemoryPerBlockOptin));

@@ -194,10 +194,21 @@ template <int width, int side, class Body>
 __device__ __forceinline__ void each_value(const Pool &p, const Place &out, float filler,
                                            const Body &body) {
     if constexpr (side == 0) {
-        each_tap(windows_at(p, out.at), [&](const Pixel &at) {
-            body(input_at<width>(p, out.n, at, out.c), at);
-            return true;
-        });
+        constexpr int at_once = 4; // so many are on their way before one is looked at
+        const Windows w = windows_at(p, out.at);
+        for (int z = w.z.begin; z < w.z.end; z += w.z.step)
+            for (int y = w.y.begin; y < w.y.end; y += w.y.step)
+                for (int x = w.x.begin; x < w.x.end; x += at_once * w.x.step) {
+                    Lanes<width> values[at_once];
+#pragma unroll
+                    for (int i = 0; i < at_once; ++i)
+                        if (x + i * w.x.step < w.x.end)
+                            values[i] = input_at<width>(p, out.n, {z, y, x + i * w.x.step}, out.c);
+#pragma unroll
+                    for (int i = 0; i < at_once; ++i)
+                        if (x + i * w.x.step < w.x.end)
+                            body(values[i], Pixel{z, y, x + i * w.x.step});
+                }
     } else {
         const int top = out.at.y * p.y.stride - p.y.pad_before;
         const int left = out.at.x * p.x.stride - p.x.pad_before;
@@ -211,6 +222,33 @@ __device__ __forceinline__ void each_value(const Pool &p, const Place &out, floa
 #pragma unroll
             for (int x = 0; x < side; ++x)
                 body(values[y][x], Pixel{0, top + y, left + x});
+    }
+}
+
+// ---- strips of a plane, one place below the other, that a thread goes down
+
+template <int stride> constexpr int strip = 8 / stride;
+template <> inline constexpr int strip<0> = 1; // where the stride is not known
+
+struct StripArguments {
+    Pool p;
+    Places strips;
+};
+
+// The rows that the next place of a strip needs: all of the first, else those that the place before
+// had not, by load(number, row).
+template <int stride, int width, int side, class Load>
+__device__ __forceinline__ void next_rows(Lanes<width> (&rows)[side][side], bool first,
+                                          const Load &load) {
+#pragma unroll
+    for (int i = 0; i < side; ++i) {
+        const int again = i + stride;
+        if (first || again >= side)
+            load(i, rows[i]);
+        else
+#pragma unroll
+            for (int j = 0; j < side; ++j)
+                rows[i][j] = rows[again < side ? again : i][j];
     }
 }
 

@@ -67,10 +67,6 @@ __device__ __forceinline__ Best<width> best_of_row(const Pool &p, const float *s
     return best;
 }
 
-// Windows, one below the other, that a thread looks at.
-template <int stride> constexpr int strip = 8 / stride;
-template <> inline constexpr int strip<0> = 1; // where the stride is not known
-
 // Calls body(k, best, numbered by row and column) for the windows at output row y + k, k < count:
 // what two of them have in common is looked at once.
 template <int width, int side, int stride, class Body>

@@ -112,8 +112,8 @@ template <Precision precision, class T> void one(const Product &p, const Layer &
     } else if constexpr (T::way == TileWay::stationary) {
         if (has_stationary<precision, T>(p) && is_chosen())
             print_tile<T>("stay", l, timer.seconds([&] {
-                const int processors = attribute_of_gpu(cudaDevAttrMultiProcessorCount);
-                launch_stationary<precision, T>(p, columns_at_once<T>(p, processors), nullptr);
+                launch_stationary<precision, T>(p, columns_at_once<T>(p, multiprocessors()),
+                                                nullptr);
             }));
     } else if (fits_shared(sizeof(Memory<precision, T>)) && is_chosen()) {
         const int most_blocks = may_share<T>(p) ? parts.count : 1;

@@ -242,19 +242,18 @@ void average_pool(const Pool &p, Stream) {
 
 void average_pool_relevance(const Pool &p, Stream) {
     each_window(p, [&](int64_t in, const Windows &all, const Windows &own, int64_t out) {
-        const float divisor = divisor_of(p, all);
+        const float weight = 1.0f / divisor_of(p, all);
         each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int done) {
             const float *a = p.in ? p.in + in + channel : nullptr;
             float *result = p.result + in + channel;
             Vec r[vectors];
             for (int v = 0; v < vectors; ++v)
-                r[v] = without(load_some(p.r + out + channel + v * lanes, count), done);
+                r[v] = without(load_some(p.r + out + channel + v * lanes, count), done) * weight;
             each_tap(p, own, [&](int offset) {
                 for (int v = 0; v < vectors; ++v) {
                     float *to = result + offset + v * lanes;
                     const Vec x = a ? load_some(a + offset + v * lanes, count) : Vec{} + 1.0f;
-                    const Vec share = x * r[v] / divisor;
-                    store_some(to, load_some(to, count) + share, count);
+                    store_some(to, load_some(to, count) + x * r[v], count);
                 }
             });
         });
