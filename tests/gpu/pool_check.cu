@@ -75,9 +75,27 @@ const Case cases[] = {
     {"5x2 of 1 and 3", 6, {18, 14, 5, 1, 0, 0, 1, false}, {17, 6, 2, 3, 0, 0, 1, false}},
     {"15x17, a byte's all", 4, {20, 6, 15, 1, 0, 0, 1, false}, {24, 8, 17, 1, 0, 0, 1, false}},
     {"16x16, beyond a byte", 4, {20, 5, 16, 1, 0, 0, 1, false}, {24, 9, 16, 1, 0, 0, 1, false}},
-    {"3x3 of 1, strips", 256, {18, 18, 3, 1, 1, 1, 1, false}, {70, 70, 3, 1, 1, 1, 1, false}},
-    {"3x3 of 2, strips", 256, {38, 19, 3, 2, 1, 1, 1, false}, {70, 35, 3, 2, 0, 1, 1, false}},
-    {"2x2 of 1, strips", 129, {35, 34, 2, 1, 0, 0, 1, false}, {141, 140, 2, 1, 0, 0, 1, false}},
+    {"3x3 of 1, strips", 256, {18, 18, 3, 1, 1, 1, 1, false}, {26, 26, 3, 1, 1, 1, 1, false}},
+    {"3x3 of 2, strips", 256, {38, 19, 3, 2, 1, 1, 1, false}, {26, 13, 3, 2, 0, 1, 1, false}},
+    {"2x2 of 1, strips", 129, {35, 34, 2, 1, 0, 0, 1, false}, {36, 35, 2, 1, 0, 0, 1, false}},
+    {"3x3 of 1, strips, odd", 257, {18, 18, 3, 1, 1, 1, 1, false}, {26, 26, 3, 1, 1, 1, 1, false}},
+    {"3x3 of 2, strips, odd", 257, {38, 19, 3, 2, 1, 1, 1, false}, {26, 13, 3, 2, 0, 1, 1, false}},
+    {"2x2 of 1, strips, fours",
+     128,
+     {35, 34, 2, 1, 0, 0, 1, false},
+     {36, 35, 2, 1, 0, 0, 1, false}},
+    {"3x3 of 1, strips, padding not counted",
+     256,
+     {18, 18, 3, 1, 1, 1, 1, false},
+     {26, 26, 3, 1, 1, 1, 1, false},
+     false},
+    {"3x3 of 1, strips, divisor",
+     256,
+     {18, 18, 3, 1, 1, 1, 1, false},
+     {26, 26, 3, 1, 1, 1, 1, false},
+     true,
+     4},
+    {"adaptive, fours", 8, {10, 3, 0, 0, 0, 0, 1, true}, {7, 5, 0, 0, 0, 0, 1, true}},
     {"signal", 32, {1, 1, 1, 1, 0, 0, 1, false}, {50, 25, 3, 2, 1, 1, 1, false}},
     {"signal along y", 3, {50, 48, 3, 1, 0, 0, 1, false}, {1, 1, 1, 1, 0, 0, 1, false}},
     {"single pixel", 1, {1, 1, 1, 1, 0, 0, 1, false}, {1, 1, 1, 1, 0, 0, 1, false}},
@@ -219,7 +237,7 @@ int main() {
     try {
         TimeLimit limit;
         bool all = true;
-        const int64_t n = 3 + cuda::multiprocessors() / 12; // so that strips are taken
+        const int64_t n = 3 + cuda::multiprocessors() / 4; // so that strips are taken
         for (const Case &of : cases)
             for (const Step &step : steps)
                 for (const int least : {0, 10, 95})
