@@ -30,6 +30,10 @@ struct Case {
 // threads hold one or four, and fill 32 or not
 const Case cases[] = {
     {"2x2", 8, {8, 4, 2, 2, 0, 0, 1, false}, {6, 3, 2, 2, 0, 0, 1, false}},
+    {"2x2, chunks", 64, {8, 4, 2, 2, 0, 0, 1, false}, {6, 3, 2, 2, 0, 0, 1, false}},
+    {"3x3 of 3, chunks", 32, {9, 3, 3, 3, 0, 0, 1, false}, {14, 5, 3, 3, 1, 0, 1, false}},
+    {"4x4 of 4, chunks", 96, {8, 2, 4, 4, 0, 0, 1, false}, {13, 3, 4, 4, 0, 0, 1, false}},
+    {"3x3 of 3, odd", 5, {9, 3, 3, 3, 0, 0, 1, false}, {14, 5, 3, 3, 1, 0, 1, false}},
     {"3x3 overlapping", 33, {9, 4, 3, 2, 0, 0, 1, false}, {11, 5, 3, 2, 0, 0, 1, false}},
     {"padded", 5, {7, 4, 3, 2, 1, 1, 1, false}, {7, 7, 3, 1, 1, 1, 1, false}},
     {"padding not counted", 5, {7, 4, 3, 2, 1, 1, 1, false}, {7, 7, 3, 1, 1, 1, 1, false}, false},
