@@ -107,15 +107,22 @@ RELPROP_HD Window window_around(int centre, int before, int size, int length) {
     return {larger(begin, 0), size < length - begin ? begin + size : length, 1, size};
 }
 
-// What average pooling divides the sum over a window by.
-RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &z,
-                                 const Window &y, const Window &x) {
+// How many inputs a window along one axis counts in an average.
+RELPROP_HD float counted(bool count_include_pad, const Window &w) {
+    return static_cast<float>(count_include_pad ? w.span : w.end - w.begin);
+}
+
+// What average pooling divides the sum over a window by, which counts so many inputs.
+RELPROP_HD float average_divisor(int divisor, float inputs) {
     if (divisor > 0)
         return static_cast<float>(divisor);
-    if (count_include_pad)
-        return static_cast<float>(z.span) * static_cast<float>(y.span) * static_cast<float>(x.span);
-    const int taps = (z.end - z.begin) * (y.end - y.begin) * (x.end - x.begin);
-    return static_cast<float>(taps > 0 ? taps : 1);
+    return inputs > 0.0f ? inputs : 1.0f;
+}
+
+RELPROP_HD float average_divisor(int divisor, bool count_include_pad, const Window &z,
+                                 const Window &y, const Window &x) {
+    return average_divisor(divisor, counted(count_include_pad, z) * counted(count_include_pad, y) *
+                                        counted(count_include_pad, x));
 }
 
 // One value of an image batch; place_at finds it from its index.

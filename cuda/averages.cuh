@@ -16,14 +16,14 @@ __global__ void average_pool_strips_kernel(StripArguments of, int64_t count) {
     const int first = at.at.y * strip<stride>, left = at.at.x * stride - p.x.pad_before;
     const float *sample = channel_of(p, at.n, at.c);
     const Window depth = window_at(p.z, 0), columns = window_at(p.x, at.at.x);
-    Lanes<width> rows[side][side];
+    Row<width, side> rows[side];
 #pragma unroll
     for (int k = 0; k < strip<stride>; ++k) {
         const int y = first + k;
         if (y >= p.y.outputs)
             return;
-        next_rows<stride>(rows, k == 0, [&](int i, Lanes<width>(&row)[side]) {
-            load_row(p, sample, y * stride - p.y.pad_before + i, left, 0.0f, row);
+        next_rows<stride>(rows, k == 0, [&](int i, Row<width, side> &row) {
+            load_row(p, sample, y * stride - p.y.pad_before + i, left, 0.0f, row.at);
         });
         Lanes<width> sum = {};
 #pragma unroll
@@ -32,7 +32,7 @@ __global__ void average_pool_strips_kernel(StripArguments of, int64_t count) {
             for (int j = 0; j < side; ++j)
 #pragma unroll
                 for (int lane = 0; lane < width; ++lane)
-                    sum.at[lane] += rows[i][j].at[lane];
+                    sum.at[lane] += rows[i].at[j].at[lane];
         const float divisor =
             average_divisor(p.divisor, p.count_include_pad, depth, window_at(p.y, y), columns);
 #pragma unroll
@@ -53,26 +53,21 @@ __device__ __forceinline__ Lanes<width> weighted(const Pool &p, int64_t out, flo
     return s;
 }
 
-// The factor of average_divisor that a window along one axis is.
-__device__ inline float factor_of(const Pool &p, const Window &w) {
-    return static_cast<float>(p.count_include_pad ? w.span : w.end - w.begin);
-}
-
-// Of row y of outputs, from column `left` on; nothing of who is not there. columns: their factors.
+// Of row y of outputs, from column `left` on; nothing of who is not there. columns: what they
+// count.
 template <int width, int side>
 __device__ __forceinline__ void load_weighted(const Pool &p, const Place &at, int y, int left,
-                                              const float (&columns)[side],
-                                              Lanes<width> (&row)[side]) {
-    const float rows = factor_of(p, window_at(p.z, 0)) * factor_of(p, window_at(p.y, y));
+                                              const float (&columns)[side], Row<width, side> &row) {
+    const float rows = counted(p.count_include_pad, window_at(p.z, 0)) *
+                       counted(p.count_include_pad, window_at(p.y, y));
 #pragma unroll
     for (int j = 0; j < side; ++j) {
         const int x = left + j;
-        row[j] = {};
+        row.at[j] = {};
         if (y < 0 || y >= p.y.outputs || x < 0 || x >= p.x.outputs)
             continue;
-        const float counted = rows * columns[j] > 0.0f ? rows * columns[j] : 1.0f;
-        row[j] = weighted<width>(p, row_of(output_image(p), at.n, {0, y, x}) * p.channels + at.c,
-                                 p.divisor > 0 ? static_cast<float>(p.divisor) : counted);
+        row.at[j] = weighted<width>(p, row_of(output_image(p), at.n, {0, y, x}) * p.channels + at.c,
+                                    average_divisor(p.divisor, rows * columns[j]));
     }
 }
 
@@ -87,14 +82,14 @@ __global__ void average_pool_relevance_strips_kernel(StripArguments of, int64_t 
     float columns[side];
 #pragma unroll
     for (int j = 0; j < side; ++j)
-        columns[j] = factor_of(p, window_at(p.x, left + j));
-    Lanes<width> rows[side][side];
+        columns[j] = counted(p.count_include_pad, window_at(p.x, left + j));
+    Row<width, side> rows[side];
 #pragma unroll
     for (int k = 0; k < strip<1>; ++k) {
         const int y = first + k, top = y + p.y.pad_before - side + 1;
         if (y >= p.y.size)
             return;
-        next_rows<1>(rows, k == 0, [&](int i, Lanes<width>(&row)[side]) {
+        next_rows<1>(rows, k == 0, [&](int i, Row<width, side> &row) {
             load_weighted(p, at, top + i, left, columns, row);
         });
         const int64_t place = row_of(input_image(p), at.n, {0, y, at.at.x}) * p.channels + at.c;
@@ -115,7 +110,7 @@ __global__ void average_pool_relevance_strips_kernel(StripArguments of, int64_t 
                     continue; // no window: what is infinite stays so
 #pragma unroll
                 for (int lane = 0; lane < width; ++lane)
-                    sum.at[lane] += own.at[lane] * rows[i][j].at[lane];
+                    sum.at[lane] += own.at[lane] * rows[i].at[j].at[lane];
             }
         store(p.result + place, sum);
     }

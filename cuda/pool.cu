@@ -2,6 +2,8 @@
 // four channels, and gathers what belongs to it, windows in row order: no atomics, and the sums are
 // the CPU's bit for bit. Neighbouring threads own neighbouring channels, so that every read is
 // coalesced.
+#include <optional>
+
 #include "averages.cuh"
 #include "backend.cuh"
 #include "windows.cuh"
@@ -135,16 +137,19 @@ template <class Body> void over(const Pool &given, const Image &image, const Bod
                [&](auto width) { body(width, arguments, p.n * image.size() / width()); });
 }
 
-// By strips of `rows` x `columns` places, where they keep a GPU busy as well. Whether they do.
-template <int width, int stride, class Kernel>
-bool launch_strips(const Kernel &kernel, const Pool &p, int rows, int columns, Stream stream) {
+struct Strips {
+    StripArguments arguments;
+    int64_t threads;
+};
+
+// Of `rows` x `columns` places, where they keep a GPU busy as well.
+template <int width, int stride>
+std::optional<Strips> strips_of(const Pool &p, int rows, int columns) {
     constexpr int64_t enough = 1024; // threads of a multiprocessor, each with four channels
     const Image strips{1, ceil_div(rows, strip<stride>), columns, p.channels};
     if (p.n * strips.size() / 4 < enough * multiprocessors())
-        return false;
-    const StripArguments arguments{p, places_of(strips)};
-    RELPROP_LAUNCH(kernel, arguments, p.n * strips.size() / width, stream);
-    return true;
+        return std::nullopt;
+    return Strips{{p, places_of(strips)}, p.n * strips.size() / width};
 }
 
 int reach_of(const PoolAxis &axis) { return ceil_div(axis.kernel, axis.stride); }
@@ -220,10 +225,10 @@ void max_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
         with_overlap(arguments.p, [&](auto side, auto stride) {
             if constexpr (side() > 0)
-                if (launch_strips<width(), stride()>(
-                        max_pool_strips_kernel<width(), side(), stride()>, arguments.p, p.y.outputs,
-                        p.x.outputs, stream))
-                    return;
+                if (const auto strips =
+                        strips_of<width(), stride()>(arguments.p, p.y.outputs, p.x.outputs))
+                    return RELPROP_LAUNCH((max_pool_strips_kernel<width(), side(), stride()>),
+                                          strips->arguments, strips->threads, stream);
             with_side(arguments.p, [&](auto any) {
                 RELPROP_LAUNCH((max_pool_kernel<width(), any()>), arguments, count, stream);
             });
@@ -261,10 +266,10 @@ void average_pool(const Pool &p, Stream stream) {
     over(p, output_image(p), [&](auto width, const PoolArguments &arguments, int64_t count) {
         with_overlap(arguments.p, [&](auto side, auto stride) {
             if constexpr (side() > 0)
-                if (launch_strips<width(), stride()>(
-                        average_pool_strips_kernel<width(), side(), stride()>, arguments.p,
-                        p.y.outputs, p.x.outputs, stream))
-                    return;
+                if (const auto strips =
+                        strips_of<width(), stride()>(arguments.p, p.y.outputs, p.x.outputs))
+                    return RELPROP_LAUNCH((average_pool_strips_kernel<width(), side(), stride()>),
+                                          strips->arguments, strips->threads, stream);
             with_side(arguments.p, [&](auto any) {
                 RELPROP_LAUNCH((average_pool_kernel<width(), any()>), arguments, count, stream);
             });
@@ -285,9 +290,11 @@ void average_pool_relevance(const Pool &given, Stream stream) {
         bool by_strips = false;
         with_overlap(p, [&](auto side, auto stride) {
             if constexpr (stride() == 1)
-                by_strips =
-                    launch_strips<width(), 1>(average_pool_relevance_strips_kernel<width(), side()>,
-                                              p, p.y.size, p.x.size, stream);
+                if (const auto strips = strips_of<width(), 1>(p, p.y.size, p.x.size)) {
+                    by_strips = true;
+                    RELPROP_LAUNCH((average_pool_relevance_strips_kernel<width(), side()>),
+                                   strips->arguments, strips->threads, stream);
+                }
         });
         if (by_strips)
             return;

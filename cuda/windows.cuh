@@ -235,20 +235,22 @@ struct StripArguments {
     Places strips;
 };
 
+// The neighbours of a row that a window reads.
+template <int width, int side> struct Row {
+    Lanes<width> at[side];
+};
+
 // The rows that the next place of a strip needs: all of the first, else those that the place before
 // had not, by load(number, row).
-template <int stride, int width, int side, class Load>
-__device__ __forceinline__ void next_rows(Lanes<width> (&rows)[side][side], bool first,
-                                          const Load &load) {
+template <int stride, class Row, int side, class Load>
+__device__ __forceinline__ void next_rows(Row (&rows)[side], bool first, const Load &load) {
 #pragma unroll
     for (int i = 0; i < side; ++i) {
         const int again = i + stride;
         if (first || again >= side)
             load(i, rows[i]);
         else
-#pragma unroll
-            for (int j = 0; j < side; ++j)
-                rows[i][j] = rows[again < side ? again : i][j];
+            rows[i] = rows[again < side ? again : i];
     }
 }
 

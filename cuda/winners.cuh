@@ -79,11 +79,9 @@ __device__ __forceinline__ void each_best(const Pool &p, const float *sample, in
         if (k >= count)
             return;
         const int top = (y + k) * stride - p.y.pad_before;
-#pragma unroll
-        for (int i = 0; i < side; ++i)
-            rows[i] = k > 0 && i + stride < side
-                          ? rows[i + stride < side ? i + stride : i]
-                          : best_of_row<width, side>(p, sample, top + i, left);
+        next_rows<stride>(rows, k == 0, [&](int i, Best<width> &row) {
+            row = best_of_row<width, side>(p, sample, top + i, left);
+        });
         Best<width> best = rows[0];
 #pragma unroll
         for (int lane = 0; lane < width; ++lane) {
