@@ -47,7 +47,7 @@ inline uint32_t as_bits(float value) {
 inline float towards_zero(double value) {
     const float nearest = static_cast<float>(value);
     const bool beyond = std::abs(static_cast<double>(nearest)) > std::abs(value);
-    return beyond && !std::isinf(nearest) ? std::nextafter(nearest, 0.0f) : nearest;
+    return beyond && !std::isinf(nearest) ? as_float(as_bits(nearest) - 1) : nearest;
 }
 
 // sum += a b as tensor cores add: a sum and its products are lined up to the largest of them, and

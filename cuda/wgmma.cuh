@@ -128,7 +128,7 @@ void begin_product(float *sum, const uint32_t *a, uint64_t b, bool add) {
             for (const int byte : {0, 16})
                 weights_at(product.of[0].b, row, byte);
         begun().push_back(product);
-        if (emulator::dice()() >> 8 & 1)
+        if (emulator::draw_below(2) == 0)
             multiply_first(begun().size());
     });
 }

@@ -40,14 +40,20 @@ class Scratch {
     void *memory_;
 };
 
+// The values of lanes that have exchanged them. Some may go on, and bring new ones, before others
+// have read these.
+struct Shown {
+    uint64_t values[warp_lanes];
+    unsigned readers = 0; // lanes, as bits
+};
+
 // What the threads of a warp that wait for each other have brought.
 struct Warp {
     unsigned waiting = 0; // lanes, as bits
     unsigned mask[warp_lanes] = {};
     uint64_t brought[warp_lanes] = {};
-    // To each of them, once the last has come. A copy for each: some may go on, and bring new
-    // values, before others have read the old.
-    uint64_t shown[warp_lanes][warp_lanes];
+    Shown shown[warp_lanes] = {};
+    Shown *read_by[warp_lanes] = {}; // the last that each lane was shown
     void *together[warp_lanes] = {}; // brought to an instruction of them all
 };
 
@@ -111,6 +117,7 @@ struct Block {
     unsigned size; // threads
     Scratch &shared;
     bool cooperative;
+    std::vector<uint3> places = {}; // threadIdx of each thread
     std::vector<State> states = {};
     std::vector<unsigned> ready = {};
     std::vector<std::unique_ptr<Warp>> warps = {};
@@ -124,9 +131,8 @@ struct Block {
 };
 
 Block &cooperative_block(); // of the running thread; ends the program where none is
-unsigned rank();            // of the running thread in its block
-void make_ready(unsigned thread);
-void wait(State at); // lets others run
+void make_ready(Block &b, unsigned thread);
+void wait(Block &b, State at); // lets others run
 
 // Copies are done when somebody has to wait for them. Returns whether a thread may go on.
 bool finish_what_is_waited_for();

@@ -5,7 +5,7 @@
 namespace relprop::emulator {
 namespace {
 
-Copies &copies_of_thread() { return cooperative_block().copies[rank()]; }
+Copies &copies_of_thread(Block &b) { return b.copies[b.running]; }
 
 // How many copies to a piece of shared memory are hidden from the tensor cores.
 uint16_t &hidden_at(const void *at) {
@@ -30,9 +30,10 @@ void count_arrival(uint64_t *at) {
         return;
     a.missing = a.all;
     ++a.times;
-    std::erase_if(cooperative_block().waiting, [&](const auto &waiting) {
+    Block &b = cooperative_block();
+    std::erase_if(b.waiting, [&](const auto &waiting) {
         if (waiting.second == at)
-            make_ready(waiting.first);
+            make_ready(b, waiting.first);
         return waiting.second == at;
     });
 }
@@ -82,32 +83,37 @@ void finish_what_arrives(uint64_t *at) {
 } // namespace
 
 bool finish_what_is_waited_for() {
-    const auto waiting = cooperative_block().waiting;
-    for (const auto &[thread, at] : waiting)
+    Block &b = cooperative_block();
+    const auto waiting = b.waiting;
+    for (const auto &[thread, at] : waiting) {
         finish_what_arrives(at);
-    return !cooperative_block().ready.empty();
+        if (!b.ready.empty())
+            return true;
+    }
+    return false;
 }
 
 void begin_copy(void *to, const void *from, size_t bytes) {
     if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % bytes != 0)
         fail("a copy to shared memory is not aligned to its size");
-    if (!cooperative_block().shared.holds(to))
+    Block &b = cooperative_block();
+    if (!b.shared.holds(to))
         fail("a copy to shared memory is given other memory");
-    Copies &own = copies_of_thread();
+    Copies &own = copies_of_thread(b);
     own.begun.push_back({to, from, bytes, false});
     ++own.open;
-    if (dice()() >> 8 & 1)
+    if (draw_below(2) == 0)
         own.begun.back().finish();
 }
 
 void close_copies() {
-    Copies &own = copies_of_thread();
+    Copies &own = copies_of_thread(cooperative_block());
     own.groups.push_back(own.open);
     own.open = 0;
 }
 
 void await_copies(int open) {
-    Copies &own = copies_of_thread();
+    Copies &own = copies_of_thread(cooperative_block());
     for (; own.groups.size() > static_cast<size_t>(open); own.groups.pop_front())
         for (size_t left = own.groups.front(); left > 0; --left) {
             finish_copies(own, own.first + 1);
@@ -134,28 +140,28 @@ void begin_bulk_copy(uint64_t *at, void *to, const void *from, int bytes) {
     for (int byte = 0; byte < bytes; byte += piece)
         ++hidden_at(static_cast<char *>(to) + byte);
     cooperative_block().bulk_copies.push_back({at, to, from, bytes});
-    if (dice()() >> 8 & 1)
+    if (draw_below(2) == 0)
         finish_bulk_copies(at);
 }
 
 void arrive_with_copies(uint64_t *at) {
-    Copies &own = copies_of_thread();
+    Copies &own = copies_of_thread(cooperative_block());
     own.told.emplace_back(at, own.first + own.begun.size());
-    if (dice()() >> 8 & 1)
+    if (draw_below(2) == 0)
         finish_copies(own, own.first + own.begun.size());
 }
 
 void await_arrivals(uint64_t *at, int time) {
-    for (;;) {
+    constexpr size_t patience = 16; // of so many threads one has the copies done, else all wait
+    if (draw_below(patience) == 0)
         finish_what_arrives(at);
-        const int times = arrivals_at(at).times;
-        if (times > time + 1)
-            fail("a thread waits for what was before the last time");
-        if (times > time)
-            return;
-        cooperative_block().waiting.emplace_back(cooperative_block().running, at);
-        wait(State::at_arrivals);
+    while (arrivals_at(at).times <= time) {
+        Block &b = cooperative_block();
+        b.waiting.emplace_back(b.running, at);
+        wait(b, State::at_arrivals);
     }
+    if (arrivals_at(at).times > time + 1)
+        fail("a thread waits for what was before the last time");
 }
 
 void require_shown(const void *at) {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -22,7 +23,7 @@ constinit thread_local dim3 blockDim, gridDim;
 namespace relprop::emulator {
 namespace {
 
-thread_local Block *block = nullptr;
+constinit thread_local Block *block = nullptr;
 thread_local std::vector<std::unique_ptr<Fiber>> fibers; // kept from launch to launch
 
 uint3 place(uint64_t index, const dim3 &among) {
@@ -39,8 +40,8 @@ void run_thread() {
     block->states[block->running] = State::ended;
 }
 
-void run_together() {
-    Block &b = *block;
+// What the threads of cooperative blocks need. A block leaves it as the next one wants it.
+void prepare(Block &b) {
     while (fibers.size() < b.size)
         fibers.push_back(std::make_unique<Fiber>(run_thread));
     while (b.warps.size() * warp_lanes < b.size)
@@ -49,22 +50,29 @@ void run_together() {
     b.states.resize(b.size);
     b.copies.resize(b.size);
     b.hidden_from_cores.resize(b.shared.size() / piece + 1);
+}
+
+void run_together() {
+    Block &b = *block;
     for (unsigned thread = 0; thread < b.size; ++thread)
-        make_ready(thread);
+        make_ready(b, thread);
     while (!b.ready.empty() || finish_what_is_waited_for()) {
-        std::swap(b.ready[dice()() % b.ready.size()], b.ready.back());
+        std::swap(b.ready[draw_below(b.ready.size())], b.ready.back());
         b.running = b.ready.back();
         b.ready.pop_back();
-        threadIdx = place(b.running, blockDim);
+        threadIdx = b.places[b.running];
         fibers[b.running]->resume();
     }
     unsigned waiting_in[7] = {};
     for (const State state : b.states)
         ++waiting_in[static_cast<int>(state)];
     if (waiting_in[static_cast<int>(State::ended)] == b.size) {
-        for (const Copies &copies : b.copies)
+        for (Copies &copies : b.copies) {
             if (!copies.begun.empty() || !b.bulk_copies.empty())
                 fail("a block ends before its copies to shared memory are done");
+            copies.groups.clear();
+            copies.told.clear();
+        }
         return;
     }
     char what[200];
@@ -81,8 +89,8 @@ void run_together() {
 }
 
 void run_apart(bool backwards) {
-    for (uint64_t i = 0; i < block->size; ++i) {
-        threadIdx = place(backwards ? block->size - 1 - i : i, blockDim);
+    for (unsigned i = 0; i < block->size; ++i) {
+        threadIdx = block->places[backwards ? block->size - 1 - i : i];
         block->thread();
     }
 }
@@ -93,43 +101,51 @@ void run_all(const dim3 &grid, const dim3 &threads, size_t shared_bytes,
     gridDim = grid;
     blockDim = threads;
     // No order may matter: neither that of the blocks nor, where they run apart, of the threads.
-    const bool backwards = dice()() >> 8 & 1;
+    const bool backwards = draw_below(2) == 0;
     const uint64_t blocks = count(grid);
     Scratch shared(shared_bytes);
+    Block own{thread, static_cast<unsigned>(count(threads)), shared, cooperative};
+    for (unsigned i = 0; i < own.size; ++i)
+        own.places.push_back(place(i, threads));
+    if (cooperative)
+        prepare(own);
+    block = &own;
     for (uint64_t i = 0; i < blocks; ++i) {
         blockIdx = place(backwards ? blocks - 1 - i : i, grid);
         shared.forget();
-        Block own{thread, static_cast<unsigned>(count(threads)), shared, cooperative};
-        block = &own;
         cooperative ? run_together() : run_apart(backwards);
-        block = nullptr;
     }
+    block = nullptr;
     if (!memory_intact())
         fail("a kernel wrote beyond an allocation");
 }
 
-// The lanes of a mask that this warp has: the last warp of a block may be a smaller one.
-unsigned existing(unsigned mask, unsigned thread) {
-    const unsigned lanes = block->size - thread / warp_lanes * warp_lanes;
+// The lanes of a mask that a thread's warp has: the last warp of a block may be a smaller one.
+unsigned existing(const Block &b, unsigned mask) {
+    const unsigned lanes = b.size - b.running / warp_lanes * warp_lanes;
     return lanes < warp_lanes ? mask & ((1u << lanes) - 1) : mask;
 }
 
-Warp &warp() { return *cooperative_block().warps[rank() / warp_lanes]; }
-
 // Lets go the lanes in the mask, which wait.
-void let_go(Warp &w, unsigned mask) {
-    const unsigned first = block->running / warp_lanes * warp_lanes;
+void let_go(Block &b, Warp &w, unsigned mask) {
+    const unsigned first = b.running / warp_lanes * warp_lanes;
     for (unsigned i = 0; i < warp_lanes; ++i)
-        if (mask >> i & 1 && first + i != block->running)
-            make_ready(first + i);
+        if (mask >> i & 1 && first + i != b.running)
+            make_ready(b, first + i);
     w.waiting &= ~mask;
 }
 
-// Shows what the lanes in the mask have brought.
+// Shows the lanes in the mask what they have brought. One of `shown` is free: each lane that waits
+// has done with its last, and the others read one each.
 void show(Warp &w, unsigned mask) {
+    Shown *next = w.shown;
+    while (next->readers)
+        ++next;
+    std::memcpy(next->values, w.brought, sizeof w.brought);
+    next->readers = mask;
     for (unsigned i = 0; i < warp_lanes; ++i)
         if (mask >> i & 1)
-            std::memcpy(w.shown[i], w.brought, sizeof w.brought);
+            w.read_by[i] = next;
 }
 
 // Whether all lanes in the mask wait for each other; some may be waiting for fewer, to come later.
@@ -144,17 +160,14 @@ bool all_wait(const Warp &w, unsigned mask) {
 
 } // namespace
 
-unsigned rank() { return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z); }
-
-void make_ready(unsigned thread) {
-    block->states[thread] = State::ready;
-    block->ready.push_back(thread);
+void make_ready(Block &b, unsigned thread) {
+    b.states[thread] = State::ready;
+    b.ready.push_back(thread);
 }
 
-void wait(State at) {
-    const unsigned self = block->running;
-    block->states[self] = at;
-    fibers[self]->pause();
+void wait(Block &b, State at) {
+    b.states[b.running] = at;
+    fibers[b.running]->pause();
 }
 
 Block &cooperative_block() {
@@ -164,12 +177,13 @@ Block &cooperative_block() {
     return *block;
 }
 
-std::minstd_rand &dice() {
+size_t draw_below(size_t end) {
     thread_local std::minstd_rand generator([] {
         const char *seed = std::getenv("RELPROP_EMULATED_SEED");
         return seed ? static_cast<unsigned>(std::strtoul(seed, nullptr, 10)) : 0u;
     }());
-    return generator;
+    constexpr int bits = 31; // of each number
+    return generator() * end >> bits;
 }
 
 void fail(const char *what) {
@@ -192,34 +206,37 @@ void run(const dim3 &grid, const dim3 &threads, size_t shared_bytes, cudaStream_
 void sync_block() {
     Block &b = cooperative_block();
     if (++b.at_barrier < b.size)
-        return wait(State::at_block_barrier);
+        return wait(b, State::at_block_barrier);
     b.at_barrier = 0;
     for (unsigned thread = 0; thread < b.size; ++thread)
         if (thread != b.running)
-            make_ready(thread);
+            make_ready(b, thread);
 }
 
 const uint64_t *exchange(unsigned mask, uint64_t value) {
-    Warp &w = warp();
-    const unsigned self = 1u << lane();
-    mask = existing(mask, block->running);
+    Block &b = cooperative_block();
+    Warp &w = *b.warps[b.running / warp_lanes];
+    const unsigned lane = b.running % warp_lanes, self = 1u << lane;
+    mask = existing(b, mask);
     if (!(mask & self))
         fail("a lane waits with a mask that does not name it");
-    w.brought[lane()] = value;
-    w.mask[lane()] = mask;
+    if (w.read_by[lane])
+        w.read_by[lane]->readers &= ~self;
+    w.brought[lane] = value;
+    w.mask[lane] = mask;
     w.waiting |= self;
     if (all_wait(w, mask)) {
         show(w, mask);
-        let_go(w, mask);
+        let_go(b, w, mask);
     } else {
-        wait(State::at_warp_barrier);
+        wait(b, State::at_warp_barrier);
     }
-    return w.shown[lane()];
+    return w.read_by[lane]->values;
 }
 
 void sync_warp(unsigned mask) { exchange(mask, 0); }
 
-int lane() { return static_cast<int>(rank() % warp_lanes); }
+int lane() { return static_cast<int>(block->running % warp_lanes); }
 
 void require_global(const volatile void *at) {
     if (block && block->shared.holds(const_cast<const void *>(at)))
@@ -231,40 +248,42 @@ void sync_first(unsigned count) {
     if (b.running >= count)
         fail("a thread waits with those before it");
     if (++b.at_first < count)
-        return wait(State::at_first_barrier);
+        return wait(b, State::at_first_barrier);
     b.at_first = 0;
     for (unsigned thread = 0; thread < count; ++thread)
         if (thread != b.running)
-            make_ready(thread);
+            make_ready(b, thread);
 }
 
 void *dynamic_shared() { return block->shared.data(); }
 
 void together(void *brought, void (*all)(void *const (&brought)[warp_lanes])) {
-    Warp &w = warp();
-    w.together[lane()] = brought;
-    w.mask[lane()] = ~0u;
-    w.waiting |= 1u << lane();
+    Block &b = cooperative_block();
+    Warp &w = *b.warps[b.running / warp_lanes];
+    const unsigned lane = b.running % warp_lanes;
+    w.together[lane] = brought;
+    w.mask[lane] = ~0u;
+    w.waiting |= 1u << lane;
     if (!all_wait(w, ~0u))
-        return wait(State::at_warp_barrier);
+        return wait(b, State::at_warp_barrier);
     all(w.together);
-    let_go(w, ~0u);
+    let_go(b, w, ~0u);
 }
 
 void together_in_group(void *brought, void (*all)(void *const (&brought)[group_threads])) {
     Block &b = cooperative_block();
-    const unsigned self = rank(), first = self / group_threads * group_threads;
+    const unsigned self = b.running, first = self / group_threads * group_threads;
     if (first + group_threads > b.size)
         fail("a warpgroup needs four warps");
     Group &group = b.groups[self / group_threads];
     group.brought[self - first] = brought;
     if (++group.waiting < group_threads)
-        return wait(State::at_group_barrier);
+        return wait(b, State::at_group_barrier);
     group.waiting = 0;
     all(group.brought);
     for (unsigned i = first; i < first + group_threads; ++i)
         if (i != self)
-            make_ready(i);
+            make_ready(b, i);
 }
 
 } // namespace relprop::emulator

@@ -103,7 +103,7 @@ void give(cudaStream_t stream, Work work) {
             return to->capture->work.push_back(std::move(work));
         to->work.push_back(std::move(work));
     }
-    if (dice()() % patience == 0)
+    if (draw_below(patience) == 0)
         do_work(*to);
 }
 
