@@ -40,8 +40,9 @@ demo: $(MADE)/package $(MADE)/demo
 	  && relprop explain efficientnet-lite0 chelsea.png coffee.png \
 	    -c epsilon_plus_flat -c epsilon_gamma_box -o '$(CURDIR)/build/demo' --force
 
-# torch's threads would spin in the way of the tests beside them. A process takes a GiB.
-test: export OMP_NUM_THREADS := 1
+# torch, which computes much of what is expected, must not have a thread per core: they would spin in
+# the way of the tests beside them. A process takes a GiB.
+test asan emulated: export OMP_NUM_THREADS := 1
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
 	python -m pytest -n auto --maxprocesses 4
 
@@ -80,8 +81,6 @@ tsan: $(MADE)/package $(MADE)/test
 EMULATED_TESTS := $(CORE_TESTS) $(addprefix tests/test_,branching_networks.py devices.py \
   einsum.py explain.py gradient.py inputs.py rectifiers.py rules.py toy_matrix.py)
 
-# torch, which computes what is expected, would spin between its few small products.
-emulated: export OMP_NUM_THREADS := 1
 emulated: $(MADE)/package $(MADE)/test
 	$(APART)
 	PYTHONPATH='$(CURDIR)/build/$@' python -m pytest -n auto -m 'emulator or gpu' \

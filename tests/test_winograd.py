@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import relprop
@@ -76,8 +76,12 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
     rule = data.draw(st.sampled_from(RULES))
     explainer = Explainer(graph, rules={"conv": rule})
     x = images(rng, (data.draw(st.integers(1, 3)), *shape), empty)
+    scores = explainer.forward(x)
+    # Its errors are relative to the largest values nearby (docs/performance.md). Where only dead
+    # neurons see those, nothing living is as large.
+    assume(way == "plain" or scores.max() >= 1e-3 * x.max())
     # as it arrives in networks: small where the values are
-    r = explainer.forward(x) * np.abs(numbers(rng, (len(x), *graph[graph.output].shape)))
+    r = scores * np.abs(numbers(rng, (len(x), *graph[graph.output].shape)))
     assert_every_node_agrees(explainer, {"input": x}, r)
 
 
