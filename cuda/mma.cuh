@@ -90,6 +90,17 @@ void add_lined_up(double (&sum)[columns], const double (&a)[depth],
             std::isfinite(plain[column]) ? units[column] / per_unit[column] : plain[column];
 }
 
+// Rows of zeros add nothing to their sums where b is finite. Where a test is small most rows are:
+// those beyond its last.
+template <int depth> bool all_zeros(const double (&a)[depth]) {
+    return std::all_of(a, a + depth, [](double value) { return value == 0.0; });
+}
+
+template <int depth, int columns> bool all_finite(const double (&b)[depth][columns]) {
+    return std::all_of(b[0], b[0] + depth * columns,
+                       [](double value) { return std::isfinite(value); });
+}
+
 // The registers of a lane.
 struct Fragment {
     float *sum;
@@ -111,7 +122,10 @@ template <int held, class Value> void multiply_all(void *const (&lanes)[emulator
                 b[k][group] = Value()(of(lane).b[half], j);
             }
     }
+    const bool finite = all_finite(b);
     for (int row = 0; row < rows; ++row) {
+        if (finite && all_zeros(a[row]))
+            continue;
         double total[columns];
         const auto sum_at = [&](int column) -> float & {
             return of(row % 8 * 4 + column / 2).sum[row / 8 * 2 + column % 2];

@@ -81,25 +81,22 @@ template <int channels, int held, class Value>
 void multiply_group(const GroupFragment (&of)[warpgroup_threads]) {
     constexpr int depth = 8 * held, bytes = 4 / held;
     double b[depth][channels];
-    bool finite = true; // zeros times them are zeros
     for (int column = 0; column < channels; ++column)
         for (int k = 0; k < depth; ++k) {
             uint32_t bits = 0;
             std::memcpy(&bits, weights_at(of[0].b, column, k * bytes), bytes);
             b[k][column] = Value()(bits, 0);
-            finite = finite && std::isfinite(b[k][column]);
         }
+    const bool finite = all_finite(b);
     for (int row = 0; row < warpgroup_rows; ++row) {
         const int first = row / 16 * 32 + row % 8 * 4, half = row / 8 % 2;
         double a[depth];
-        bool zeros = true;
         for (int k = 0; k < depth; ++k) {
             const int lane = k / held % 4, second = k / held / 4;
             a[k] = Value()(of[first + lane].a[second * 2 + half], k % held);
-            zeros = zeros && a[k] == 0.0;
         }
-        if (zeros && finite && of[first].add)
-            continue; // rows beyond the last: most, where a test is small
+        if (finite && of[first].add && all_zeros(a))
+            continue;
         double total[channels];
         const auto sum_at = [&](int column) -> float & {
             return of[first + column % 8 / 2].sum[column / 8 * 4 + half * 2 + column % 2];
