@@ -33,10 +33,10 @@
 // ---- the thread's place
 
 // Hidden, so that a function of a library looks up once where its thread's variables are.
-#define RELPROP_OF_THREAD __attribute__((visibility("hidden"))) constinit thread_local
-extern RELPROP_OF_THREAD uint3 threadIdx, blockIdx;
-extern RELPROP_OF_THREAD dim3 blockDim, gridDim;
-#undef RELPROP_OF_THREAD
+#pragma GCC visibility push(hidden)
+extern constinit thread_local uint3 threadIdx, blockIdx;
+extern constinit thread_local dim3 blockDim, gridDim;
+#pragma GCC visibility pop
 constexpr int warpSize = relprop::emulator::warp_lanes;
 
 // ---- barriers and exchange
