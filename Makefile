@@ -71,7 +71,7 @@ asan: export UBSAN_OPTIONS := print_stacktrace=1
 asan: export RELPROP_FUZZ ?= 20
 asan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) -n auto $(CORE_TESTS)
-	$(SANITIZED) -n auto -m fuzz --ignore=tests/test_bindings.py
+	$(SANITIZED) -n auto --dist worksteal -m fuzz --ignore=tests/test_bindings.py
 
 tsan: export TSAN_OPTIONS := halt_on_error=1:die_after_fork=0
 tsan: $(MADE)/package $(MADE)/test

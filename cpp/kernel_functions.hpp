@@ -58,5 +58,3 @@ void regions(const Regions &, Stream);
 
 void begin(const Beginning &, Stream);
 void check_finite(const float *values, int64_t n, int64_t *bad, Stream);
-
-int64_t multiply_adds(int64_t rounds, Stream);

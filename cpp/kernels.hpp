@@ -491,7 +491,7 @@ struct Kernels {
     void (*begin)(const Beginning &, Stream);
     void (*check_finite)(const float *values, int64_t n, int64_t *bad, Stream);
 
-    // the ceiling of all products: multiply-adds in registers on every thread; returns how many
+    // the ceiling of a CPU's products: multiply-adds in registers on every thread; returns how many
     int64_t (*multiply_adds)(int64_t rounds, Stream);
 };
 

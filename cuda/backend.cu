@@ -75,6 +75,10 @@ void winograd(const Product &, int, Stream) {
     throw std::logic_error("winograd: CUDA has no Winograd filtering.");
 }
 
+int64_t multiply_adds(int64_t, Stream) {
+    throw std::logic_error("multiply_adds: the ceiling of CUDA's products is the tensor cores'.");
+}
+
 Kernels kernels_of(int device, const Products &products) {
     return {
         .name = products.name,
@@ -135,7 +139,7 @@ Kernels kernels_of(int device, const Products &products) {
         .regions = cuda::regions,
         .begin = cuda::begin,
         .check_finite = cuda::check_finite,
-        .multiply_adds = cuda::multiply_adds,
+        .multiply_adds = multiply_adds,
     };
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,34 @@ def test_slow_checks_end_by_themselves(check: str) -> None:
     done = run(check, RELPROP_CHECK_SECONDS="0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cases, after 0 seconds" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RELPROP_EMULATED_MODEL": "none"}, "there is no GPU 0: this machine has 0."),
+        (
+            {"RELPROP_EMULATED_MODEL": "turing"},
+            "GPU 0 has compute capability 7.5; relprop needs 8.0 (Ampere) or newer.",
+        ),
+        (
+            {"RELPROP_EMULATED_MODEL": "ampere", "RELPROP_TENSOR_CORES": "warpgroup"},
+            "RELPROP_TENSOR_CORES=warpgroup needs a GPU of compute capability 9.0 (Hopper), "
+            "not 8.0.",
+        ),
+        (
+            {"RELPROP_TENSOR_CORES": "fast"},
+            "RELPROP_TENSOR_CORES must be warp or warpgroup, not fast.",
+        ),
+    ],
+)
+def test_gpus_that_cannot_be_used_are_refused(environment: dict[str, str], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from relprop import _core; _core.Plan(0)"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(BUILD)} | environment,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"RuntimeError: {message}\n")

@@ -17,5 +17,6 @@ bool selects(const TapGrid &, int run);
 int winograd_outputs(const TapGrid &, int run);
 int64_t winograd_pack(const Packing &, int outputs, const float *weights, float *packed);
 void winograd(const Product &, int outputs, Stream);
+int64_t multiply_adds(int64_t rounds, Stream);
 
 } // namespace relprop::RELPROP_ISA

@@ -31,19 +31,25 @@ int get_current_context(void **context) {
 }
 
 struct Model {
+    const char *name;
     int major, minor;
     size_t shared_limit_asked;
 };
 
-// The GPU that is emulated: a Hopper, unless RELPROP_EMULATED_MODEL says Ampere.
-const Model &model() {
-    static constexpr Model ampere = {8, 0, 163 * 1024}, hopper = {9, 0, 227 * 1024};
+constexpr Model models[] = {
+    {"hopper", 9, 0, 227 * 1024}, {"ampere", 8, 0, 163 * 1024}, {"turing", 7, 5, 64 * 1024}};
+
+// The GPU that is emulated: the first, unless RELPROP_EMULATED_MODEL names another, or none.
+const Model *model() {
     const char *wanted = std::getenv("RELPROP_EMULATED_MODEL");
-    if (!wanted || std::strcmp(wanted, "hopper") == 0)
-        return hopper;
-    if (std::strcmp(wanted, "ampere") != 0)
-        fail("RELPROP_EMULATED_MODEL must be ampere or hopper");
-    return ampere;
+    if (!wanted)
+        return models;
+    for (const Model &each : models)
+        if (std::strcmp(wanted, each.name) == 0)
+            return &each;
+    if (std::strcmp(wanted, "none") != 0)
+        fail("RELPROP_EMULATED_MODEL must be hopper, ampere, turing or none");
+    return nullptr;
 }
 
 size_t memory_of_a_device() {
@@ -102,7 +108,9 @@ bool is_kept(const void *pointer) {
     return all.owner(pointer) >= 0 || all.pinned_room(pointer) > 0;
 }
 
-bool is_device(int device) { return device >= 0 && device < devices; }
+int device_count() { return model() ? devices : 0; }
+
+bool is_device(int device) { return device >= 0 && device < device_count(); }
 
 } // namespace
 
@@ -199,8 +207,8 @@ cudaError_t cudaPeekAtLastError() { return last_error; }
 int relprop::emulator::current_device() { return device_of_thread; }
 
 cudaError_t cudaGetDeviceCount(int *count) {
-    *count = devices;
-    return cudaSuccess;
+    *count = device_count();
+    return require(*count > 0, cudaErrorNoDevice);
 }
 
 cudaError_t cudaGetDevice(int *device) {
@@ -230,9 +238,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     *properties = {.name = "emulator",
                    .totalGlobalMem = memory_of_a_device(),
                    .sharedMemPerBlock = shared_limit,
-                   .sharedMemPerBlockOptin = model().shared_limit_asked,
-                   .major = model().major,
-                   .minor = model().minor,
+                   .sharedMemPerBlockOptin = model()->shared_limit_asked,
+                   .major = model()->major,
+                   .minor = model()->minor,
                    .multiProcessorCount = 4, // few, so that grids are larger
                    .maxThreadsPerBlock = block_limit,
                    .warpSize = warpSize,
@@ -425,7 +433,7 @@ namespace relprop::emulator {
 
 cudaError_t set_attribute(cudaFuncAttribute attribute, int value) {
     const bool too_much = attribute == cudaFuncAttributeMaxDynamicSharedMemorySize &&
-                          value > static_cast<int>(model().shared_limit_asked);
+                          value > static_cast<int>(model()->shared_limit_asked);
     return require(value >= 0 && !too_much, cudaErrorInvalidValue);
 }
 
@@ -440,7 +448,7 @@ bool may_launch(const dim3 &grid, const dim3 &block, size_t shared_bytes, cudaSt
                       block.z <= block_limit_z && block.x * block.y * block.z <= block_limit;
     if (!some || !fits)
         last_error = cudaErrorInvalidConfiguration;
-    else if (shared_bytes > model().shared_limit_asked)
+    else if (shared_bytes > model()->shared_limit_asked)
         last_error = cudaErrorInvalidValue;
     else
         return true;
