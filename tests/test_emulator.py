@@ -14,13 +14,18 @@ pytestmark = pytest.mark.emulator
 BUILD = Path(__file__).parent.parent / "build" / "emulated"
 
 
+def built(name: str) -> Path:
+    """What the emulated build made."""
+    path = BUILD / name
+    if not path.exists():
+        pytest.skip(f"build/emulated/{name} is not built: make emulated")
+    return path
+
+
 def run(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the emulated build."""
-    path = BUILD / program
-    if not path.exists():
-        pytest.skip(f"build/emulated/{program} is not built: make emulated")
     return subprocess.run(
-        [path, *arguments],
+        [built(program), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -120,12 +125,13 @@ def test_slow_checks_end_by_themselves(check: str) -> None:
     ],
 )
 def test_gpus_that_cannot_be_used_are_refused(environment: dict[str, str], message: str) -> None:
+    package = built("relprop").parent
     done = subprocess.run(
         [sys.executable, "-c", "from relprop import _core; _core.Plan(0)"],
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": str(BUILD)} | environment,
+        env=os.environ | {"PYTHONPATH": str(package)} | environment,
     )
     assert done.returncode == 1
     assert done.stderr.endswith(f"RuntimeError: {message}\n")
