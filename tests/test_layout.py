@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent
 CPP = sorted([*ROOT.glob("cpp/**/*.?pp"), *ROOT.glob("python/bindings/*.?pp")])
 CUDA = sorted(ROOT.glob("cuda/*.*"))
 PYTHON = sorted(ROOT.glob("python/relprop/**/*.py"))
-SOURCES = [*CPP, *CUDA, *PYTHON, *ROOT.glob("tests/**/*.*"), *ROOT.glob("benchmarks/**/*.py")]
+TESTS = [path for path in ROOT.glob("tests/**/*.*") if "__pycache__" not in path.parts]
+SOURCES = [*CPP, *CUDA, *PYTHON, *TESTS, *ROOT.glob("benchmarks/**/*.py")]
 RULES = [rule.__name__ for rule in get_args(Rule)]
 
 
