@@ -86,6 +86,7 @@ const Case large_cases[] = {
     {"deep", conv({1, 2, 2, 1152}, 8, {1, 2, 2})},
     {"deep, 3x3", conv({1, 4, 4, 96}, 24, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
     {"more taps than bits", conv({1, 9, 9, 32}, 8, {1, 9, 9}, {1, 1, 1}, {0, 4, 4}, {0, 4, 4})},
+    // on the emulator's four multiprocessors, which choose other tiles for one
     {"patches for two", conv({1, 16, 32, 32}, 64, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
     {"tiles 64 x 64", conv({1, 5, 13, 160}, 3200, {1, 1, 1}, {1, 1, 1}, {}, {}, {1, 1, 1}, 80)},
     {"tiles 128 x 64", conv({1, 5, 8, 800}, 8000, {1, 1, 1}, {1, 1, 1}, {}, {}, {1, 1, 1}, 200)},
