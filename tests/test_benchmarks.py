@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensor
 
 import relprop
 from command_line import Run
@@ -32,10 +35,18 @@ from relprop.benchmark.contenders import (
     draw_batches,
     draw_images,
     in_turn,
+    relprop_run,
 )
 from relprop.benchmark.layers import measure_steps
-from relprop.benchmark.place import CPU, Gpu, Turn, place_of
-from relprop.benchmark.timing import cosine, measure, spread, take_turns, turns_with_room
+from relprop.benchmark.place import CPU, Cpu, Gpu, Holding, Turn, place_of
+from relprop.benchmark.timing import (
+    cosine,
+    lacks_room,
+    measure,
+    spread,
+    take_turns,
+    turns_with_room,
+)
 from relprop.compile import compile_plan
 
 TINY = ("-n", "tiny_network:make", "--shape", "3,16,16", "-b", "2", "-t", "1", "--repeat", "2")
@@ -269,6 +280,170 @@ def test_a_gradient_that_is_not_torchs_is_not_timed(monkeypatch: pytest.MonkeyPa
         next(measure("tiny", None, 2, 1, ["gradient"], [], 1))
 
 
+# ---- memory that is held, and memory that is lacking ---------------------------------------------
+
+
+def tensors() -> int:
+    """Bytes of all tensors that anybody holds."""
+    gc.collect()
+    found = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
+    held = [one.untyped_storage() for one in found if not isinstance(one, FakeTensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+
+
+def hungry(*_: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("name", ["zennit", "captum"])
+def test_a_library_holds_nothing_while_others_run(name: str) -> None:
+    peer(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        batches = draw_batches(2, (3, 8, 8), CPU, 1)
+        run = PEERS[name](networks.tiny(), batches, "epsilon", CPU)
+        made = tensors()
+        held: list[int] = []
+        take_turns({name: run, "other": lambda: held.append(tensors())}, 2)
+    assert held == [made] * 4
+
+
+@pytest.mark.parametrize("name", ["zennit", "captum", "autolrp"])
+def test_a_preset_leaves_no_tensors(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer(name)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    list(measure("tiny", None, 2, 1, ["epsilon"], [name], 1))  # what is made once is so now
+    before = tensors()
+    presets = ["epsilon", "epsilon_plus", "epsilon"]
+    held = [tensors() for _ in measure("tiny", None, 2, 1, presets, [name], 1)]
+    assert len(set(held)) == 1
+    assert tensors() == before
+
+
+def test_a_library_without_room_is_left_out() -> None:
+    skipped: dict[str, str] = {}
+    runs: dict[str, Any] = {
+        "torch gradient": bool, "relprop": bool, "zennit": hungry, "captum": bool
+    }  # fmt: skip
+    turns = turns_with_room(runs, skipped, 2, CPU)
+    assert set(turns) == {"torch gradient", "relprop", "captum"}
+    assert skipped == {
+        "zennit": "OutOfMemoryError: CUDA out of memory. (it runs alone, but not beside the others)"
+    }
+
+
+@pytest.mark.parametrize("name", ["torch gradient", "relprop"])
+def test_libraries_leave_first(name: str) -> None:
+    skipped: dict[str, str] = {}
+    runs: dict[str, Any] = {
+        "torch forward": bool, "torch gradient": bool, "torch gradient, CUDA graph": bool,
+        "relprop": bool, "zennit": bool, "captum": bool,
+    }  # fmt: skip
+    runs[name] = hungry
+    turns = turns_with_room(runs, skipped, 2, CPU)
+    assert list(skipped) == ["captum", "zennit", "torch gradient, CUDA graph", name]
+    assert skipped["captum"].startswith(f"{name} has no room beside it: OutOfMemoryError")
+    assert turns == {}  # there is nothing to compare
+
+
+def test_who_leaves_holds_nothing() -> None:
+    """The memory is given back once nobody refers to it, not while an error's frames still do."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    free: list[bool] = []
+    dropped: list[bool] = []
+
+    class Watched(Cpu):
+        def release(self) -> None:
+            free.append(all(one() is None for one in held))
+
+    def greedy() -> None:
+        much = torch.zeros(1)
+        held.append(weakref.ref(much))
+        hungry()
+
+    skipped: dict[str, str] = {}
+    runs: dict[str, Any] = {"torch gradient": bool, "relprop": bool}
+    runs["zennit"] = Holding(greedy, lambda: dropped.append(True))
+    turns_with_room(runs, skipped, 1, Watched())
+    assert (free, dropped) == ([True], [True])
+
+
+NO_ROOM = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.53 GiB."),
+    MemoryError("std::bad_alloc"),
+    RuntimeError("the GPU has no room for 9 bytes; 8 are free."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+)
+
+
+@pytest.mark.parametrize("error", NO_ROOM, ids=["torch", "host", "relprop", "cublas"])
+def test_a_preset_without_room_is_left_out(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(model: Any, batches: Any, preset: str, place: Any) -> Any:
+        if preset == "epsilon":
+            raise error
+        return relprop_run(model, batches, preset, place)
+
+    monkeypatch.setattr("relprop.benchmark.timing.relprop_run", compiled)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    monkeypatch.setitem(PEERS, "captum", lambda *_: pytest.fail("has nothing to be compared with"))
+    epsilon, gradient = measure("tiny", None, 2, 1, ["epsilon", "gradient"], [], 1)
+    assert epsilon["contenders"] == {}
+    assert list(epsilon["skipped"]) == ["relprop"]
+    assert set(gradient["contenders"]) == {*TORCH, "relprop"}
+    (epsilon,) = measure("tiny", None, 2, 1, ["epsilon"], ["captum"], 1)
+    assert list(epsilon["skipped"]) == ["relprop"]
+
+
+def test_torch_without_room_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relprop.benchmark.contenders.gradient", hungry)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    (found,) = measure("tiny", None, 2, 1, ["gradient"], [], 1)
+    assert found["contenders"] == {}
+    assert set(found["skipped"]) == set(GRADIENT)
+
+
+def test_other_errors_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError) as lacking:
+        torch.empty(1 << 50)
+    assert lacks_room(lacking.value)
+
+    def wrong(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("relprop.benchmark.timing.relprop_run", wrong)
+    monkeypatch.setitem(networks.NETWORKS, "tiny", (networks.tiny, (3, 8, 8)))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        next(measure("tiny", None, 2, 1, ["epsilon"], [], 1))
+    runs: dict[str, Any] = {"torch gradient": bool, "relprop": wrong, "zennit": bool}
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        turns_with_room(runs, {}, 1, CPU)
+
+
+def test_what_has_no_room_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(model: Any, batches: Any, preset: str, place: Any) -> Any:
+        return (hungry if preset in lacking else relprop_run)(model, batches, preset, place)
+
+    monkeypatch.setattr("relprop.benchmark.timing.relprop_run", compiled)
+    arguments = ("-c", "epsilon", "-c", "gradient", "--peer", "none", "-o", "report.json")
+    lacking = {"epsilon"}
+    code, out, err = run("bench", *TINY, *arguments)
+    assert (code, err) == (0, "")
+    assert "tiny_network:make, epsilon, batch 2, 1 thread: not measured\n" in out
+    assert "not relprop: OutOfMemoryError: CUDA out of memory." in out
+    (measured,) = records.read(Path("report.json"))["runs"]
+    assert measured["preset"] == "gradient"
+
+    Path("report.json").unlink()
+    lacking = {"epsilon", "gradient"}
+    code, out, err = run("bench", *TINY, *arguments)
+    assert code == 3
+    assert "nothing is measured" in err
+    assert out.count("not measured") == 2
+    assert not Path("report.json").exists()
+
+
 def test_networks_are_frozen_and_in_eval_mode() -> None:
     module, shape = networks.build("squeezenet")
     assert not module.training
@@ -386,22 +561,6 @@ def test_a_gpu_on_the_command_line(run: Run, played: None) -> None:
     assert "thread" not in out
     assert "faults" not in out
     assert {change.figure for change in records.compare(report, report)} >= {"ratio"}
-
-
-def test_a_library_without_room_is_left_out() -> None:
-    def hungry() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    skipped: dict[str, str] = {}
-    runs = {"relprop": bool, "zennit": hungry, "captum": bool}
-    assert set(turns_with_room(runs, skipped, 2, CPU)) == {"relprop", "captum"}
-    assert list(skipped) == ["zennit"]
-    assert "out of memory" in skipped["zennit"]
-
-    skipped, runs = {}, {"relprop": hungry, "zennit": bool, "captum": bool}
-    with pytest.raises(torch.OutOfMemoryError):
-        turns_with_room(runs, skipped, 2, CPU)
-    assert list(skipped) == ["captum", "zennit"]
 
 
 def test_batches_of_a_gpu(run: Run, played: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from relprop.cli_bench_tables import (
     show_ratios,
     show_run,
     show_shares,
+    show_unmeasured,
 )
 from relprop.cli_device import Device, ProductPrecision
 from relprop.cli_model import Shape, read_shape
@@ -277,10 +278,17 @@ def _networks(job: Job, rivals: Sequence[str]) -> None:
 
     _ceilings(job)
     at_best = job.ceilings()
+    unmeasured = False
     for setting in job.settings:
         for run in measure(*setting, job.presets, rivals, job.repeat, job.place, at_best):
+            if not run["contenders"]:
+                unmeasured = True
+                show_unmeasured(job, run)
+                continue
             job.report["runs"].append(run)
             show_run(job, run)
+    if unmeasured and not job.report["runs"]:
+        raise MemoryError("nothing is measured: there was no room for it.")
     if len(job.report["runs"]) > 1:
         show_ratios(job)
 
@@ -325,7 +333,7 @@ def _tasks(job: Job, setting: Setting) -> Iterator[Task]:
 
     A CUDA graph's memory is not among what torch counts in a run.
     """
-    from relprop.benchmark.contenders import GRADIENT
+    from relprop.benchmark.contenders import GRADIENT, of_torch
     from relprop.benchmark.memory import Task
 
     name, shape, images, count = setting
@@ -335,9 +343,14 @@ def _tasks(job: Job, setting: Setting) -> Iterator[Task]:
         for run in job.report["runs"]
         if (run["network"], run["batch"], run["threads"]) == (name, images, count)
     ]
+    if not timed:
+        return
     first = timed[0]["contenders"]
+    gradients = list(of_torch(GRADIENT, job.place))
     unit = min(
-        (one for one in GRADIENT if one in first), key=lambda one: first[one]["seconds"]["median"]
+        (one for one in gradients if one in first),
+        key=lambda one: first[one]["seconds"]["median"],
+        default=gradients[0],  # alone it may have room
     )
     yield Task(unit, name, shape, images, count, job.presets[0], *tail)
     for run in timed:

@@ -80,6 +80,16 @@ def show_run(job: Job, run: dict[str, Any]) -> None:
     job.console.print(table)
     if "floor" in run:
         job.console.print(f"  {floor_of(job, run)}", style="dim", soft_wrap=True)
+    _show_skipped(job, run)
+
+
+def show_unmeasured(job: Job, run: dict[str, Any]) -> None:
+    """Show that nobody was timed, and why."""
+    job.console.print(f"\n{job.title(run)}: not measured", soft_wrap=True)
+    _show_skipped(job, run)
+
+
+def _show_skipped(job: Job, run: dict[str, Any]) -> None:
     for name, why in run["skipped"].items():
         job.console.print(f"  not {name}: {why}", style="dim", soft_wrap=True)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import relprop
 from relprop import composites
 from relprop.benchmark import peers
-from relprop.benchmark.place import Place, Run
+from relprop.benchmark.place import Holding, Place, Run
 
 BOX = {"low": -3.0, "high": 3.0}
 """What the images are drawn within, for the presets that need to know."""
@@ -107,7 +107,11 @@ def by_zennit(module: nn.Module, batches: Sequence[Tensor], preset: str, place: 
             start = torch.where(scores == top, scores, 0.0)
             return torch.autograd.grad(scores, images, start)[0]
 
-    return in_turn(run, [images.clone().requires_grad_() for images in batches])
+    def drop() -> None:  # through nodes of torch's graph they hold their hook, unseen by Python
+        for hook in composite.hook_refs:
+            hook.stored_tensors.clear()
+
+    return Holding(in_turn(run, [images.clone().requires_grad_() for images in batches]), drop)
 
 
 def by_captum(module: nn.Module, batches: Sequence[Tensor], preset: str, place: Place) -> Run:
@@ -128,7 +132,11 @@ def by_captum(module: nn.Module, batches: Sequence[Tensor], preset: str, place: 
                 target = model(images).argmax(dim=1)
             return attribute(images, target=target).detach()
 
-    return in_turn(run, [images.clone().requires_grad_() for images in batches])
+    def drop() -> None:  # it means to, but misspells their name
+        for part in model.modules():
+            vars(part).pop("activations", None)
+
+    return Holding(in_turn(run, [images.clone().requires_grad_() for images in batches]), drop)
 
 
 def by_lxt(module: nn.Module, batches: Sequence[Tensor], preset: str, place: Place) -> Run:

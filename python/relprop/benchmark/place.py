@@ -23,6 +23,24 @@ Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
+class Holding:
+    """A run whose library keeps tensors of it, until it runs again or for good."""
+
+    run: Run
+    drop: Callable[[], None]
+    """Has the library drop them."""
+
+    def __call__(self) -> Any:
+        return self.run()
+
+
+def let_go(run: Run) -> None:
+    """Have a run hold nothing of what it computed; not to be timed."""
+    if isinstance(run, Holding):
+        run.drop()
+
+
+@dataclass(frozen=True)
 class Turn:
     """What one run took."""
 
@@ -235,7 +253,7 @@ class Gpu:
         return Turn(1e-3 * begin.elapsed_time(end), time.process_time() - cpu)
 
     def release(self) -> None:
-        gc.collect()  # hooks that hold activations refer to each other
+        gc.collect()  # hooks and modules refer to each other
         torch.cuda.empty_cache()
 
     def tensors_held(self) -> int:
