@@ -1,10 +1,13 @@
 // Compares the CUDA pooling kernels with the CPU's, bit for bit, on one list of geometries.
 // Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU, and by
 // test_emulator.py where CUDA is emulated.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <random>
 #include <vector>
 
@@ -134,18 +137,40 @@ using Values = std::vector<float>;
 
 std::mt19937 generator(0);
 
+constexpr int64_t some = 1'000'003; // not a multiple of what a row or a sample has
+
+// So many values of a list, over and over from a place that is drawn: to draw each of a large
+// case's would take most of the time.
+Values drawn_from(const Values &list, int64_t count) {
+    Values values;
+    values.reserve(static_cast<size_t>(count));
+    size_t at = generator() % list.size();
+    while (values.size() < static_cast<size_t>(count)) {
+        const size_t end = std::min(list.size(), at + static_cast<size_t>(count) - values.size());
+        values.insert(values.end(), list.begin() + static_cast<std::ptrdiff_t>(at),
+                      list.begin() + static_cast<std::ptrdiff_t>(end));
+        at = 0;
+    }
+    return values;
+}
+
 // Few distinct values, so that windows hold ties.
-Values draw(int64_t count) {
+Values list_of_digits() {
     std::uniform_int_distribution<int> digits(-9, 9);
-    Values values(static_cast<size_t>(count));
+    Values values(some);
     for (float &value : values)
         value = 0.1f * static_cast<float>(digits(generator));
     return values;
 }
 
+Values draw(int64_t count) {
+    static const Values list = list_of_digits();
+    return drawn_from(list, count);
+}
+
 // The same with some NaN, and with `percent` of them the least value there is.
-Values draw_special(int64_t count, int percent) {
-    Values values = draw(count);
+Values list_of_special(int percent) {
+    Values values = list_of_digits();
     std::uniform_int_distribution<int> numbers(0, 99);
     for (float &value : values) {
         const int number = numbers(generator);
@@ -155,6 +180,13 @@ Values draw_special(int64_t count, int percent) {
             value = std::numeric_limits<float>::quiet_NaN();
     }
     return values;
+}
+
+Values draw_special(int64_t count, int percent) {
+    static std::map<int, Values> lists;
+    if (lists.count(percent) == 0)
+        lists[percent] = list_of_special(percent);
+    return drawn_from(lists[percent], count);
 }
 
 // Bit for bit, but that any NaN is like another.
