@@ -10,7 +10,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [paths]=300 [layers]=120 [networks]=240
+declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [paths]=240 [layers]=120 [networks]=240
   [precision]=180 [sanitizers]=400)
 stages=(build checks tests bench paths layers networks precision sanitizers)
 checks=(wgmma_check product_check pool_check recording_check kernels_check)
@@ -108,7 +108,7 @@ stage_bench() {
 # What each fast path gains on two networks: with all, then without one after the other.
 stage_paths() {
   local failed=0 without
-  for without in '' messages fold patches stationary; do
+  for without in '' messages fold patches; do
     echo "== without ${without:-none}"
     RELPROP_WITHOUT=$without "${bench[@]}" --precision tf32 -n resnet50 -n vgg16 -b 128 -c epsilon \
       --peer none -o "$OUT/without-${without:-none}.json" || failed=1

@@ -11,7 +11,7 @@
 namespace relprop {
 
 bool goes_without(FastPath path) {
-    constexpr std::array<std::string_view, 4> names = {"messages", "fold", "patches", "stationary"};
+    constexpr std::array<std::string_view, 3> names = {"messages", "fold", "patches"};
     const char *without = std::getenv("RELPROP_WITHOUT");
     bool named = false;
     for (std::string_view left = without ? without : ""; !left.empty();) {
@@ -19,8 +19,7 @@ bool goes_without(FastPath path) {
         left.remove_prefix(std::min(name.size() + 1, left.size()));
         if (std::find(names.begin(), names.end(), name) == names.end())
             throw std::runtime_error(
-                "RELPROP_WITHOUT must name messages, fold, patches or stationary, with commas "
-                "between, not \"" +
+                "RELPROP_WITHOUT must name messages, fold or patches, with commas between, not \"" +
                 std::string(name) + "\".");
         named |= name == names.at(static_cast<size_t>(path));
     }

@@ -3,10 +3,10 @@
 
 namespace relprop {
 
-enum class FastPath { messages, fold, patches, stationary };
+enum class FastPath { messages, fold, patches };
 
-// Whether the environment names it: RELPROP_WITHOUT=messages,fold,patches,stationary.
-// Throws std::runtime_error where that names something else.
+// Whether the environment names it: RELPROP_WITHOUT=messages,fold,patches. Throws
+// std::runtime_error where that names something else.
 bool goes_without(FastPath path);
 
 } // namespace relprop

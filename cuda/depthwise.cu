@@ -16,7 +16,7 @@ namespace {
 struct DepthwiseTile {
     static constexpr int rows = 16, channels = 128;
     static constexpr int warps = 8, threads = warps * warp_lanes;
-    static constexpr int messages_at_once = 1; // other blocks hide how long memory takes
+    static constexpr int rows_at_once = 1; // other blocks hide how long memory takes
 };
 
 struct DepthwiseArguments {

@@ -1,6 +1,6 @@
 // What is done to one finished sum of a product: bias and clamp, a rule's message, or
-// multiplication with the input. cpp/kernels/epilogue.hpp does the same by vectors. A warp holds
-// the channels of one chunk of a row, a lane each.
+// multiplication with the input. cpp/kernels/epilogue.hpp does the same by vectors. A lane holds a
+// channel of a row or four, as many lanes as that takes a chunk.
 #pragma once
 
 #include <type_traits>
@@ -87,7 +87,6 @@ struct Neuron {
     float z;      // with its bias
     float bias;   // 0: none
     float fan_in; // real inputs, where that matters
-    float share;  // out: of the bias, per real input
 };
 
 template <RuleKind kind> __device__ float fan_in_of(const Message &m, int64_t row) {
@@ -109,29 +108,10 @@ __device__ inline float keep_of(const Rule &rule) {
     return rule.bias == BiasMode::exclude ? 0.0f : 1.0f;
 }
 
-// Sets a neuron's Z- to what z leaves of Z+, or to the sum of its contributions where that is
-// little. Returns whether it is scarce. All lanes of a warp call it; not all need be `real`.
-inline __device__ bool find_negative(const MessageArguments &a, int64_t row, int c, bool real,
-                                     Neuron &of_neuron) {
-    const float z = of_neuron.z, b = of_neuron.bias, kept = keep_of(a.message.rule) * b;
-    const float most = least(z, b), pos = of_neuron.sum > most ? of_neuron.sum : most;
-    of_neuron.s_neg = z - b - pos;
-    const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
-    const bool little =
-        real && of_neuron.r != 0.0f && -(of_neuron.s_neg + (kept < 0.0f ? kept : 0.0f)) < scale;
-    for (unsigned left = __ballot_sync(all_lanes, little); left != 0; left &= left - 1) {
-        const int lane = __ffs(static_cast<int>(left)) - 1;
-        const float sum = negative_sum(a.contributions, __shfl_sync(all_lanes, row, lane),
-                                       __shfl_sync(all_lanes, c, lane));
-        if (lane == lane_index())
-            of_neuron.s_neg = sum;
-    }
-    // a bias alone makes an s- too, which must not reach a product that errs
-    return little && (of_neuron.s_neg < 0.0f || b < 0.0f);
-}
-
-// The message of a neuron. Adds to its chunk's tally.
-template <RuleKind kind> __device__ void send(const Message &m, Neuron &of_neuron, Tally &tally) {
+// The message of a neuron. Adds to its chunk's tally. What it asks is the same for all neurons of
+// a launch, so that a lane's neurons are computed beside each other.
+template <RuleKind kind>
+__device__ __forceinline__ void send(const Message &m, Neuron &of_neuron, Tally &tally) {
     Rule rule = m.rule;
     rule.kind = kind; // a constant from here on: message() loses its switch
     const float keep = keep_of(rule);
@@ -156,16 +136,17 @@ template <RuleKind kind> __device__ void send(const Message &m, Neuron &of_neuro
         of.sum = sum;
     }
     const Parts<float> s = message(rule, of, r);
-    const float by_bias = kept_pos * s.pos + kept_neg * s.neg;
-    const bool handed_down = m.share && of_neuron.fan_in > 0.0f; // to every input alike
     tally.by_stabilizer += r - handed(rule, of, s);
     tally.sum += r;
     tally.magnitudes += fabsf(r);
-    if (m.bias && !handed_down)
-        tally.by_bias += by_bias;
     of_neuron.r = s.pos;
     of_neuron.s_neg = s.neg;
-    of_neuron.share = handed_down ? by_bias / of_neuron.fan_in : 0.0f;
+}
+
+// A lane's channels of the bias; none where there is none.
+template <int width>
+__device__ __forceinline__ Lanes<width> bias_at(const Message &m, int c, bool real) {
+    return real && m.bias ? load<width>(m.bias + c) : Lanes<width>{};
 }
 
 // Channels [c, c + width) of a row, from memory to memory: s+ over r, s- to s_neg, and the share.
@@ -187,70 +168,132 @@ template <RuleKind kind, int width> struct MessageLanes {
         r = load<width>(given);
         if (m.z)
             z = load<width>(m.z + z_row_of(m, row) * channels + c);
-        if (m.bias)
-            bias_ = load<width>(m.bias + c);
         if (reads_negative<kind>(a))
             s_neg_ = load<width>(m.s_neg + at);
         fan_in_ = fan_in_of<kind>(m, row);
     }
-    // Of a sum whose relevance and z are in registers.
-    __device__ __forceinline__ MessageLanes(const Message &m, int c, bool real) {
-        if (real && m.bias)
-            bias_ = load<width>(m.bias + c);
-    }
 
-    // Given what the product, or z, makes of them. Returns the scarce ones, as bits.
+    // Given what the product, or z, makes of them, and their bias. Returns the scarce ones, as
+    // bits.
     __device__ __forceinline__ uint32_t finish(const MessageArguments &a, int64_t row, int channels,
                                                int c, bool real, const Lanes<width> &sums,
-                                               Tally &tally) {
+                                               const Lanes<width> &bias, Tally &tally) {
         const Message &m = a.message;
         const int64_t at = row * channels + c;
-        Lanes<width> share{};
         uint32_t marked = 0;
+        if (kind == RuleKind::alpha_beta && a.differs)
+            marked = find_negative(a, row, c, real, sums, bias);
 #pragma unroll
         for (int i = 0; i < width; ++i) {
-            Neuron neuron{sums.at[i], r.at[i], s_neg_.at[i], z.at[i], bias_.at[i], fan_in_, 0.0f};
-            if (kind == RuleKind::alpha_beta && a.differs)
-                marked |= uint32_t{find_negative(a, row, c + i, real, neuron)} << i;
-            if (real)
-                send<kind>(m, neuron, tally);
+            Neuron neuron{sums.at[i], r.at[i], s_neg_.at[i], z.at[i], bias.at[i], fan_in_};
+            send<kind>(m, neuron, tally);
             r.at[i] = neuron.r;
             s_neg_.at[i] = neuron.s_neg;
-            share.at[i] = neuron.share;
         }
-        if (!real)
+        const bool handed_down = m.share && fan_in_ > 0.0f; // to every input alike
+        Lanes<width> by_bias{};
+        if (m.bias)
+#pragma unroll
+            for (int i = 0; i < width; ++i) {
+                const float kept = keep_of(m.rule) * bias.at[i];
+                by_bias.at[i] = kept * (kept > 0.0f ? r.at[i] : s_neg_.at[i]);
+                tally.by_bias += handed_down ? 0.0f : by_bias.at[i];
+            }
+        if (!real) {
+            tally = {};
             return 0;
+        }
         store(m.r + at, r);
         if (m.s_neg)
             store(m.s_neg + at, s_neg_);
-        if (m.share)
-            store(m.share + at, share);
+        if (m.share) {
+#pragma unroll
+            for (int i = 0; i < width; ++i)
+                by_bias.at[i] = handed_down ? by_bias.at[i] / fan_in_ : 0.0f;
+            store(m.share + at, by_bias);
+        }
         return marked;
     }
 
   private:
-    Lanes<width> bias_{}, s_neg_{};
+    // Sets Z- to what z leaves of Z+, or to the sum of a neuron's contributions where that is
+    // little: of all lanes of a warp, one after the other. Returns the scarce ones.
+    __device__ __forceinline__ uint32_t find_negative(const MessageArguments &a, int64_t row, int c,
+                                                      bool real, const Lanes<width> &sums,
+                                                      const Lanes<width> &bias) {
+        const float keep = keep_of(a.message.rule);
+        uint32_t little = 0;
+#pragma unroll
+        for (int i = 0; i < width; ++i) {
+            const float b = bias.at[i], kept = keep * b, most = least(z.at[i], b);
+            const float pos = sums.at[i] > most ? sums.at[i] : most;
+            s_neg_.at[i] = z.at[i] - b - pos;
+            const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
+            const bool is_little =
+                real && r.at[i] != 0.0f && -(s_neg_.at[i] + (kept < 0.0f ? kept : 0.0f)) < scale;
+            little |= uint32_t{is_little} << i;
+        }
+        for (unsigned left = __ballot_sync(all_lanes, little != 0); left != 0; left &= left - 1) {
+            const int lane = __ffs(static_cast<int>(left)) - 1;
+            const uint32_t of_lane = __shfl_sync(all_lanes, little, lane);
+            const int64_t of_row = __shfl_sync(all_lanes, row, lane);
+            const int first = __shfl_sync(all_lanes, c, lane);
+#pragma unroll
+            for (int i = 0; i < width; ++i)
+                if (of_lane >> i & 1) {
+                    const float sum = negative_sum(a.contributions, of_row, first + i);
+                    s_neg_.at[i] = lane == lane_index() ? sum : s_neg_.at[i];
+                }
+        }
+        uint32_t marked = 0;
+#pragma unroll
+        for (int i = 0; i < width; ++i) // a bias alone makes an s- too, which must not reach a
+                                        // product that errs
+            marked |= uint32_t{s_neg_.at[i] < 0.0f || bias.at[i] < 0.0f} << i;
+        return marked & little;
+    }
+
+    Lanes<width> s_neg_{};
     float fan_in_ = 0.0f;
 };
+
+// The sums of four values over `lanes` neighbours of a warp: in each quarter of them that of one
+// value, in their order.
+template <int lanes> __device__ float sum_of_four(const float (&value)[4], unsigned mask) {
+    const bool upper = (lane_index() & lanes / 2) != 0, later = (lane_index() & lanes / 4) != 0;
+    float half[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const float own = upper ? value[2 + i] : value[i], others = upper ? value[i] : value[2 + i];
+        half[i] = own + __shfl_xor_sync(mask, others, lanes / 2);
+    }
+    const float own = later ? half[1] : half[0], others = later ? half[0] : half[1];
+    float sum = own + __shfl_xor_sync(mask, others, lanes / 4);
+    for (int by = lanes / 8; by > 0; by /= 2)
+        sum += __shfl_xor_sync(mask, sum, by);
+    return sum;
+}
 
 // What `lanes` neighbours of a warp tell of their chunk of a row, and the bits of those that
 // are scarce; all that the mask names call it, those beyond the last channel with nothing, and
 // those beyond the last row are not `real`.
 template <int lanes>
-__device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, Tally tally,
+__device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, const Tally &tally,
                             uint32_t marked, bool real, unsigned mask = all_lanes) {
-    if (m.tally)
-        tally = {warp_sum<lanes>(tally.by_bias, mask), warp_sum<lanes>(tally.by_stabilizer, mask),
-                 warp_sum<lanes>(tally.sum, mask), warp_sum<lanes>(tally.magnitudes, mask)};
-    if (m.scarce)
+    const int64_t at = row * m.chunks + chunk;
+    const int lane = lane_index() % lanes;
+    if (m.tally) {
+        static_assert(tally_sums == 4);
+        const float sum = sum_of_four<lanes>(
+            {tally.by_bias, tally.by_stabilizer, tally.sum, tally.magnitudes}, mask);
+        if (real && lane % (lanes / 4) == 0)
+            m.tally[at * tally_sums + lane / (lanes / 4)] = sum;
+    }
+    if (m.scarce) {
         marked = warp_sum<lanes>(marked, mask); // no two have the same bit
-    if (!real || lane_index() % lanes != 0)
-        return;
-    if (m.scarce)
-        m.scarce[row * m.chunks + chunk] = marked;
-    if (m.tally)
-        store(m.tally + (row * m.chunks + chunk) * tally_sums,
-              Lanes<tally_sums>{{tally.by_bias, tally.by_stabilizer, tally.sum, tally.magnitudes}});
+        if (real && lane == 0)
+            m.scarce[at] = marked;
+    }
 }
 
 // The message of a layer whose relevance r is complete, x being its z; it goes where r would. All
@@ -259,32 +302,26 @@ template <int width>
 __device__ __forceinline__ void send_on(const MessageArguments &a, int64_t row, int channels, int c,
                                         bool real, const Lanes<width> &x, const Lanes<width> &r) {
     constexpr int lanes = chunk_channels / width;
-    MessageLanes<RuleKind::epsilon, width> own(a.message, c, real);
+    MessageLanes<RuleKind::epsilon, width> own;
     own.r = r;
     Tally tally;
-    own.finish(a, row, channels, c, real, x, tally);
-    store_chunk<lanes>(a.message, row, c / chunk_channels, tally, 0, real, neighbours<lanes>());
+    own.finish(a, row, channels, c, real, x, bias_at<width>(a.message, c, real), tally);
+    const unsigned mask = neighbours<lanes>();
+    const int first =
+        lane_index() / lanes * lanes; // whose channel is there if any of the chunk's is
+    store_chunk<lanes>(a.message, row, c / chunk_channels, tally, 0, __shfl_sync(mask, real, first),
+                       mask);
 }
 
-// x, or 0 where it is not of this part.
-inline __device__ float part_of(Part part, float x) {
-    if (part == Part::all)
-        return x;
-    return (part == Part::positive ? x > 0.0f : x < 0.0f) ? x : 0.0f;
-}
-
-// What else becomes part of one channel of a row, or of four neighbours.
+// What else becomes part of one channel of a row, or of four neighbours: of relevance.
 template <int width> struct Beside {
-    Lanes<width> bias{}, x{}, before{};
+    Lanes<width> x{}, before{};
 
     Beside() = default;
-    __device__ __forceinline__ Beside(const Epilogue &e, int64_t at, int c) {
-        const bool forward = e.kind == EpilogueKind::forward;
-        if (forward && e.bias)
-            bias = load<width>(e.bias + c);
-        if (!forward && e.x)
+    __device__ __forceinline__ Beside(const Epilogue &e, int64_t at) {
+        if (e.x)
             x = load<width>(e.x + at);
-        if (!forward && e.add)
+        if (e.add)
             before = load<width>(e.out + at);
     }
 };
@@ -293,33 +330,42 @@ template <int width> struct Beside {
 template <int width>
 __device__ __forceinline__ Lanes<width> relevance_of(const Epilogue &e, Lanes<width> sums,
                                                      const Beside<width> &beside) {
+    Lanes<width> x = beside.x;
+    if (e.part == Part::positive)
 #pragma unroll
-    for (int i = 0; i < width; ++i) {
-        if (e.x)
-            sums.at[i] *= part_of(e.part, beside.x.at[i]);
-        if (e.add)
+        for (int i = 0; i < width; ++i)
+            x.at[i] = x.at[i] > 0.0f ? x.at[i] : 0.0f;
+    if (e.part == Part::negative)
+#pragma unroll
+        for (int i = 0; i < width; ++i)
+            x.at[i] = x.at[i] < 0.0f ? x.at[i] : 0.0f;
+    if (e.x)
+#pragma unroll
+        for (int i = 0; i < width; ++i)
+            sums.at[i] *= x.at[i];
+    if (e.add)
+#pragma unroll
+        for (int i = 0; i < width; ++i)
             sums.at[i] += beside.before.at[i];
-    }
     return sums;
 }
 
-// Forward and relevance.
+// A forward value, from its finished sum.
 template <int width>
-__device__ __forceinline__ void epilogue_values(const Epilogue &e, int64_t at, Lanes<width> sums,
-                                                const Beside<width> &beside) {
-    if (e.kind == EpilogueKind::relevance)
-        return store(e.out + at, relevance_of(e, sums, beside));
+__device__ __forceinline__ Lanes<width> forward_of(const Epilogue &e, Lanes<width> sums,
+                                                   const Lanes<width> &bias) {
+    if (e.bias)
 #pragma unroll
-    for (int i = 0; i < width; ++i) {
-        float &sum = sums.at[i];
-        if (e.bias)
-            sum += beside.bias.at[i];
-        if (e.low < e.high) { // comparisons that let NaN through
+        for (int i = 0; i < width; ++i)
+            sums.at[i] += bias.at[i];
+    if (e.low < e.high) // comparisons that let NaN through
+#pragma unroll
+        for (int i = 0; i < width; ++i) {
+            float &sum = sums.at[i];
             sum = sum < e.low ? e.low : sum;
             sum = sum > e.high ? e.high : sum;
         }
-    }
-    store(e.out + at, sums);
+    return sums;
 }
 
 } // namespace relprop::cuda

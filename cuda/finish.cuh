@@ -12,17 +12,28 @@ RELPROP_HD bool has_message(const Epilogue &e) {
     return e.kind == EpilogueKind::message || e.sends;
 }
 
+constexpr int most_read_beside = 3;
+
 // An epilogue as a kernel takes it.
 struct EpilogueArguments {
     Epilogue epilogue;
     MessageArguments message;
     bool by_fours; // four neighbouring channels are loaded and stored at once
+    const float *read_beside[most_read_beside]; // [rows, channels]  by each tile; or null
 };
 
 inline EpilogueArguments arguments_of(const Product &p, int out) {
     const Epilogue &e = p.epilogue;
-    EpilogueArguments arguments{e, arguments_of(e.message), false};
+    EpilogueArguments arguments{e, arguments_of(e.message), false, {}};
     const Message &m = e.message;
+    if (e.kind == EpilogueKind::message) {
+        arguments.read_beside[0] = m.r;
+        arguments.read_beside[1] = m.period ? nullptr : m.z;
+        arguments.read_beside[2] = m.contributions ? nullptr : m.s_neg;
+    } else if (e.kind == EpilogueKind::relevance) {
+        arguments.read_beside[0] = e.x;
+        arguments.read_beside[1] = e.add ? e.out : nullptr;
+    }
     const std::vector<const float *> pointers =
         e.kind == EpilogueKind::message
             ? std::vector<const float *>{m.r, m.s_neg, m.z, m.bias, m.share}
@@ -39,107 +50,196 @@ struct Channels {
     int chunk; // of `first`
 };
 
-// How many values or fours of values a thread finishes at once: what it reads of memory is on its
-// way before any is finished. Of messages, as many as registers hold: T::messages_at_once.
-constexpr int values_at_once = 4;
+// Has the second-level cache bring what the end of a tile reads beside its sums, while the last of
+// these are still multiplied. By `threads` threads, of which this is one.
+template <int rows>
+__device__ __forceinline__ void ask_for_end(const EpilogueArguments &a, const Channels &channels,
+                                            const TilePlaces<rows> &places, int thread,
+                                            int threads) {
+    constexpr int line = 32; // floats
+    const int lines = ceil_div(channels.held, line);
+    for (const float *beside : a.read_beside)
+        if (beside)
+            for (int i = thread; i < rows * lines; i += threads) {
+                const int64_t to = places.to[i / lines];
+                if (to >= 0)
+                    ask_for(beside + to * channels.all + channels.first + i % lines * line);
+            }
+}
 
 // What a lane makes of its channels of a row: a rule's message,
 template <RuleKind kind, int width_> class RuleLanes {
   public:
     static constexpr int width = width_;
 
+    // What is alike in all rows.
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
+                                                        bool real) {
+        return bias_at<width>(a.message.message, c, real);
+    }
+
     RuleLanes() = default;
     __device__ __forceinline__ RuleLanes(const EpilogueArguments &a, int64_t row, int channels,
                                          int c, bool real)
         : message_(a.message, row, channels, c, real) {}
 
-    __device__ __forceinline__ uint32_t finish(const EpilogueArguments &a, int64_t row,
-                                               int channels, int c, bool real,
-                                               const Lanes<width> &sums, Tally &tally) {
-        return message_.finish(a.message, row, channels, c, real, sums, tally);
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
+                                           int c, int64_t chunk, bool real,
+                                           const Lanes<width> &sums, const Lanes<width> &bias) {
+        Tally tally;
+        const uint32_t marked =
+            message_.finish(a.message, row, channels, c, real, sums, bias, tally);
+        constexpr int lanes = chunk_channels / width;
+        store_chunk<lanes>(a.message.message, row, chunk, tally,
+                           marked << lane_index() % lanes * width, row >= 0);
     }
 
   private:
     MessageLanes<kind, width> message_;
 };
 
-// or relevance, which is complete then, and of that the message of the layer below, whose z is x.
+// relevance, which is complete then, and of that the message of the layer below, whose z is x,
 template <int width_> class SentLanes {
   public:
     static constexpr int width = width_;
 
-    SentLanes() = default;
-    __device__ __forceinline__ SentLanes(const EpilogueArguments &a, int64_t row, int channels,
-                                         int c, bool real)
-        : message_(a.message.message, c, real) {
-        if (real)
-            beside_ = {a.epilogue, row * channels + c, c};
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
+                                                        bool real) {
+        return bias_at<width>(a.message.message, c, real);
     }
 
-    __device__ __forceinline__ uint32_t finish(const EpilogueArguments &a, int64_t row,
-                                               int channels, int c, bool real,
-                                               const Lanes<width> &sums, Tally &tally) {
-        message_.r = relevance_of(a.epilogue, sums, beside_);
-        return message_.finish(a.message, row, channels, c, real, beside_.x, tally);
+    SentLanes() = default;
+    __device__ __forceinline__ SentLanes(const EpilogueArguments &a, int64_t row, int channels,
+                                         int c, bool real) {
+        if (real)
+            beside_ = {a.epilogue, row * channels + c};
+    }
+
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
+                                           int c, int64_t chunk, bool real,
+                                           const Lanes<width> &sums, const Lanes<width> &bias) {
+        MessageLanes<RuleKind::epsilon, width> message;
+        message.r = relevance_of(a.epilogue, sums, beside_);
+        Tally tally;
+        message.finish(a.message, row, channels, c, real, beside_.x, bias, tally);
+        store_chunk<chunk_channels / width>(a.message.message, row, chunk, tally, 0, row >= 0);
     }
 
   private:
     Beside<width> beside_;
-    MessageLanes<RuleKind::epsilon, width> message_;
 };
 
-template <class Own, class T>
-__device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
-                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    constexpr int width = Own::width;
-    constexpr int lanes = chunk_channels / width, of_warp = warp_lanes / lanes; // chunks
-    constexpr int messages_at_once = T::messages_at_once;
-    const int warp = static_cast<int>(threadIdx.x) / warp_lanes, lane = lane_index() % lanes;
-    const int chunks = ceil_div(channels.held, chunk_channels), all = T::rows * chunks;
-    for (int first = warp * of_warp; first < all; first += T::warps * of_warp * messages_at_once) {
-        Own own[messages_at_once];
-        int64_t to[messages_at_once];
-        int row[messages_at_once], c[messages_at_once];
-#pragma unroll
-        for (int i = 0; i < messages_at_once; ++i) {
-            const int number = first + i * T::warps * of_warp + lane_index() / lanes;
-            row[i] = number / chunks;
-            c[i] = number % chunks * chunk_channels + lane * width;
-            to[i] = row[i] < T::rows ? places.to[row[i]] : -1;
-            own[i] = {a, to[i], channels.all, channels.first + c[i],
-                      to[i] >= 0 && c[i] < channels.held};
-        }
-#pragma unroll
-        for (int i = 0; i < messages_at_once; ++i) {
-            const bool real = to[i] >= 0 && c[i] < channels.held;
-            const Lanes<width> sum =
-                real ? load<width>(sums + row[i] * apart + c[i]) : Lanes<width>{};
-            Tally tally;
-            const uint32_t marked =
-                own[i].finish(a, to[i], channels.all, channels.first + c[i], real, sum, tally);
-            store_chunk<lanes>(a.message.message, to[i], channels.chunk + c[i] / chunk_channels,
-                               tally, marked << lane * width, to[i] >= 0);
-        }
+// relevance alone,
+template <int width_> class RelevanceLanes {
+  public:
+    static constexpr int width = width_;
+
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &, int, bool) {
+        return {};
     }
+
+    RelevanceLanes() = default;
+    __device__ __forceinline__ RelevanceLanes(const EpilogueArguments &a, int64_t row, int channels,
+                                              int c, bool real) {
+        if (real)
+            beside_ = {a.epilogue, row * channels + c};
+    }
+
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
+                                           int c, int64_t, bool real, const Lanes<width> &sums,
+                                           const Lanes<width> &) {
+        if (real)
+            store(a.epilogue.out + row * channels + c, relevance_of(a.epilogue, sums, beside_));
+    }
+
+  private:
+    Beside<width> beside_;
+};
+
+// or a value of the forward pass.
+template <int width_> class ForwardLanes {
+  public:
+    static constexpr int width = width_;
+
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
+                                                        bool real) {
+        return real && a.epilogue.bias ? load<width>(a.epilogue.bias + c) : Lanes<width>{};
+    }
+
+    ForwardLanes() = default;
+    __device__ __forceinline__ ForwardLanes(const EpilogueArguments &, int64_t, int, int, bool) {}
+
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
+                                           int c, int64_t, bool real, const Lanes<width> &sums,
+                                           const Lanes<width> &bias) {
+        if (real)
+            store(a.epilogue.out + row * channels + c, forward_of(a.epilogue, sums, bias));
+    }
+};
+
+// A thread has the same channels in all of its rows. What it reads of memory for some rows,
+// T::rows_at_once of them, is on its way while those before are finished.
+template <class Own, class T>
+__device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Channels &channels,
+                                            const TilePlaces<T::rows> &places, const float *sums,
+                                            int apart) {
+    constexpr int width = Own::width, across = T::channels / width, down = T::threads / across;
+    constexpr int rows = T::rows / down; // of a thread
+    constexpr int at_once = T::rows_at_once < rows ? T::rows_at_once : rows, step = down * at_once;
+    static_assert(T::threads % across == 0 && T::rows % step == 0);
+    const int first = static_cast<int>(threadIdx.x) / across;
+    const int of_tile = static_cast<int>(threadIdx.x) % across * width;
+    const int c = channels.first + of_tile;
+    const int64_t chunk = channels.chunk + of_tile / chunk_channels;
+    const bool held = of_tile < channels.held;
+    const bool has_chunk = of_tile / chunk_channels * chunk_channels < channels.held;
+    const Lanes<width> bias = Own::bias(a, c, held);
+
+    Own own[at_once];
+    int64_t to[at_once];
+    const auto read = [&](int i, int from) {
+        to[i] = has_chunk ? places.to[from + first + i * down] : -1;
+        own[i] = {a, to[i], channels.all, c, held && to[i] >= 0};
+    };
+#pragma unroll
+    for (int i = 0; i < at_once; ++i)
+        read(i, 0);
+#pragma unroll 1
+    for (int from = 0; from < T::rows; from += step)
+#pragma unroll
+        for (int i = 0; i < at_once; ++i) {
+            own[i].finish(a, to[i], channels.all, c, chunk, held && to[i] >= 0,
+                          load<width>(sums + (from + first + i * down) * apart + of_tile), bias);
+            if (from + step < T::rows)
+                read(i, from + step);
+        }
+}
+
+template <template <int> class Own, class T>
+__device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Channels &channels,
+                                            const TilePlaces<T::rows> &places, const float *sums,
+                                            int apart) {
+    if (a.by_fours)
+        finish_rows<Own<4>, T>(a, channels, places, sums, apart);
+    else
+        finish_rows<Own<1>, T>(a, channels, places, sums, apart);
 }
 
 template <RuleKind kind, class T>
-__device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
-                             const TilePlaces<T::rows> &places, const float *sums, int apart) {
+__device__ __forceinline__ void message_tile(const EpilogueArguments &a, const Channels &channels,
+                                             const TilePlaces<T::rows> &places, const float *sums,
+                                             int apart) {
     if (a.by_fours)
-        message_tile<RuleLanes<kind, 4>, T>(a, channels, places, sums, apart);
+        finish_rows<RuleLanes<kind, 4>, T>(a, channels, places, sums, apart);
     else
-        message_tile<RuleLanes<kind, 1>, T>(a, channels, places, sums, apart);
+        finish_rows<RuleLanes<kind, 1>, T>(a, channels, places, sums, apart);
 }
 
 template <class T>
 __device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    if (a.epilogue.sends) {
-        if (a.by_fours)
-            return message_tile<SentLanes<4>, T>(a, channels, places, sums, apart);
-        return message_tile<SentLanes<1>, T>(a, channels, places, sums, apart);
-    }
+    if (a.epilogue.sends)
+        return finish_rows<SentLanes, T>(a, channels, places, sums, apart);
     switch (a.message.message.rule.kind) {
     case RuleKind::epsilon:
         return message_tile<RuleKind::epsilon, T>(a, channels, places, sums, apart);
@@ -158,41 +258,13 @@ __device__ void message_tile(const EpilogueArguments &a, const Channels &channel
     }
 }
 
-template <class T, int width>
-__device__ void value_tile(const Epilogue &e, const Channels &channels,
-                           const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    constexpr int across = T::channels / width;
-    for (int first = static_cast<int>(threadIdx.x); first < T::rows * across;
-         first += T::threads * values_at_once) {
-        Beside<width> beside[values_at_once];
-        int64_t at[values_at_once];
-#pragma unroll
-        for (int i = 0; i < values_at_once; ++i) {
-            const int number = first + i * T::threads, row = number / across;
-            const int c = number % across * width;
-            const int64_t to = row < T::rows && c < channels.held ? places.to[row] : -1;
-            at[i] = to < 0 ? -1 : to * channels.all + channels.first + c;
-            if (at[i] >= 0)
-                beside[i] = {e, at[i], channels.first + c};
-        }
-#pragma unroll
-        for (int i = 0; i < values_at_once; ++i) {
-            const int number = first + i * T::threads;
-            if (at[i] >= 0)
-                epilogue_values(
-                    e, at[i], load<width>(sums + number / across * apart + number % across * width),
-                    beside[i]);
-        }
-    }
-}
-
 template <class T>
 __device__ void value_tile(const EpilogueArguments &a, const Channels &channels,
                            const TilePlaces<T::rows> &places, const float *sums, int apart) {
-    if (a.by_fours)
-        value_tile<T, 4>(a.epilogue, channels, places, sums, apart);
+    if (a.epilogue.kind == EpilogueKind::relevance)
+        finish_rows<RelevanceLanes, T>(a, channels, places, sums, apart);
     else
-        value_tile<T, 1>(a.epilogue, channels, places, sums, apart);
+        finish_rows<ForwardLanes, T>(a, channels, places, sums, apart);
 }
 
 // sums: [rows][apart]

@@ -76,8 +76,8 @@ __global__ void fold_kernel(const __grid_constant__ FoldArguments of) {
                 }
         }
         const int64_t at = row * from.channels + c;
-        const Beside<1> beside(p.epilogue, at, c);
-        epilogue_values(p.epilogue, at, Lanes<1>{{sum}}, beside);
+        store(p.epilogue.out + at,
+              relevance_of(p.epilogue, Lanes<1>{{sum}}, Beside<1>(p.epilogue, at)));
     }
 }
 

@@ -193,24 +193,14 @@ template <Precision precision, class T> class WeightBulkCopy {
     template <class Memory> __device__ void copy(Memory &memory, int stage) {
         if (threadIdx.x % T::copiers == 0) {
             Arrival there(shared_at(memory.there), stage);
-            there.arrive_before(bytes());
-            begin(there, shared_at(memory.stage[stage].weights[0]));
-        }
-        go_on();
-    }
-
-    // Of a slice.
-    __device__ int bytes() const { return parts * bytes_; }
-
-    __device__ void begin(Arrival &there, SharedAt to) const {
+            there.arrive_before(parts * bytes_);
 #pragma unroll
-        for (int part = 0; part < parts; ++part)
-            there.copy(to +
-                           part * T::channels * slice * static_cast<int>(sizeof(Weight<precision>)),
-                       from_ + part * of_slice_, bytes_);
+            for (int part = 0; part < parts; ++part)
+                there.copy(shared_at(memory.stage[stage].weights[part]), from_ + part * of_slice_,
+                           bytes_);
+        }
+        from_ += parts * of_slice_;
     }
-
-    __device__ void go_on() { from_ += parts * of_slice_; }
 
   private:
     static constexpr int parts = parts_of<precision, T>;

@@ -22,6 +22,13 @@ template <int width> __device__ void store(float *to, const Lanes<width> &values
     *reinterpret_cast<Lanes<width> *>(to) = values;
 }
 
+// Has the second-level cache bring the line that holds this.
+__device__ __forceinline__ void ask_for([[maybe_unused]] const float *there) {
+#ifdef __CUDA_ARCH__
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(there));
+#endif
+}
+
 template <int width> using Width = std::integral_constant<int, width>;
 
 // Calls body(Width<4>) where the pointers are aligned and the counts are multiples of four, and

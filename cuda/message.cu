@@ -71,7 +71,8 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
         Tally tally;
         const float *r = m.given ? m.given + row * m.given_stride : m.r + row * p.channels;
         MessageLanes<kind, width> own(p.message, row, p.channels, c, real, r + c);
-        const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z, tally);
+        const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z,
+                                           bias_at<width>(m, c, real), tally);
         store_chunk<lanes>(m, row, chunk, tally, marked << first, row < p.rows);
         s = own.r;
     } else if (real) {

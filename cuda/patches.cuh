@@ -8,6 +8,7 @@
 #include "fast_paths.hpp"
 #include "gather.cuh"
 #include "slice_sums.cuh"
+#include "tiles.cuh"
 #include "turn.cuh"
 #include "warpgroup_sums.cuh"
 
@@ -127,11 +128,13 @@ __device__ __forceinline__ void copy_weights(const Product &p, Memory &memory, c
 
 // By the other warps that copy: the patches of all slices of channels.
 template <class T, class Memory>
-__device__ __forceinline__ void copy_patches(const Product &p, Memory &memory, const PatchAt &at) {
+__device__ __forceinline__ void copy_patches(const ProductArguments &a, Memory &memory,
+                                             const PatchAt &at) {
     constexpr int read = T::width + patch_margin, all = (T::lines + patch_margin) * read;
     constexpr int across = slice / 4, down = (T::copiers - warp_lanes) / across;
     const int thread = static_cast<int>(threadIdx.x) % T::copiers - warp_lanes;
     const int first = thread / across, k = thread % across * 4;
+    const Product &p = a.product;
     const Image &image = p.grid.from;
     const int top = at.y + p.grid.least.y, left = at.x + p.grid.least.x;
     const int64_t sample = row_of(image, at.n, {}) * image.channels + k;
@@ -153,29 +156,27 @@ __device__ __forceinline__ void copy_patches(const Product &p, Memory &memory, c
             }
             Arrival(there, turn.stage).arrive_with_copies();
         }
+    ask_for_end(a.epilogue, channels_of<T>(p, at.tile), memory.places, thread,
+                T::copiers - warp_lanes);
     close_copies();
     await_copies<0>(); // they must not outlive their threads
 }
 
 // Where a tap's factors are read: see SliceSums.
-template <class Memory> class PatchOperands {
+template <class Memory> class PatchPixels {
   public:
-    __device__ PatchOperands(Memory &memory, int taps)
+    __device__ PatchPixels(Memory &memory, int taps)
         : memory_(memory), there_(shared_at(memory.patch_there)),
           done_(shared_at(memory.patch_done)), taps_(taps) {}
 
-    template <class Sums> __device__ __forceinline__ const float *pixels(Sums &sums, int) {
+    template <class Sums> __device__ __forceinline__ const float *begin(Sums &sums, int) {
         if (tap_ == 0)
             Arrival(there_, turn_.stage).await(turn_.time);
         sums.read_from(memory_.shifts[tap_]);
         return memory_.patch[turn_.stage];
     }
 
-    __device__ __forceinline__ const auto *weights(int stage) {
-        return memory_.stage[stage].weights[0];
-    }
-
-    __device__ __forceinline__ void read() {
+    __device__ __forceinline__ void end() { // the factors are in registers
         if (++tap_ < taps_)
             return;
         tap_ = 0;
@@ -217,12 +218,12 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
     if (warp >= T::warps) {
         give_registers<T::of_copiers>();
         if (warp > T::warps)
-            copy_patches<T>(p, memory, at);
+            copy_patches<T>(a.of, memory, at);
         else if (lane_index() == 0)
             copy_weights<precision, T>(p, memory, at.tile);
     } else {
         take_registers<T::of_computing>();
-        SliceSums<precision, T, PatchOperands<Own>> slices(memory, {memory, p.grid.tap_count});
+        SliceSums<precision, T, Own, PatchPixels<Own>> slices(memory, {memory, p.grid.tap_count});
         slices.add(slices_of(p));
         T::sync(); // sums take the place of slices
         finish_product<T>(a.of, at.tile, memory, slices.sums);

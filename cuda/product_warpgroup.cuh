@@ -13,7 +13,6 @@
 #include "patches.cuh"
 #include "product_parts.hpp"
 #include "slice_sums.cuh"
-#include "stationary.cuh"
 #include "tiles.cuh"
 #include "turn.cuh"
 #include "whole_slices.cuh"
@@ -67,6 +66,8 @@ __device__ __forceinline__ void copy_slices(const WarpgroupArguments &a,
             Arrival(there, turn.stage).arrive_with_copies();
         }
     }
+    ask_for_end(a.of.epilogue, channels_of<T>(p, at), memory.places,
+                static_cast<int>(threadIdx.x) - T::threads, T::copiers);
     close_copies();
     await_copies<0>(); // they must not outlive their threads
 }
@@ -82,7 +83,7 @@ __device__ __forceinline__ void compute_tile(const WarpgroupArguments &a, const 
                                              const TileAt &at, Memory<precision, T> &memory) {
     const int blocks = static_cast<int>(gridDim.y), count = slices_of(a.of.product);
     using Own = Memory<precision, T>;
-    SliceSums<precision, T, SliceOperands<Own>> slices(memory, {memory});
+    SliceSums<precision, T, Own, SlicePixels<Own>> slices(memory, {memory});
     // where parts' sums are kept: this block's own, one after the other in one place, or all
     float *kept = blocks == 1 ? memory.aside
                               : a.sums + static_cast<int64_t>(blockIdx.x) * a.parts.count *
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
 // How a product is cut: into tiles of a shape, and each into so many blocks.
 struct Cut {
     double cost = std::numeric_limits<double>::infinity();
-    int blocks = 1; // of a tile, or columns at once of stationary ones
+    int blocks = 1; // of a tile
     void (*launch)(const Product &, int blocks, Stream) = nullptr;
 };
 
@@ -205,34 +206,18 @@ void consider_slices(const Product &p, int processors, Cut &best) {
     }
 }
 
-// Its blocks begin once, and end each of their tiles; the last end is cost_of's.
-template <Precision precision, class T>
-void consider_stationary(const Product &p, int processors, Cut &best) {
-    if (!has_stationary<precision, T>(p))
-        return;
-    constexpr int end = 2; // in slices, while the next tile's are copied
-    const int64_t columns = columns_of<T>(p);
-    const int at_once = columns_at_once<T>(p, processors), across = channel_tiles<T>(p);
-    const auto of_block = static_cast<int>((columns + at_once - 1) / at_once);
-    const double cost =
-        cost_of<T>(at_once * across, of_block * (slices_of(p) + end) - end, processors);
-    if (cost < best.cost)
-        best = {cost, at_once, launch_stationary<precision, T>};
-}
-
 // Takes tiles of this shape where they cost less.
 template <Precision precision, class T> void consider(const Product &p, int processors, Cut &best) {
     if constexpr (T::way == TileWay::patches)
         consider_patches<precision, T>(p, processors, best);
-    else if constexpr (T::way == TileWay::stationary)
-        consider_stationary<precision, T>(p, processors, best);
     else
         consider_slices<precision, T>(p, processors, best);
 }
 
 // The shapes among which each product finds its own. Speeds are hundredths of what large products
 // reach in TF32, measured on an H100 in layers of 512 channels
-// (benchmarks/ladder/product_tiles.cu); those of patches and stationary tiles are predicted.
+// (benchmarks/ladder/product_tiles.cu). Those of patches were predicted, and measured to choose
+// them where they are fastest, and nowhere else, on an H200.
 template <class... T> struct TileShapes {};
 
 template <Precision> struct TilesOf {
@@ -241,9 +226,7 @@ template <Precision> struct TilesOf {
         WarpgroupTile<64, 128, 1, 1, 4, false, 56, 2>, WarpgroupTile<256, 64, 2, 1, 4, false, 48>,
         WarpgroupTile<64, 64, 1, 1, 4, false, 41, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 31, 2>,
         WarpgroupTile<128, 128, 2, 1, 4, true, 52>, WarpgroupTile<64, 64, 1, 1, 4, true, 36, 2>,
-        PatchTile<16, 16, 128, 2, 4, 85>, PatchTile<8, 16, 64, 1, 4, 60, 2>,
-        StationaryTile<64, 128, 32, 4, 56, 2>, StationaryTile<64, 64, 64, 3, 41, 2>,
-        StationaryTile<128, 128, 64, 4, 50, 1>>;
+        PatchTile<16, 16, 128, 2, 4, 85>, PatchTile<8, 16, 64, 1, 4, 60, 2>>;
 };
 
 // Twice the registers, and more of shared memory. Speeds are hundredths of the first's.
@@ -251,8 +234,7 @@ template <> struct TilesOf<Precision::float32> {
     using Shapes = TileShapes<
         WarpgroupTile<128, 128, 2, 1, 4, false, 100>, WarpgroupTile<128, 64, 2, 1, 4, false, 76>,
         WarpgroupTile<64, 64, 1, 1, 4, false, 77, 2>, WarpgroupTile<128, 32, 1, 1, 4, false, 60, 2>,
-        WarpgroupTile<128, 128, 2, 1, 3, true, 77>, WarpgroupTile<64, 64, 1, 1, 3, true, 71, 2>,
-        StationaryTile<64, 64, 64, 3, 77, 2>>;
+        WarpgroupTile<128, 128, 2, 1, 3, true, 77>, WarpgroupTile<64, 64, 1, 1, 3, true, 71, 2>>;
 };
 
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;

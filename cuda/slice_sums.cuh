@@ -7,29 +7,26 @@
 
 namespace relprop::cuda {
 
-// Where a slice's factors are read and its weights lie: beside each other.
-template <class Memory> class SliceOperands {
+// Where a slice's factors are read: beside its weights.
+template <class Memory> class SlicePixels {
   public:
-    __device__ SliceOperands(Memory &memory) : memory_(memory) {}
-    template <class Sums> __device__ __forceinline__ const float *pixels(Sums &, int stage) {
+    __device__ SlicePixels(Memory &memory) : memory_(memory) {}
+    template <class Sums> __device__ __forceinline__ const float *begin(Sums &, int stage) {
         return memory_.stage[stage].pixels;
     }
-    __device__ __forceinline__ const auto *weights(int stage) {
-        return memory_.stage[stage].weights[0];
-    }
-    __device__ __forceinline__ void read() {}
+    __device__ __forceinline__ void end() {}
 
   private:
     Memory &memory_;
 };
 
-// Adds slices, by a thread of those that compute. Operands say where a slice's are, and are told
-// when its factors have been read.
-template <Precision precision, class T, class Operands> class SliceSums {
+// Adds slices, by a thread of those that compute. Pixels says where a slice's factors are, and is
+// told when they have been read.
+template <Precision precision, class T, class Memory, class Pixels> class SliceSums {
   public:
-    template <class Memory>
-    __device__ SliceSums(Memory &memory, const Operands &operands)
-        : there_(shared_at(memory.there)), done_(shared_at(memory.done)), operands_(operands) {}
+    __device__ SliceSums(Memory &memory, const Pixels &pixels)
+        : memory_(memory), there_(shared_at(memory.there)), done_(shared_at(memory.done)),
+          pixels_(pixels) {}
 
     __device__ __forceinline__ void add(int count) {
         for (; count > 1; count -= 2) {
@@ -51,9 +48,9 @@ template <Precision precision, class T, class Operands> class SliceSums {
 
     template <int set> __device__ __forceinline__ void add_one() {
         Arrival(there_, turn_.stage).await(turn_.time);
-        const float *pixels = operands_.pixels(sums, turn_.stage);
-        sums.template add<set>(pixels, operands_.weights(turn_.stage));
-        operands_.read();
+        const float *pixels = pixels_.begin(sums, turn_.stage);
+        sums.template add<set>(pixels, memory_.stage[turn_.stage].weights[0]);
+        pixels_.end();
         if (under_way == 0)
             Arrival(done_, turn_.stage).arrive_as_warp();
         else if (read_ >= 0)
@@ -62,8 +59,9 @@ template <Precision precision, class T, class Operands> class SliceSums {
         turn_.go_on();
     }
 
+    Memory &memory_;
     SharedAt there_, done_;
-    Operands operands_;
+    Pixels pixels_;
     Turn<T> turn_;
     int read_ = -1; // the stage that the tensor cores may still be reading
 };

@@ -21,7 +21,7 @@ struct Tile {
     static constexpr int warps_across = warps_across_, warps = warps_down_ * warps_across_;
     static constexpr int threads = warps * 32, copiers = threads; // all of them copy
     static constexpr int stages = stages_, blocks = blocks_;
-    static constexpr int messages_at_once = blocks > 1 ? 1 : 2; // see finish.cuh
+    static constexpr int rows_at_once = blocks > 1 ? 1 : 2; // see finish.cuh
     static constexpr bool by_warpgroups = false;
     template <Precision precision> static constexpr bool sets_aside = sums_in_runs<precision>;
     static constexpr int warp_rows = rows / warps_down_, warp_channels = channels / warps_across;

@@ -23,13 +23,9 @@ template <class T> ProductArguments arguments_of(const Product &p) {
     return {p, arguments_of(p, out), pixels_of(p.grid, p.n), channel_tiles<T>(p)};
 }
 
-// Of one tile above the other.
-template <class T> int64_t columns_of(const Product &p) {
-    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows;
-}
-
 template <class T> int64_t tiles(const Product &p) {
-    return columns_of<T>(p) * p.grid.groups * channel_tiles<T>(p);
+    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
+           channel_tiles<T>(p);
 }
 
 // Whether pixels can be copied by fours of floats.
@@ -69,18 +65,20 @@ __device__ void find_tile(const ProductArguments &a, const TileAt &at, Memory &m
     __syncthreads();
 }
 
+template <class T> __device__ Channels channels_of(const Product &p, const TileAt &at) {
+    const int out = p.grid.to.channels / p.grid.groups;
+    return {p.grid.to.channels, at.group * out + at.first, smaller(T::channels, out - at.first),
+            at.group * ceil_div(out, chunk_channels) + at.first / chunk_channels};
+}
+
 // Hands a tile's sums to the epilogue, by way of shared memory.
 template <class T, class Memory, class Sums>
 __device__ void finish_product(const ProductArguments &a, const TileAt &at, Memory &memory,
                                const Sums &sums) {
-    const Product &p = a.product;
-    const int out = p.grid.to.channels / p.grid.groups;
-    const Channels channels = {
-        p.grid.to.channels, at.group * out + at.first, smaller(T::channels, out - at.first),
-        at.group * ceil_div(out, chunk_channels) + at.first / chunk_channels};
     sums.store(memory.sums, Memory::sums_apart);
     T::sync();
-    finish_tile<T>(a.epilogue, channels, memory.places, memory.sums, Memory::sums_apart);
+    finish_tile<T>(a.epilogue, channels_of<T>(a.product, at), memory.places, memory.sums,
+                   Memory::sums_apart);
 }
 
 } // namespace relprop::cuda

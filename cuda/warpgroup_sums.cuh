@@ -9,8 +9,8 @@
 
 namespace relprop::cuda {
 
-// How a tile's operands come to shared memory: by slices of both, by patches.cuh or stationary.cuh.
-enum class TileWay { slices, patches, stationary };
+// How a tile's operands come to shared memory: by slices of both, or by patches.cuh.
+enum class TileWay { slices, patches };
 
 // rows: pixels; channels: of the destination. The block's warpgroups compute what `groups_down` by
 // `groups_across` cut of it; one more copies for them. `in_parts`: the sums are made of parts,
@@ -41,7 +41,7 @@ struct WarpgroupTile {
     static constexpr int left = (at_first * (threads + copiers) - of_copiers * copiers) / threads;
     static constexpr int of_computing = left < 240 ? left / 8 * 8 : 240;
 
-    static constexpr int messages_at_once = of_computing < 128 ? 1 : 2; // see finish.cuh
+    static constexpr int rows_at_once = blocks > 1 ? 2 : 4; // see finish.cuh
 
     // Of an instruction, whose sums must fit what a thread has at first.
     static constexpr int most_columns = at_first < 100 ? 64 : at_first < 160 ? 128 : 256;
@@ -154,10 +154,6 @@ template <Precision precision, class T> class WarpgroupSums {
     }
 
     __device__ __forceinline__ void finish() { await_products<0>(); }
-
-    __device__ __forceinline__ void begin_anew() {
-        each([](float &sum, int) { sum = 0.0f; });
-    }
 
     // Writes them to where a tile's sums lie, or adds them to those there, and begins anew.
     __device__ __forceinline__ void leave(float *to, bool adds) {

@@ -120,9 +120,7 @@ def test_nothing_depends_on_who_computes_a_message(name: str, output: str, compo
         assert (off <= 1e-7 * np.maximum(sent.ledger.magnitude, 1e-30)).all(), account
 
 
-@pytest.mark.parametrize(
-    "without", ["messages", "fold", "patches", "stationary", "patches,messages,fold,stationary"]
-)
+@pytest.mark.parametrize("without", ["messages", "fold", "patches", "patches,messages,fold"])
 def test_fast_paths_change_nothing_but_the_time(
     without: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

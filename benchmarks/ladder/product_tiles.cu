@@ -109,12 +109,6 @@ template <Precision precision, class T> void one(const Product &p, const Layer &
         if (has_patches(p) && is_chosen())
             print_tile<T>("patch", l,
                           timer.seconds([&] { launch_patches<precision, T>(p, nullptr); }));
-    } else if constexpr (T::way == TileWay::stationary) {
-        if (has_stationary<precision, T>(p) && is_chosen())
-            print_tile<T>("stay", l, timer.seconds([&] {
-                launch_stationary<precision, T>(p, columns_at_once<T>(p, multiprocessors()),
-                                                nullptr);
-            }));
     } else if (fits_shared(sizeof(Memory<precision, T>)) && is_chosen()) {
         const int most_blocks = may_share<T>(p) ? parts.count : 1;
         for (int blocks = 1; blocks <= most_blocks; blocks *= 2)

@@ -58,7 +58,7 @@ Conv conv(Image from, int channels, Pixel kernel, Pixel stride = {1, 1, 1}, Pixe
 
 const Case cases[] = {
     {"1x1", conv({1, 5, 7, 64}, 32, {1, 1, 1})},
-    {"1x1, stationary", conv({1, 9, 17, 64}, 160, {1, 1, 1})},
+    {"1x1, several tiles", conv({1, 9, 17, 64}, 160, {1, 1, 1})},
     {"1x1, primes", conv({1, 5, 7, 37}, 41, {1, 1, 1})},
     {"3x3", conv({1, 6, 5, 16}, 40, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
     {"3x3, patches", conv({1, 9, 17, 64}, 32, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1})},
@@ -403,28 +403,10 @@ bool patches_agree(const Kind &kind, const char *name, const Ready &ready, const
     return same || fails("bits of patches", kind, name, 0.0);
 }
 
-// Whether stationary tiles do, however many a block has.
-template <Precision precision, class T>
-bool stationary_agrees(const Kind &kind, const char *name, const Ready &ready,
-                       const Values &expected) {
-    if (!cuda::has_stationary<precision, T>(ready.of({})))
-        return true;
-    for (const int columns_at_once : {1, 2, 100}) {
-        const Values got = ready.sums_by([&](const Product &p) {
-            cuda::launch_stationary<precision, T>(p, columns_at_once, nullptr);
-        });
-        if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) != 0)
-            return fails("bits of stationary tiles", kind, name, 0.0);
-    }
-    return true;
-}
-
 template <Precision precision, class T>
 bool shape_agrees(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
     if constexpr (T::way == cuda::TileWay::patches)
         return patches_agree<precision, T>(kind, name, ready, expected);
-    else if constexpr (T::way == cuda::TileWay::stationary)
-        return stationary_agrees<precision, T>(kind, name, ready, expected);
     else
         return tile_agrees<precision, T>(kind, name, ready, expected);
 }
