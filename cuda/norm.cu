@@ -114,6 +114,49 @@ __global__ void local_response_norm_kernel(Normalisation of, int64_t count) {
     of.p.result[thread_index()] = of.p.x[thread_index()] / power_of(of, base);
 }
 
+// Windows of five channels, as AlexNet, CaffeNet and GoogLeNet have them: a thread owns four
+// neighbours and reads the four before and behind them, which are in the cache.
+constexpr int usual_size = 5;
+
+struct UsualNormalisation {
+    Normalisation of;
+    Divisor fours; // of a pixel
+};
+
+__global__ void usual_local_response_norm_kernel(UsualNormalisation usual, int64_t count) {
+    constexpr int width = 4, before = usual_size / 2;
+    if (thread_index() >= count)
+        return;
+    const Normalisation &of = usual.of;
+    const int64_t first = thread_index() * width;
+    const int64_t number = thread_index() - divided(thread_index(), usual.fours) * usual.fours.by;
+    const Lanes<width> own = load<width>(of.p.x + first);
+    Lanes<width> below{}, above{};
+    if (number > 0)
+        below = load<width>(of.p.x + first - width);
+    if (number < usual.fours.by - 1)
+        above = load<width>(of.p.x + first + width);
+    float values[3 * width];
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        values[i] = below.at[i];
+        values[width + i] = own.at[i];
+        values[2 * width + i] = above.at[i];
+    }
+    Lanes<width> result;
+#pragma unroll
+    for (int i = 0; i < width; ++i) {
+        float squares = 0.0f;
+#pragma unroll
+        for (int j = 0; j < usual_size; ++j) {
+            const float a = values[width + i - before + j];
+            squares += a * a;
+        }
+        result.at[i] = own.at[i] / power_of(of, of.p.k + of.scale * squares);
+    }
+    store(of.p.result + first, result);
+}
+
 __global__ void local_response_norm_sums_kernel(Normalisation of, int64_t count) {
     if (thread_index() >= count)
         return;
@@ -185,7 +228,15 @@ void affine_relevance(const Affine &p, Stream stream) {
 }
 
 void local_response_norm(const LocalResponseNorm &p, Stream stream) {
-    RELPROP_LAUNCH(local_response_norm_kernel, arguments_of(p), values_of(p), stream);
+    const int channels = p.image.channels;
+    int width = 1;
+    with_width({p.x, p.result}, {channels}, [&](auto of_lanes) { width = of_lanes; });
+    if (width == 4 && p.size == usual_size && !p.within_channel)
+        RELPROP_LAUNCH(usual_local_response_norm_kernel,
+                       (UsualNormalisation{arguments_of(p), divisor_of(channels / width)}),
+                       values_of(p) / width, stream);
+    else
+        RELPROP_LAUNCH(local_response_norm_kernel, arguments_of(p), values_of(p), stream);
 }
 
 void local_response_norm_sums(const LocalResponseNorm &p, Stream stream) {

@@ -284,31 +284,38 @@ void check_affine() {
 }
 
 void check_local_response_norm() {
-    for (const bool within : {false, true})
-        for (const int size : {1, 4, 5, 17})
-            for (const float beta : {0.75f, 0.6f})
-                for (const bool add : {false, true}) {
-                    LocalResponseNorm p{2,    {1, 6, 5, 19}, within,  size,    0.9f, beta,
-                                        1.5f, nullptr,       nullptr, nullptr, add};
-                    const int64_t n = p.n * p.image.size();
-                    Case of;
-                    const float *x = of.floats(n), *s = of.floats(n);
-                    float *y = of.floats(n), *sums = of.floats(n), *r = of.floats(n);
-                    float *gradient = of.floats(n);
-                    const std::string what = std::to_string(size) + (within ? " within" : "");
-                    of.run(with("local_response_norm", what, add), rounding, [&](const Side &on) {
-                        p.x = on(x);
-                        p.s = on(s);
-                        p.result = on(y);
-                        on.kernels.local_response_norm(p, stream);
-                        p.result = on(sums);
-                        on.kernels.local_response_norm_sums(p, stream);
-                        p.result = on(r);
-                        on.kernels.local_response_norm_relevance(p, stream);
-                        p.result = on(gradient);
-                        on.kernels.local_response_norm_gradient(p, stream);
-                    });
-                }
+    for (const int channels : {4, 19, 20})
+        for (const bool within : {false, true})
+            for (const int size : {1, 4, 5, 17})
+                for (const float beta : {0.75f, 0.6f})
+                    for (const bool add : {false, true}) {
+                        LocalResponseNorm p{2,       {1, 6, 5, channels},
+                                            within,  size,
+                                            0.9f,    beta,
+                                            1.5f,    nullptr,
+                                            nullptr, nullptr,
+                                            add};
+                        const int64_t n = p.n * p.image.size();
+                        Case of;
+                        const float *x = of.floats(n), *s = of.floats(n);
+                        float *y = of.floats(n), *sums = of.floats(n), *r = of.floats(n);
+                        float *gradient = of.floats(n);
+                        const std::string what = std::to_string(size) + (within ? " within" : "") +
+                                                 " of " + std::to_string(channels);
+                        of.run(with("local_response_norm", what, add), rounding,
+                               [&](const Side &on) {
+                                   p.x = on(x);
+                                   p.s = on(s);
+                                   p.result = on(y);
+                                   on.kernels.local_response_norm(p, stream);
+                                   p.result = on(sums);
+                                   on.kernels.local_response_norm_sums(p, stream);
+                                   p.result = on(r);
+                                   on.kernels.local_response_norm_relevance(p, stream);
+                                   p.result = on(gradient);
+                                   on.kernels.local_response_norm_gradient(p, stream);
+                               });
+                    }
 }
 
 // ---- resample.cu, move.cu, lookup.cu
