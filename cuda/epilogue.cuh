@@ -53,6 +53,15 @@ template <class Body> void with_rule(RuleKind kind, const Body &body) {
     }
 }
 
+// Where a lane is: its channels of a row.
+struct LanePlace {
+    int64_t row;
+    int channels, c; // all of a row, and the lane's first
+    bool real;       // neither beyond the last row nor beyond the last channel
+
+    __device__ int64_t at() const { return row * channels + c; }
+};
+
 // What the ledger is told of a neuron, or of several.
 struct Tally {
     float by_bias = 0.0f, by_stabilizer = 0.0f, sum = 0.0f, magnitudes = 0.0f;
@@ -145,8 +154,8 @@ __device__ __forceinline__ void send(const Message &m, Neuron &of_neuron, Tally 
 
 // A lane's channels of the bias; none where there is none.
 template <int width>
-__device__ __forceinline__ Lanes<width> bias_at(const Message &m, int c, bool real) {
-    return real && m.bias ? load<width>(m.bias + c) : Lanes<width>{};
+__device__ __forceinline__ Lanes<width> bias_at(const Message &m, const LanePlace &place) {
+    return place.real && m.bias ? load<width>(m.bias + place.c) : Lanes<width>{};
 }
 
 // Channels [c, c + width) of a row, from memory to memory: s+ over r, s- to s_neg, and the share.
@@ -155,34 +164,31 @@ template <RuleKind kind, int width> struct MessageLanes {
     Lanes<width> r{}, z{};
 
     MessageLanes() = default;
-    __device__ __forceinline__ MessageLanes(const MessageArguments &a, int64_t row, int channels,
-                                            int c, bool real)
-        : MessageLanes(a, row, channels, c, real, a.message.r + row * channels + c) {}
+    __device__ __forceinline__ MessageLanes(const MessageArguments &a, const LanePlace &place)
+        : MessageLanes(a, place, a.message.r + place.at()) {}
     // Of relevance that lies elsewhere.
-    __device__ __forceinline__ MessageLanes(const MessageArguments &a, int64_t row, int channels,
-                                            int c, bool real, const float *given) {
+    __device__ __forceinline__ MessageLanes(const MessageArguments &a, const LanePlace &place,
+                                            const float *given) {
         const Message &m = a.message;
-        const int64_t at = row * channels + c;
-        if (!real)
+        if (!place.real)
             return;
         r = load<width>(given);
         if (m.z)
-            z = load<width>(m.z + z_row_of(m, row) * channels + c);
+            z = load<width>(m.z + z_row_of(m, place.row) * place.channels + place.c);
         if (reads_negative<kind>(a))
-            s_neg_ = load<width>(m.s_neg + at);
-        fan_in_ = fan_in_of<kind>(m, row);
+            s_neg_ = load<width>(m.s_neg + place.at());
+        fan_in_ = fan_in_of<kind>(m, place.row);
     }
 
     // Given what the product, or z, makes of them, and their bias. Returns the scarce ones, as
     // bits.
-    __device__ __forceinline__ uint32_t finish(const MessageArguments &a, int64_t row, int channels,
-                                               int c, bool real, const Lanes<width> &sums,
-                                               const Lanes<width> &bias, Tally &tally) {
+    __device__ __forceinline__ uint32_t finish(const MessageArguments &a, const LanePlace &place,
+                                               const Lanes<width> &sums, const Lanes<width> &bias,
+                                               Tally &tally) {
         const Message &m = a.message;
-        const int64_t at = row * channels + c;
         uint32_t marked = 0;
         if (kind == RuleKind::alpha_beta && a.differs)
-            marked = find_negative(a, row, c, real, sums, bias);
+            marked = find_negative(a, place, sums, bias);
 #pragma unroll
         for (int i = 0; i < width; ++i) {
             Neuron neuron{sums.at[i], r.at[i], s_neg_.at[i], z.at[i], bias.at[i], fan_in_};
@@ -199,18 +205,18 @@ template <RuleKind kind, int width> struct MessageLanes {
                 by_bias.at[i] = kept * (kept > 0.0f ? r.at[i] : s_neg_.at[i]);
                 tally.by_bias += handed_down ? 0.0f : by_bias.at[i];
             }
-        if (!real) {
+        if (!place.real) {
             tally = {};
             return 0;
         }
-        store(m.r + at, r);
+        store(m.r + place.at(), r);
         if (m.s_neg)
-            store(m.s_neg + at, s_neg_);
+            store(m.s_neg + place.at(), s_neg_);
         if (m.share) {
 #pragma unroll
             for (int i = 0; i < width; ++i)
                 by_bias.at[i] = handed_down ? by_bias.at[i] / fan_in_ : 0.0f;
-            store(m.share + at, by_bias);
+            store(m.share + place.at(), by_bias);
         }
         return marked;
     }
@@ -218,8 +224,9 @@ template <RuleKind kind, int width> struct MessageLanes {
   private:
     // Sets Z- to what z leaves of Z+, or to the sum of a neuron's contributions where that is
     // little: of all lanes of a warp, one after the other. Returns the scarce ones.
-    __device__ __forceinline__ uint32_t find_negative(const MessageArguments &a, int64_t row, int c,
-                                                      bool real, const Lanes<width> &sums,
+    __device__ __forceinline__ uint32_t find_negative(const MessageArguments &a,
+                                                      const LanePlace &place,
+                                                      const Lanes<width> &sums,
                                                       const Lanes<width> &bias) {
         const float keep = keep_of(a.message.rule);
         uint32_t little = 0;
@@ -229,15 +236,15 @@ template <RuleKind kind, int width> struct MessageLanes {
             const float pos = sums.at[i] > most ? sums.at[i] : most;
             s_neg_.at[i] = z.at[i] - b - pos;
             const float scale = scarce_share * (pos + (b < 0.0f ? -b : b));
-            const bool is_little =
-                real && r.at[i] != 0.0f && -(s_neg_.at[i] + (kept < 0.0f ? kept : 0.0f)) < scale;
+            const bool is_little = place.real && r.at[i] != 0.0f &&
+                                   -(s_neg_.at[i] + (kept < 0.0f ? kept : 0.0f)) < scale;
             little |= uint32_t{is_little} << i;
         }
         for (unsigned left = __ballot_sync(all_lanes, little != 0); left != 0; left &= left - 1) {
             const int lane = __ffs(static_cast<int>(left)) - 1;
             const uint32_t of_lane = __shfl_sync(all_lanes, little, lane);
-            const int64_t of_row = __shfl_sync(all_lanes, row, lane);
-            const int first = __shfl_sync(all_lanes, c, lane);
+            const int64_t of_row = __shfl_sync(all_lanes, place.row, lane);
+            const int first = __shfl_sync(all_lanes, place.c, lane);
 #pragma unroll
             for (int i = 0; i < width; ++i)
                 if (of_lane >> i & 1) {
@@ -299,18 +306,18 @@ __device__ void store_chunk(const Message &m, int64_t row, int64_t chunk, const 
 // The message of a layer whose relevance r is complete, x being its z; it goes where r would. All
 // lanes that hold a chunk of a row call it together.
 template <int width>
-__device__ __forceinline__ void send_on(const MessageArguments &a, int64_t row, int channels, int c,
-                                        bool real, const Lanes<width> &x, const Lanes<width> &r) {
+__device__ __forceinline__ void send_on(const MessageArguments &a, const LanePlace &place,
+                                        const Lanes<width> &x, const Lanes<width> &r) {
     constexpr int lanes = chunk_channels / width;
     MessageLanes<RuleKind::epsilon, width> own;
     own.r = r;
     Tally tally;
-    own.finish(a, row, channels, c, real, x, bias_at<width>(a.message, c, real), tally);
+    own.finish(a, place, x, bias_at<width>(a.message, place), tally);
     const unsigned mask = neighbours<lanes>();
     const int first =
         lane_index() / lanes * lanes; // whose channel is there if any of the chunk's is
-    store_chunk<lanes>(a.message, row, c / chunk_channels, tally, 0, __shfl_sync(mask, real, first),
-                       mask);
+    store_chunk<lanes>(a.message, place.row, place.c / chunk_channels, tally, 0,
+                       __shfl_sync(mask, place.real, first), mask);
 }
 
 // What else becomes part of one channel of a row, or of four neighbours: of relevance.

@@ -67,31 +67,29 @@ __device__ __forceinline__ void ask_for_end(const EpilogueArguments &a, const Ch
             }
 }
 
-// What a lane makes of its channels of a row: a rule's message,
+// What a lane makes of its channels of a row. Each reads what it needs of memory when it is made,
+// and bias() what is alike in all rows. A rule's message,
 template <RuleKind kind, int width_> class RuleLanes {
   public:
     static constexpr int width = width_;
 
-    // What is alike in all rows.
-    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
-                                                        bool real) {
-        return bias_at<width>(a.message.message, c, real);
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
+                                                        const LanePlace &place) {
+        return bias_at<width>(a.message.message, place);
     }
 
     RuleLanes() = default;
-    __device__ __forceinline__ RuleLanes(const EpilogueArguments &a, int64_t row, int channels,
-                                         int c, bool real)
-        : message_(a.message, row, channels, c, real) {}
+    __device__ __forceinline__ RuleLanes(const EpilogueArguments &a, const LanePlace &place)
+        : message_(a.message, place) {}
 
-    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
-                                           int c, int64_t chunk, bool real,
-                                           const Lanes<width> &sums, const Lanes<width> &bias) {
-        Tally tally;
-        const uint32_t marked =
-            message_.finish(a.message, row, channels, c, real, sums, bias, tally);
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, const LanePlace &place,
+                                           int64_t chunk, const Lanes<width> &sums,
+                                           const Lanes<width> &bias) {
         constexpr int lanes = chunk_channels / width;
-        store_chunk<lanes>(a.message.message, row, chunk, tally,
-                           marked << lane_index() % lanes * width, row >= 0);
+        Tally tally;
+        const uint32_t marked = message_.finish(a.message, place, sums, bias, tally);
+        store_chunk<lanes>(a.message.message, place.row, chunk, tally,
+                           marked << lane_index() % lanes * width, place.row >= 0);
     }
 
   private:
@@ -103,26 +101,26 @@ template <int width_> class SentLanes {
   public:
     static constexpr int width = width_;
 
-    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
-                                                        bool real) {
-        return bias_at<width>(a.message.message, c, real);
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
+                                                        const LanePlace &place) {
+        return bias_at<width>(a.message.message, place);
     }
 
     SentLanes() = default;
-    __device__ __forceinline__ SentLanes(const EpilogueArguments &a, int64_t row, int channels,
-                                         int c, bool real) {
-        if (real)
-            beside_ = {a.epilogue, row * channels + c};
+    __device__ __forceinline__ SentLanes(const EpilogueArguments &a, const LanePlace &place) {
+        if (place.real)
+            beside_ = {a.epilogue, place.at()};
     }
 
-    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
-                                           int c, int64_t chunk, bool real,
-                                           const Lanes<width> &sums, const Lanes<width> &bias) {
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, const LanePlace &place,
+                                           int64_t chunk, const Lanes<width> &sums,
+                                           const Lanes<width> &bias) {
         MessageLanes<RuleKind::epsilon, width> message;
         message.r = relevance_of(a.epilogue, sums, beside_);
         Tally tally;
-        message.finish(a.message, row, channels, c, real, beside_.x, bias, tally);
-        store_chunk<chunk_channels / width>(a.message.message, row, chunk, tally, 0, row >= 0);
+        message.finish(a.message, place, beside_.x, bias, tally);
+        store_chunk<chunk_channels / width>(a.message.message, place.row, chunk, tally, 0,
+                                            place.row >= 0);
     }
 
   private:
@@ -134,22 +132,22 @@ template <int width_> class RelevanceLanes {
   public:
     static constexpr int width = width_;
 
-    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &, int, bool) {
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &,
+                                                        const LanePlace &) {
         return {};
     }
 
     RelevanceLanes() = default;
-    __device__ __forceinline__ RelevanceLanes(const EpilogueArguments &a, int64_t row, int channels,
-                                              int c, bool real) {
-        if (real)
-            beside_ = {a.epilogue, row * channels + c};
+    __device__ __forceinline__ RelevanceLanes(const EpilogueArguments &a, const LanePlace &place) {
+        if (place.real)
+            beside_ = {a.epilogue, place.at()};
     }
 
-    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
-                                           int c, int64_t, bool real, const Lanes<width> &sums,
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, const LanePlace &place,
+                                           int64_t, const Lanes<width> &sums,
                                            const Lanes<width> &) {
-        if (real)
-            store(a.epilogue.out + row * channels + c, relevance_of(a.epilogue, sums, beside_));
+        if (place.real)
+            store(a.epilogue.out + place.at(), relevance_of(a.epilogue, sums, beside_));
     }
 
   private:
@@ -161,19 +159,20 @@ template <int width_> class ForwardLanes {
   public:
     static constexpr int width = width_;
 
-    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a, int c,
-                                                        bool real) {
-        return real && a.epilogue.bias ? load<width>(a.epilogue.bias + c) : Lanes<width>{};
+    __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
+                                                        const LanePlace &place) {
+        return place.real && a.epilogue.bias ? load<width>(a.epilogue.bias + place.c)
+                                             : Lanes<width>{};
     }
 
     ForwardLanes() = default;
-    __device__ __forceinline__ ForwardLanes(const EpilogueArguments &, int64_t, int, int, bool) {}
+    __device__ __forceinline__ ForwardLanes(const EpilogueArguments &, const LanePlace &) {}
 
-    __device__ __forceinline__ void finish(const EpilogueArguments &a, int64_t row, int channels,
-                                           int c, int64_t, bool real, const Lanes<width> &sums,
+    __device__ __forceinline__ void finish(const EpilogueArguments &a, const LanePlace &place,
+                                           int64_t, const Lanes<width> &sums,
                                            const Lanes<width> &bias) {
-        if (real)
-            store(a.epilogue.out + row * channels + c, forward_of(a.epilogue, sums, bias));
+        if (place.real)
+            store(a.epilogue.out + place.at(), forward_of(a.epilogue, sums, bias));
     }
 };
 
@@ -193,13 +192,16 @@ __device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Ch
     const int64_t chunk = channels.chunk + of_tile / chunk_channels;
     const bool held = of_tile < channels.held;
     const bool has_chunk = of_tile / chunk_channels * chunk_channels < channels.held;
-    const Lanes<width> bias = Own::bias(a, c, held);
+    const Lanes<width> bias = Own::bias(a, {0, channels.all, c, held});
+    const auto place_in = [&](int64_t row) {
+        return LanePlace{row, channels.all, c, held && row >= 0};
+    };
 
     Own own[at_once];
     int64_t to[at_once];
     const auto read = [&](int i, int from) {
         to[i] = has_chunk ? places.to[from + first + i * down] : -1;
-        own[i] = {a, to[i], channels.all, c, held && to[i] >= 0};
+        own[i] = {a, place_in(to[i])};
     };
 #pragma unroll
     for (int i = 0; i < at_once; ++i)
@@ -208,8 +210,8 @@ __device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Ch
     for (int from = 0; from < T::rows; from += step)
 #pragma unroll
         for (int i = 0; i < at_once; ++i) {
-            own[i].finish(a, to[i], channels.all, c, chunk, held && to[i] >= 0,
-                          load<width>(sums + (from + first + i * down) * apart + of_tile), bias);
+            const float *sum = sums + (from + first + i * down) * apart + of_tile;
+            own[i].finish(a, place_in(to[i]), chunk, load<width>(sum), bias);
             if (from + step < T::rows)
                 read(i, from + step);
         }

@@ -28,33 +28,23 @@ struct Whole {
     Divisor chunks; // of a row, as many as its channels need
 };
 
-// Where a lane is: its channels of a row.
-struct LanePlace {
-    int64_t row;
-    int channels, c;
-    bool real;
-};
-
 // A branch takes what is still in registers, and may send it on. All lanes of a warp call it.
 template <int width>
-__device__ void take(const Taker &taker, const LanePlace &at, const Lanes<width> &s) {
+__device__ void take(const Taker &taker, const LanePlace &place, const Lanes<width> &s) {
     const Branch &branch = taker.branch;
-    const int64_t there = at.row * at.channels + at.c;
     Lanes<width> x{}, handed{};
-    if (at.real)
-        x = load<width>(branch.x + there);
-    if (at.real && branch.add)
-        handed = load<width>(branch.out + there);
+    if (place.real)
+        x = load<width>(branch.x + place.at());
+    if (place.real && branch.add)
+        handed = load<width>(branch.out + place.at());
     for (int i = 0; i < width; ++i) {
         const float product = x.at[i] * s.at[i];
         handed.at[i] = branch.add ? handed.at[i] + product : product;
     }
-    if (!branch.sent) {
-        if (at.real)
-            store(branch.out + there, handed);
-        return;
-    }
-    send_on(taker.sent, at.row, at.channels, at.c, at.real, x, handed);
+    if (branch.sent)
+        send_on(taker.sent, place, x, handed);
+    else if (place.real)
+        store(branch.out + place.at(), handed);
 }
 
 template <RuleKind kind, int width>
@@ -64,22 +54,22 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
     const int64_t number = thread_index() / lanes, row = divided(number, p.chunks);
     const int64_t chunk = number - row * p.chunks.by;
     const int c = static_cast<int>(chunk) * chunk_channels + first;
-    const bool real = row < p.rows && c < p.channels;
+    const LanePlace place{row, p.channels, c, row < p.rows && c < p.channels};
     const Message &m = p.message.message;
     Lanes<width> s{};
     if (!m.arrived) {
         Tally tally;
         const float *r = m.given ? m.given + row * m.given_stride : m.r + row * p.channels;
-        MessageLanes<kind, width> own(p.message, row, p.channels, c, real, r + c);
-        const uint32_t marked = own.finish(p.message, row, p.channels, c, real, own.z,
-                                           bias_at<width>(m, c, real), tally);
+        MessageLanes<kind, width> own(p.message, place, r + c);
+        const uint32_t marked =
+            own.finish(p.message, place, own.z, bias_at<width>(m, place), tally);
         store_chunk<lanes>(m, row, chunk, tally, marked << first, row < p.rows);
         s = own.r;
-    } else if (real) {
-        s = load<width>(m.r + row * p.channels + c);
+    } else if (place.real) {
+        s = load<width>(m.r + place.at());
     }
     for (int i = 0; i < p.taker_count; ++i)
-        take(p.takers[i], {row, p.channels, c, real}, s);
+        take(p.takers[i], place, s);
 }
 
 } // namespace

@@ -115,7 +115,7 @@ __device__ __forceinline__ void put(const Pool &p, const MessageArguments &sent,
                                     const InputLanes &lanes, int pixel, const Lanes<width> &sum) {
     const int at = pixel * p.channels;
     if constexpr (sends)
-        send_on(sent, lanes.row + pixel, p.channels, lanes.c, true, load<width>(lanes.in + at),
+        send_on(sent, {lanes.row + pixel, p.channels, lanes.c, true}, load<width>(lanes.in + at),
                 sum);
     else
         store(lanes.result + at, sum);
