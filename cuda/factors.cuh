@@ -63,13 +63,15 @@ __device__ __forceinline__ void multiply(const Four<Precision::tf32> &upper,
 
 // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
 // products: each run of 16 starts from zero, with its small parts, and joins the others by an
-// addition that rounds. What small parts make with each other is below a float's last bit.
+// addition that rounds. What small parts make with each other is about a float's last bit, and is
+// missed where large sums cancel.
 __device__ __forceinline__ void multiply(const Four<Precision::float32> &upper,
                                          const Four<Precision::float32> &lower,
                                          const Four<Precision::float32> &column, float (&sum)[4]) {
     float run[4] = {};
 #pragma unroll
     for (int first = 0; first < 4; first += 2) {
+        multiply_pair(upper.small, lower.small, column.small, first, run);
         multiply_pair(upper.small, lower.small, column.big, first, run);
         multiply_pair(upper.big, lower.big, column.small, first, run);
     }

@@ -1,4 +1,4 @@
-// Products in the precision of float32: three products of TF32.
+// Products in the precision of float32: four products of TF32.
 #include "product.cuh"
 
 namespace relprop::cuda {

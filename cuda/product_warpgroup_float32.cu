@@ -1,4 +1,4 @@
-// Hopper's products in the precision of float32: three products of TF32.
+// Hopper's products in the precision of float32: four products of TF32.
 #include "product_warpgroup.cuh"
 
 namespace relprop::cuda {

@@ -246,7 +246,8 @@ template <Precision precision, class T> class WarpgroupSums {
 
     // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
     // products: each run of 16 starts from zero, with its small parts, and joins the others by an
-    // addition that rounds. What small parts make with each other is below a float's last bit.
+    // addition that rounds. What small parts make with each other is about a float's last bit, and
+    // is missed where large sums cancel.
     __device__ __forceinline__ void
     multiply_half(const GroupFactors<Precision::float32> (&factors)[down], const float *weights,
                   int half) {
@@ -260,8 +261,11 @@ template <Precision precision, class T> class WarpgroupSums {
                     part_at(weights_at(weights + T::channels * slice, j), half * count);
 #pragma unroll
                 for (int k = 0; k < count; ++k)
-                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(big, k),
+                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(small, k),
                                             k > 0);
+#pragma unroll
+                for (int k = 0; k < count; ++k)
+                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(big, k), true);
 #pragma unroll
                 for (int k = 0; k < count; ++k)
                     multiply_warpgroup_tf32(run_[i][j], factors[i].big[k], part_at(small, k), true);
