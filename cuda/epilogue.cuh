@@ -314,8 +314,8 @@ __device__ __forceinline__ void send_on(const MessageArguments &a, const LanePla
     Tally tally;
     own.finish(a, place, x, bias_at<width>(a.message, place), tally);
     const unsigned mask = neighbours<lanes>();
-    const int first =
-        lane_index() / lanes * lanes; // whose channel is there if any of the chunk's is
+    // whose channel is there if any of the chunk's is
+    const int first = lane_index() / lanes * lanes;
     store_chunk<lanes>(a.message, place.row, place.c / chunk_channels, tally, 0,
                        __shfl_sync(mask, place.real, first), mask);
 }
