@@ -43,6 +43,23 @@ template <> struct Four<Precision::bf16> {
     __device__ Four(uint32_t first, uint32_t second) : pair{first, second} {}
 };
 
+// A float is the sum of three bfloat16: each takes the nearest of what those before it leave.
+struct ThreeParts {
+    uint32_t pair[3][2]; // of each part, of two neighbours the first in the lower half
+
+    __device__ explicit ThreeParts(float4 of) {
+#pragma unroll
+        for (int part = 0; part < 3; ++part) {
+            pair[part][0] = to_bf16(of.x, of.y);
+            pair[part][1] = to_bf16(of.z, of.w);
+            of.x -= lower_bf16(pair[part][0]);
+            of.y -= upper_bf16(pair[part][0]);
+            of.z -= lower_bf16(pair[part][1]);
+            of.w -= upper_bf16(pair[part][1]);
+        }
+    }
+};
+
 // What a lane holds of eight products in a row of an instruction, from its fours of rows g and
 // g + 8 and of column g.
 __device__ __forceinline__ void multiply_pair(const uint32_t (&upper)[4],

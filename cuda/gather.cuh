@@ -182,12 +182,12 @@ template <Precision precision, class T> class WeightBulkCopy {
         of_slice_ = held_channels(out) * slice;
         at_ = static_cast<int64_t>(at.group) * slices * parts * of_slice_ + at.first * slice;
         bytes_ = smaller(T::channels, held_channels(out) - at.first) * slice *
-                 static_cast<int>(sizeof(Weight<precision>));
+                 static_cast<int>(sizeof(WeightPart<precision, T>));
     }
 
     __device__ void start(int source, int at) {
-        from_ = reinterpret_cast<const Weight<precision> *>(p_.source[source].weights) + at_ +
-                static_cast<int64_t>(at) * parts * of_slice_;
+        from_ = reinterpret_cast<const WeightPart<precision, T> *>(p_.source[source].weights) +
+                at_ + static_cast<int64_t>(at) * parts * of_slice_;
     }
 
     template <class Memory> __device__ void copy(Memory &memory, int stage) {
@@ -206,7 +206,7 @@ template <Precision precision, class T> class WeightBulkCopy {
     static constexpr int parts = parts_of<precision, T>;
 
     const Product &p_;
-    const Weight<precision> *from_ = nullptr;
+    const WeightPart<precision, T> *from_ = nullptr;
     int64_t at_;
     int of_slice_, bytes_; // weights of a slice of all channels; what the tile takes of it
 };

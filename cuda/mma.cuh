@@ -202,6 +202,12 @@ __device__ __forceinline__ uint32_t to_bf16(float first, float second) {
 #endif
 }
 
+// One of two bfloat16.
+__device__ __forceinline__ float lower_bf16(uint32_t both) { return __uint_as_float(both << 16); }
+__device__ __forceinline__ float upper_bf16(uint32_t both) {
+    return __uint_as_float(both & 0xffff0000u);
+}
+
 // sum[16 x 8] += a[16 x 8] b[8 x 8] of TF32.
 __device__ __forceinline__ void multiply_tf32(float (&sum)[4], const uint32_t (&a)[4],
                                               const uint32_t (&b)[2]) {

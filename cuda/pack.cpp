@@ -68,13 +68,15 @@ struct WarpgroupTf32 : Slices<float, 1> {
     }
 };
 
-// A slice of what TF32 holds of the weights, then one of what it leaves.
-struct WarpgroupFloat32 : Slices<float, 2> {
-    static void put(float w, float *to, const Held &held, int channel, int64_t place) {
-        const int at =
-            place_in_slice(channel, warpgroup_place_tf32(static_cast<int>(place % slice)));
-        slice_at(to, held, place, 0)[at] = to_tf32(w);
-        slice_at(to, held, place, 1)[at] = to_tf32(w - to_tf32(w));
+// A float is the sum of three bfloat16: a slice of each.
+struct WarpgroupFloat32 : Slices<uint16_t, 3> {
+    static void put(float w, uint16_t *to, const Held &held, int channel, int64_t place) {
+        const int k = warpgroup_place_bf16(static_cast<int>(place % slice));
+        for (int part = 0; part < 3; ++part) {
+            const uint16_t nearest = to_bf16(w);
+            slice_at(to, held, place, part)[place_in_half_slice(channel, k)] = nearest;
+            w -= std::bit_cast<float>(uint32_t{nearest} << 16);
+        }
     }
 };
 

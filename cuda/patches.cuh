@@ -42,7 +42,7 @@ template <Precision precision, class T> struct PatchMemory {
     static constexpr int sums_apart = Memory<precision, T>::sums_apart;
 
     struct Stage {
-        Weight<precision> weights[parts_of<precision, T>][T::channels * slice];
+        WeightPart<precision, T> weights[parts_of<precision, T>][T::channels * slice];
     };
     union {
         float patch[TwoPatches::stages][T::pixels * slice]; // by place_in_slice

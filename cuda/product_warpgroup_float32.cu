@@ -1,4 +1,4 @@
-// Hopper's products in the precision of float32: four products of TF32.
+// Hopper's products in the precision of float32: six products of bfloat16.
 #include "product_warpgroup.cuh"
 
 namespace relprop::cuda {

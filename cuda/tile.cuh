@@ -1,6 +1,8 @@
 // A tile of a product, which one block computes: its shape, and how it lies in shared memory.
 #pragma once
 
+#include <type_traits>
+
 #include "arrival.cuh"
 #include "depth.hpp"
 #include "places.cuh"
@@ -38,16 +40,21 @@ template <> struct WeightOf<Precision::bf16> {
 };
 template <Precision precision> using Weight = typename WeightOf<precision>::Type;
 
-// In how many parts weights lie: warpgroups read what TF32 holds of a float32, and what it leaves.
+// In how many parts weights lie, and what a part of one is: warpgroups read a float32 as three
+// bfloat16, which have all of its bits.
 template <Precision precision, class T>
-constexpr int parts_of = T::by_warpgroups && precision == Precision::float32 ? 2 : 1;
+constexpr bool in_three = T::by_warpgroups && precision == Precision::float32;
+template <Precision precision, class T> constexpr int parts_of = in_three<precision, T> ? 3 : 1;
+template <Precision precision, class T>
+using WeightPart = std::conditional_t<in_three<precision, T>, uint16_t, Weight<precision>>;
 
 template <Precision precision, class T> struct Memory {
     static constexpr int sums_apart = T::channels + 8; // so that eight rows lie in other banks
 
     struct Stage {
-        float pixels[T::rows * slice];                                          // by place_in_slice
-        Weight<precision> weights[parts_of<precision, T>][T::channels * slice]; // by WeightCopy
+        float pixels[T::rows * slice]; // by place_in_slice
+        WeightPart<precision, T> weights[parts_of<precision, T>]
+                                        [T::channels * slice]; // by WeightCopy
     };
     union {
         Stage stage[T::stages];

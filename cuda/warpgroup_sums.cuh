@@ -70,20 +70,18 @@ template <> struct GroupFactors<Precision::tf32> {
 };
 
 template <> struct GroupFactors<Precision::float32> {
-    static constexpr int instructions = 2;
-    uint32_t big[instructions][4], small[instructions][4];
+    static constexpr int parts = 3;
+    uint32_t value[parts][4];
 
     __device__ void set(int, const float4 &upper, const float4 &lower) {
-        const Four<Precision::float32> u(upper), l(lower);
+        const ThreeParts u(upper), l(lower);
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-#pragma unroll
-            for (int j = 0; j < 2; ++j) {
-                big[i][2 * j] = u.big[2 * i + j];
-                big[i][2 * j + 1] = l.big[2 * i + j];
-                small[i][2 * j] = u.small[2 * i + j];
-                small[i][2 * j + 1] = l.small[2 * i + j];
-            }
+        for (int part = 0; part < parts; ++part) {
+            value[part][0] = u.pair[part][0];
+            value[part][1] = l.pair[part][0];
+            value[part][2] = u.pair[part][1];
+            value[part][3] = l.pair[part][1];
+        }
     }
 };
 
@@ -103,6 +101,8 @@ template <> struct GroupFactors<Precision::bf16> {
 
 template <Precision precision, class T> class WarpgroupSums {
   public:
+    using Weight = WeightPart<precision, T>;
+
     // Slices whose products may be under way while the next one's factors are read, where registers
     // hold a second set of them; elsewhere other groups multiply meanwhile. Float32 takes the sums
     // of each half of a slice at once: see multiply_half().
@@ -131,7 +131,7 @@ template <Precision precision, class T> class WarpgroupSums {
     // Begins to add the products of one slice: with the other `set` of factors than the slice
     // before. They all are there after finish().
     template <int set>
-    __device__ __forceinline__ void add(const float *pixels, const Weight<precision> *weights) {
+    __device__ __forceinline__ void add(const float *pixels, const Weight *weights) {
         GroupFactors<precision>(&factors)[down] = factors_[under_way == 0 ? 0 : set];
         if constexpr (in_runs) {
 #pragma unroll
@@ -194,7 +194,7 @@ template <Precision precision, class T> class WarpgroupSums {
     static constexpr int down = T::group_rows / warpgroup_rows;
     static constexpr int across = T::group_channels / T::columns;
     static constexpr int sums_at_once = T::columns / 2; // of a lane, in one instruction
-    static constexpr int row_bytes = slice * static_cast<int>(sizeof(Weight<precision>));
+    static constexpr int row_bytes = slice * static_cast<int>(sizeof(Weight));
 
     __device__ __forceinline__ void read_factors(const float *pixels, int half,
                                                  GroupFactors<precision> (&factors)[down]) const {
@@ -212,7 +212,7 @@ template <Precision precision, class T> class WarpgroupSums {
         return weights + static_cast<uint64_t>(instruction * 32 / 16);
     }
 
-    __device__ __forceinline__ uint64_t weights_at(const Weight<precision> *weights, int j) const {
+    __device__ __forceinline__ uint64_t weights_at(const Weight *weights, int j) const {
         return descriptor_of<row_bytes>(weights + (channel_ + j * T::columns) * slice);
     }
 
@@ -229,7 +229,7 @@ template <Precision precision, class T> class WarpgroupSums {
 
     // In TF32 and bfloat16.
     __device__ __forceinline__ void multiply(const GroupFactors<precision> (&factors)[down],
-                                             const Weight<precision> *weights) {
+                                             const Weight *weights) {
 #pragma unroll
         for (int k = 0; k < GroupFactors<precision>::instructions; ++k)
 #pragma unroll
@@ -238,41 +238,34 @@ template <Precision precision, class T> class WarpgroupSums {
                 for (int i = 0; i < down; ++i) {
                     const uint64_t part = part_at(weights_at(weights, j), k);
                     if constexpr (precision == Precision::bf16)
-                        multiply_warpgroup_bf16(sums_[i][j], factors[i].value[k], part, true);
+                        multiply_warpgroup_bf16(sums_[i][j], factors[i].value[k], part);
                     else
-                        multiply_warpgroup_tf32(sums_[i][j], factors[i].value[k], part, true);
+                        multiply_warpgroup_tf32(sums_[i][j], factors[i].value[k], part);
                 }
     }
 
     // Tensor cores cut sums off instead of rounding them, which would add up over thousands of
-    // products: each run of 16 starts from zero, with its small parts, and joins the others by an
-    // addition that rounds. What small parts make with each other is about a float's last bit, and
-    // is missed where large sums cancel.
+    // products: each run of 16 starts from zero, with its smallest parts, and joins the others by
+    // an addition that rounds. What is left out is below a float's last bit: a factor's second part
+    // is at most 2^-9 of it, its third 2^-18.
     __device__ __forceinline__ void
-    multiply_half(const GroupFactors<Precision::float32> (&factors)[down], const float *weights,
+    multiply_half(const GroupFactors<Precision::float32> (&factors)[down], const Weight *weights,
                   int half) {
-        constexpr int count = GroupFactors<precision>::instructions;
+        constexpr int pairs = 6;
+        constexpr int of_pixel[pairs] = {2, 0, 1, 1, 0, 0}, of_weight[pairs] = {0, 2, 1, 0, 1, 0};
 #pragma unroll
         for (int i = 0; i < down; ++i)
 #pragma unroll
-            for (int j = 0; j < across; ++j) {
-                const uint64_t big = part_at(weights_at(weights, j), half * count);
-                const uint64_t small =
-                    part_at(weights_at(weights + T::channels * slice, j), half * count);
+            for (int j = 0; j < across; ++j)
 #pragma unroll
-                for (int k = 0; k < count; ++k)
-                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(small, k),
-                                            k > 0);
-#pragma unroll
-                for (int k = 0; k < count; ++k)
-                    multiply_warpgroup_tf32(run_[i][j], factors[i].small[k], part_at(big, k), true);
-#pragma unroll
-                for (int k = 0; k < count; ++k)
-                    multiply_warpgroup_tf32(run_[i][j], factors[i].big[k], part_at(small, k), true);
-#pragma unroll
-                for (int k = 0; k < count; ++k)
-                    multiply_warpgroup_tf32(run_[i][j], factors[i].big[k], part_at(big, k), true);
-            }
+                for (int p = 0; p < pairs; ++p) {
+                    const uint64_t part =
+                        part_at(weights_at(weights + of_weight[p] * T::channels * slice, j), half);
+                    if (p == 0)
+                        begin_warpgroup_bf16(run_[i][j], factors[i].value[of_pixel[p]], part);
+                    else
+                        multiply_warpgroup_bf16(run_[i][j], factors[i].value[of_pixel[p]], part);
+                }
     }
 
     __device__ __forceinline__ void take_run() {

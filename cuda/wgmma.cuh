@@ -217,13 +217,14 @@ template <int open> __device__ __forceinline__ void await_products() {
 }
 
 #if defined(RELPROP_WARPGROUPS) && !defined(RELPROP_EMULATED)
-#define RELPROP_SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
-#define RELPROP_SUMS_16(s, i)                                                                      \
-    RELPROP_SUMS_4(s, i), RELPROP_SUMS_4(s, i + 4), RELPROP_SUMS_4(s, i + 8),                      \
-        RELPROP_SUMS_4(s, i + 12)
-#define RELPROP_SUMS_32(s, i) RELPROP_SUMS_16(s, i), RELPROP_SUMS_16(s, i + 16)
-#define RELPROP_SUMS_64(s, i) RELPROP_SUMS_32(s, i), RELPROP_SUMS_32(s, i + 32)
-#define RELPROP_SUMS_128(s, i) RELPROP_SUMS_64(s, i), RELPROP_SUMS_64(s, i + 64)
+// "+f": added to; "=f": what is there does not count, and the compiler need not keep it.
+#define RELPROP_SUMS_4(f, s, i) f(s[i]), f(s[i + 1]), f(s[i + 2]), f(s[i + 3])
+#define RELPROP_SUMS_16(f, s, i)                                                                   \
+    RELPROP_SUMS_4(f, s, i), RELPROP_SUMS_4(f, s, i + 4), RELPROP_SUMS_4(f, s, i + 8),             \
+        RELPROP_SUMS_4(f, s, i + 12)
+#define RELPROP_SUMS_32(f, s, i) RELPROP_SUMS_16(f, s, i), RELPROP_SUMS_16(f, s, i + 16)
+#define RELPROP_SUMS_64(f, s, i) RELPROP_SUMS_32(f, s, i), RELPROP_SUMS_32(f, s, i + 32)
+#define RELPROP_SUMS_128(f, s, i) RELPROP_SUMS_64(f, s, i), RELPROP_SUMS_64(f, s, i + 64)
 #define RELPROP_REGISTERS_16                                                                       \
     "%0, %1, %2, %3, %4, %5, %6, %7, "                                                             \
     "%8, %9, %10, %11, %12, %13, %14, %15"
@@ -247,58 +248,78 @@ template <int open> __device__ __forceinline__ void await_products() {
                          "%104, %105, %106, %107, %108, %109, %110, %111, "                        \
                          "%112, %113, %114, %115, %116, %117, %118, %119, "                        \
                          "%120, %121, %122, %123, %124, %125, %126, %127"
-#define RELPROP_PRODUCT(held, a0, a1, a2, a3, b_at, add_at, shape, last)                           \
+#define RELPROP_PRODUCT(f, held, a0, a1, a2, a3, b_at, add_at, shape, last)                        \
     asm volatile("{ .reg .pred add; setp.ne.b32 add, " add_at ", 0; "                              \
                  "wgmma.mma_async.sync.aligned." shape " {" RELPROP_REGISTERS_##held               \
                  "}, {" a0 ", " a1 ", " a2 ", " a3 "}, " b_at ", add, 1, 1" last "; }"             \
-                 : RELPROP_SUMS_##held(sum, 0)                                                     \
+                 : RELPROP_SUMS_##held(f, sum, 0)                                                  \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}))
-#define RELPROP_PRODUCT_16(shape, last)                                                            \
-    RELPROP_PRODUCT(16, "%16", "%17", "%18", "%19", "%20", "%21", shape, last)
-#define RELPROP_PRODUCT_32(shape, last)                                                            \
-    RELPROP_PRODUCT(32, "%32", "%33", "%34", "%35", "%36", "%37", shape, last)
-#define RELPROP_PRODUCT_64(shape, last)                                                            \
-    RELPROP_PRODUCT(64, "%64", "%65", "%66", "%67", "%68", "%69", shape, last)
-#define RELPROP_PRODUCT_128(shape, last)                                                           \
-    RELPROP_PRODUCT(128, "%128", "%129", "%130", "%131", "%132", "%133", shape, last)
+#define RELPROP_PRODUCT_16(f, shape, last)                                                         \
+    RELPROP_PRODUCT(f, 16, "%16", "%17", "%18", "%19", "%20", "%21", shape, last)
+#define RELPROP_PRODUCT_32(f, shape, last)                                                         \
+    RELPROP_PRODUCT(f, 32, "%32", "%33", "%34", "%35", "%36", "%37", shape, last)
+#define RELPROP_PRODUCT_64(f, shape, last)                                                         \
+    RELPROP_PRODUCT(f, 64, "%64", "%65", "%66", "%67", "%68", "%69", shape, last)
+#define RELPROP_PRODUCT_128(f, shape, last)                                                        \
+    RELPROP_PRODUCT(f, 128, "%128", "%129", "%130", "%131", "%132", "%133", shape, last)
 #endif
 
-// Begins sum[64 x n] (+)= a[64 x 8] b[8 x n] of TF32, n being 32, 64, 128 or 256. The sums and a
+// Begins sum[64 x n] += a[64 x 8] b[8 x n] of TF32, n being 32, 64, 128 or 256. The sums and a
 // must stay as they are until it is waited for.
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], const uint32_t (&a)[4],
-                                                        uint64_t b, bool add) {
+                                                        uint64_t b) {
     static_assert(held == 16 || held == 32 || held == 64 || held == 128);
+    [[maybe_unused]] constexpr bool add = true;
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 1, emulated::OfTf32>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
     if constexpr (held == 16)
-        RELPROP_PRODUCT_16("m64n32k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_16("+f", "m64n32k8.f32.tf32.tf32", "");
     else if constexpr (held == 32)
-        RELPROP_PRODUCT_32("m64n64k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_32("+f", "m64n64k8.f32.tf32.tf32", "");
     else if constexpr (held == 64)
-        RELPROP_PRODUCT_64("m64n128k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_64("+f", "m64n128k8.f32.tf32.tf32", "");
     else
-        RELPROP_PRODUCT_128("m64n256k8.f32.tf32.tf32", "");
+        RELPROP_PRODUCT_128("+f", "m64n256k8.f32.tf32.tf32", "");
 #endif
 }
 
-// Begins sum[64 x n] (+)= a[64 x 16] b[16 x n] of bfloat16.
+// Begins sum[64 x n] += a[64 x 16] b[16 x n] of bfloat16.
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
-                                                        uint64_t b, bool add) {
+                                                        uint64_t b) {
     static_assert(held == 16 || held == 32 || held == 64 || held == 128);
+    [[maybe_unused]] constexpr bool add = true;
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
     if constexpr (held == 16)
-        RELPROP_PRODUCT_16("m64n32k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_16("+f", "m64n32k16.f32.bf16.bf16", ", 0");
     else if constexpr (held == 32)
-        RELPROP_PRODUCT_32("m64n64k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_32("+f", "m64n64k16.f32.bf16.bf16", ", 0");
     else if constexpr (held == 64)
-        RELPROP_PRODUCT_64("m64n128k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_64("+f", "m64n128k16.f32.bf16.bf16", ", 0");
     else
-        RELPROP_PRODUCT_128("m64n256k16.f32.bf16.bf16", ", 0");
+        RELPROP_PRODUCT_128("+f", "m64n256k16.f32.bf16.bf16", ", 0");
+#endif
+}
+
+// Begins sum = a b of bfloat16.
+template <int held>
+__device__ __forceinline__ void begin_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
+                                                     uint64_t b) {
+    static_assert(held == 16 || held == 32 || held == 64);
+    [[maybe_unused]] constexpr bool add = false;
+#ifdef RELPROP_EMULATED
+    emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
+#elif defined(RELPROP_WARPGROUPS)
+    if constexpr (held == 16)
+        RELPROP_PRODUCT_16("=f", "m64n32k16.f32.bf16.bf16", ", 0");
+    else if constexpr (held == 32)
+        RELPROP_PRODUCT_32("=f", "m64n64k16.f32.bf16.bf16", ", 0");
+    else
+        RELPROP_PRODUCT_64("=f", "m64n128k16.f32.bf16.bf16", ", 0");
 #endif
 }
 

@@ -141,7 +141,7 @@ template <bool weights, bool registers> __global__ void product_kernel(Arrays a)
     float sum[16] = {};
     const uint32_t factors[4] = {};
     for (int twice = 0; twice < 2; ++twice)
-        multiply_warpgroup_tf32(sum, factors, descriptor_of<128>(shared), true);
+        multiply_warpgroup_tf32(sum, factors, descriptor_of<128>(shared));
     close_products();
     await_products<0>();
 }

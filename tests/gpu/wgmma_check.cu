@@ -58,9 +58,9 @@ __global__ void __launch_bounds__(warpgroup_threads)
                         static_cast<uint64_t>(p.part * 32 / 16);
     show_registers();
     if constexpr (halves)
-        multiply_warpgroup_bf16(sum, a, at, true);
+        multiply_warpgroup_bf16(sum, a, at);
     else
-        multiply_warpgroup_tf32(sum, a, at, true);
+        multiply_warpgroup_tf32(sum, a, at);
     close_products();
     await_products<0>();
     for (int i = 0; i < n / 2; ++i)
