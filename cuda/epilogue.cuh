@@ -152,10 +152,10 @@ __device__ __forceinline__ void send(const Message &m, Neuron &of_neuron, Tally 
     of_neuron.s_neg = s.neg;
 }
 
-// A lane's channels of the bias; none where there is none.
+// A lane's channels of a bias; none where there is none.
 template <int width>
-__device__ __forceinline__ Lanes<width> bias_at(const Message &m, const LanePlace &place) {
-    return place.real && m.bias ? load<width>(m.bias + place.c) : Lanes<width>{};
+__device__ __forceinline__ Lanes<width> bias_at(const float *bias, const LanePlace &place) {
+    return place.real && bias ? load<width>(bias + place.c) : Lanes<width>{};
 }
 
 // Channels [c, c + width) of a row, from memory to memory: s+ over r, s- to s_neg, and the share.
@@ -312,7 +312,7 @@ __device__ __forceinline__ void send_on(const MessageArguments &a, const LanePla
     MessageLanes<RuleKind::epsilon, width> own;
     own.r = r;
     Tally tally;
-    own.finish(a, place, x, bias_at<width>(a.message, place), tally);
+    own.finish(a, place, x, bias_at<width>(a.message.bias, place), tally);
     const unsigned mask = neighbours<lanes>();
     // whose channel is there if any of the chunk's is
     const int first = lane_index() / lanes * lanes;

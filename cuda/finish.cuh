@@ -75,7 +75,7 @@ template <RuleKind kind, int width_> class RuleLanes {
 
     __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
                                                         const LanePlace &place) {
-        return bias_at<width>(a.message.message, place);
+        return bias_at<width>(a.message.message.bias, place);
     }
 
     RuleLanes() = default;
@@ -103,7 +103,7 @@ template <int width_> class SentLanes {
 
     __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
                                                         const LanePlace &place) {
-        return bias_at<width>(a.message.message, place);
+        return bias_at<width>(a.message.message.bias, place);
     }
 
     SentLanes() = default;
@@ -161,8 +161,7 @@ template <int width_> class ForwardLanes {
 
     __device__ __forceinline__ static Lanes<width> bias(const EpilogueArguments &a,
                                                         const LanePlace &place) {
-        return place.real && a.epilogue.bias ? load<width>(a.epilogue.bias + place.c)
-                                             : Lanes<width>{};
+        return bias_at<width>(a.epilogue.bias, place);
     }
 
     ForwardLanes() = default;
@@ -227,15 +226,9 @@ __device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Ch
         finish_rows<Own<1>, T>(a, channels, places, sums, apart);
 }
 
-template <RuleKind kind, class T>
-__device__ __forceinline__ void message_tile(const EpilogueArguments &a, const Channels &channels,
-                                             const TilePlaces<T::rows> &places, const float *sums,
-                                             int apart) {
-    if (a.by_fours)
-        finish_rows<RuleLanes<kind, 4>, T>(a, channels, places, sums, apart);
-    else
-        finish_rows<RuleLanes<kind, 1>, T>(a, channels, places, sums, apart);
-}
+template <RuleKind kind> struct LanesOf {
+    template <int width> using Own = RuleLanes<kind, width>;
+};
 
 template <class T>
 __device__ void message_tile(const EpilogueArguments &a, const Channels &channels,
@@ -244,17 +237,17 @@ __device__ void message_tile(const EpilogueArguments &a, const Channels &channel
         return finish_rows<SentLanes, T>(a, channels, places, sums, apart);
     switch (a.message.message.rule.kind) {
     case RuleKind::epsilon:
-        return message_tile<RuleKind::epsilon, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::epsilon>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::alpha_beta:
-        return message_tile<RuleKind::alpha_beta, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::alpha_beta>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::gamma:
-        return message_tile<RuleKind::gamma, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::gamma>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::z_box:
-        return message_tile<RuleKind::z_box, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::z_box>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::w_square:
-        return message_tile<RuleKind::w_square, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::w_square>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::flat:
-        return message_tile<RuleKind::flat, T>(a, channels, places, sums, apart);
+        return finish_rows<LanesOf<RuleKind::flat>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::gradient:
         return;
     }

@@ -62,7 +62,7 @@ __global__ void message_kernel(const __grid_constant__ Whole p) {
         const float *r = m.given ? m.given + row * m.given_stride : m.r + row * p.channels;
         MessageLanes<kind, width> own(p.message, place, r + c);
         const uint32_t marked =
-            own.finish(p.message, place, own.z, bias_at<width>(m, place), tally);
+            own.finish(p.message, place, own.z, bias_at<width>(m.bias, place), tally);
         store_chunk<lanes>(m, row, chunk, tally, marked << first, row < p.rows);
         s = own.r;
     } else if (place.real) {

@@ -262,6 +262,17 @@ template <int open> __device__ __forceinline__ void await_products() {
     RELPROP_PRODUCT(f, 64, "%64", "%65", "%66", "%67", "%68", "%69", shape, last)
 #define RELPROP_PRODUCT_128(f, shape, last)                                                        \
     RELPROP_PRODUCT(f, 128, "%128", "%129", "%130", "%131", "%132", "%133", shape, last)
+// Of as many columns as `sum` holds.
+#define RELPROP_PRODUCT_OF(f, depth, last)                                                         \
+    static_assert(held == 16 || held == 32 || held == 64 || held == 128);                          \
+    if constexpr (held == 16)                                                                      \
+        RELPROP_PRODUCT_16(f, "m64n32" depth, last);                                               \
+    else if constexpr (held == 32)                                                                 \
+        RELPROP_PRODUCT_32(f, "m64n64" depth, last);                                               \
+    else if constexpr (held == 64)                                                                 \
+        RELPROP_PRODUCT_64(f, "m64n128" depth, last);                                              \
+    else                                                                                           \
+        RELPROP_PRODUCT_128(f, "m64n256" depth, last)
 #endif
 
 // Begins sum[64 x n] += a[64 x 8] b[8 x n] of TF32, n being 32, 64, 128 or 256. The sums and a
@@ -269,19 +280,11 @@ template <int open> __device__ __forceinline__ void await_products() {
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], const uint32_t (&a)[4],
                                                         uint64_t b) {
-    static_assert(held == 16 || held == 32 || held == 64 || held == 128);
     [[maybe_unused]] constexpr bool add = true;
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 1, emulated::OfTf32>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
-    if constexpr (held == 16)
-        RELPROP_PRODUCT_16("+f", "m64n32k8.f32.tf32.tf32", "");
-    else if constexpr (held == 32)
-        RELPROP_PRODUCT_32("+f", "m64n64k8.f32.tf32.tf32", "");
-    else if constexpr (held == 64)
-        RELPROP_PRODUCT_64("+f", "m64n128k8.f32.tf32.tf32", "");
-    else
-        RELPROP_PRODUCT_128("+f", "m64n256k8.f32.tf32.tf32", "");
+    RELPROP_PRODUCT_OF("+f", "k8.f32.tf32.tf32", "");
 #endif
 }
 
@@ -289,19 +292,11 @@ __device__ __forceinline__ void multiply_warpgroup_tf32(float (&sum)[held], cons
 template <int held>
 __device__ __forceinline__ void multiply_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
                                                         uint64_t b) {
-    static_assert(held == 16 || held == 32 || held == 64 || held == 128);
     [[maybe_unused]] constexpr bool add = true;
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
-    if constexpr (held == 16)
-        RELPROP_PRODUCT_16("+f", "m64n32k16.f32.bf16.bf16", ", 0");
-    else if constexpr (held == 32)
-        RELPROP_PRODUCT_32("+f", "m64n64k16.f32.bf16.bf16", ", 0");
-    else if constexpr (held == 64)
-        RELPROP_PRODUCT_64("+f", "m64n128k16.f32.bf16.bf16", ", 0");
-    else
-        RELPROP_PRODUCT_128("+f", "m64n256k16.f32.bf16.bf16", ", 0");
+    RELPROP_PRODUCT_OF("+f", "k16.f32.bf16.bf16", ", 0");
 #endif
 }
 
@@ -309,17 +304,11 @@ __device__ __forceinline__ void multiply_warpgroup_bf16(float (&sum)[held], cons
 template <int held>
 __device__ __forceinline__ void begin_warpgroup_bf16(float (&sum)[held], const uint32_t (&a)[4],
                                                      uint64_t b) {
-    static_assert(held == 16 || held == 32 || held == 64);
     [[maybe_unused]] constexpr bool add = false;
 #ifdef RELPROP_EMULATED
     emulated::begin_product<2 * held, 2, emulated::OfBf16>(sum, a, b, add);
 #elif defined(RELPROP_WARPGROUPS)
-    if constexpr (held == 16)
-        RELPROP_PRODUCT_16("=f", "m64n32k16.f32.bf16.bf16", ", 0");
-    else if constexpr (held == 32)
-        RELPROP_PRODUCT_32("=f", "m64n64k16.f32.bf16.bf16", ", 0");
-    else
-        RELPROP_PRODUCT_64("=f", "m64n128k16.f32.bf16.bf16", ", 0");
+    RELPROP_PRODUCT_OF("=f", "k16.f32.bf16.bf16", ", 0");
 #endif
 }
 
