@@ -32,6 +32,10 @@ struct Device {
     // stay as it is until then.
     void (*copy)(void *to, const void *from, int64_t bytes, Stream);
     void (*wait)(Stream); // until all that was given to the stream is done
+    // A mark in a stream keeps the moment at which all that was given to it before is done.
+    void *(*mark)(Stream);
+    double (*seconds_between)(void *earlier, void *later); // marks that streams have come to
+    void (*end_mark)(void *mark);
     // Keeps what the work gives to the stream, one of make_stream's, instead of doing it. The work
     // may neither wait nor allocate.
     void *(*record)(Stream, const std::function<void()> &work);

@@ -1,6 +1,5 @@
 // The two passes of a Plan, stage by stage.
 #include <algorithm>
-#include <chrono>
 #include <exception>
 #include <limits>
 #include <stdexcept>
@@ -9,6 +8,7 @@
 #include "device_run.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "stopwatch.hpp"
 
 namespace relprop {
 namespace {
@@ -107,32 +107,6 @@ void check_finite(const Kernels &kernels, const float *values, int64_t n, int64_
         throw_not_finite(what, first + found / size, found % size);
 }
 
-// Adds the time of its life to a step's, where the request asks for it.
-class Stopwatch {
-  public:
-    Stopwatch(const Run &run, const Request &request, bool of_relevance)
-        : run_(run),
-          seconds_(request.seconds ? request.seconds + 2 * run.step + of_relevance : nullptr),
-          begun_(now()) {}
-    ~Stopwatch() {
-        if (seconds_)
-            *seconds_ += std::chrono::duration<double>(now() - begun_).count();
-    }
-    Stopwatch(const Stopwatch &) = delete;
-    Stopwatch &operator=(const Stopwatch &) = delete;
-
-  private:
-    using Clock = std::chrono::steady_clock;
-    Clock::time_point now() const {
-        if (seconds_ && run_.kernels.device)
-            run_.kernels.device->wait(run_.stream);
-        return Clock::now();
-    }
-    const Run &run_;
-    double *seconds_;
-    Clock::time_point begun_;
-};
-
 } // namespace
 
 void Plan::copy_out(const Run &run, const Request &request, int64_t first, int tensor_index,
@@ -149,6 +123,7 @@ void Plan::copy_out(const Run &run, const Request &request, int64_t first, int t
 // Samples [first, first + n) of a request, and where each stage's arenas lie.
 struct Plan::Chunk {
     const Request &request;
+    Stopwatch &watch; // for one thread
     int64_t first, n;
     int64_t threads;             // as many as there were when it began
     std::vector<float *> arenas; // [stages]
@@ -194,7 +169,7 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
             errors[static_cast<size_t>(i)] = std::current_exception();
         }
     };
-    if (parts >= chunk.threads && !chunk.request.seconds) // a stopwatch is for one thread
+    if (parts >= chunk.threads && !chunk.request.seconds)
         parallel_for(parts, call);
     else
         for (int64_t i = 0; i < parts; ++i)
@@ -206,7 +181,8 @@ void Plan::each_part(const Chunk &chunk, size_t stage, const Body &body) const {
 
 void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &memory,
                      int64_t *bad) const {
-    Chunk chunk{request, first, n, kernels_.device ? 1 : threads(), {}, bad};
+    Stopwatch watch(kernels_.device, request.stream, request.seconds);
+    Chunk chunk{request, watch, first, n, kernels_.device ? 1 : threads(), {}, bad};
     // who asks for relevance between the steps is not to find messages there
     chunk.sends = std::none_of(request.copies.begin(), request.copies.end(),
                                [](const Copy &copy) { return copy.of_relevance; });
@@ -232,6 +208,7 @@ void Plan::run_chunk(const Request &request, int64_t first, int64_t n, Memory &m
     if (!request.relevance.empty())
         for (size_t s = stages_.size(); s-- > 0;)
             each_part(chunk, s, [&](Part &part) { relevance(chunk, s, part); });
+    watch.read();
 }
 
 void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
@@ -248,10 +225,7 @@ void Plan::forward(const Chunk &chunk, size_t stage, Part &part) const {
     for (int s = run.stage.first; s < run.stage.last; ++s) {
         run.step = s;
         const Step &step = *steps_[static_cast<size_t>(s)];
-        {
-            Stopwatch watch(run, request, false);
-            step.forward(run);
-        }
+        chunk.watch.time(2 * s, [&] { step.forward(run); });
         copy_out(run, request, first, step.output, false);
     }
     const int output = run.stage.output;
@@ -319,8 +293,7 @@ void Plan::relevance(const Chunk &chunk, size_t stage, Part &part) const {
             weigh(step.output);
         copy_out(run, request, first, step.output, true);
         if (!step.blocks) {
-            Stopwatch watch(run, request, true);
-            step.relevance(run);
+            chunk.watch.time(2 * s + 1, [&] { step.relevance(run); });
             continue;
         }
         run.book(Account::zero, run.relevance(step.output), tensor(step.output).image.size());

@@ -107,6 +107,25 @@ void wait(Stream stream) {
     RELPROP_CHECK(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)));
 }
 
+void *mark(Stream stream) {
+    cudaEvent_t event = nullptr;
+    RELPROP_CHECK(cudaEventCreate(&event));
+    const cudaError_t status = cudaEventRecord(event, static_cast<cudaStream_t>(stream));
+    if (status != cudaSuccess)
+        cudaEventDestroy(event);
+    RELPROP_CHECK(status);
+    return event;
+}
+
+double seconds_between(void *earlier, void *later) {
+    float milliseconds = 0;
+    RELPROP_CHECK(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(earlier),
+                                       static_cast<cudaEvent_t>(later)));
+    return 1e-3 * static_cast<double>(milliseconds);
+}
+
+void end_mark(void *mark) { cudaEventDestroy(static_cast<cudaEvent_t>(mark)); }
+
 // Of the calls that CUDA forbids during a capture, other threads may make allocations and the like.
 cudaGraph_t capture(cudaStream_t stream, const std::function<void()> &work) {
     cudaGraph_t graph = nullptr;
@@ -167,6 +186,9 @@ const Device device = {
     .end_stream = end_stream,
     .copy = copy,
     .wait = wait,
+    .mark = mark,
+    .seconds_between = seconds_between,
+    .end_mark = end_mark,
     .record = record,
     .replay = replay,
     .end_recorded = end_recorded,

@@ -7,6 +7,7 @@ import gc
 import json
 import subprocess
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -230,21 +231,26 @@ def signal():
         assert layer["backward"]["torch_seconds"] > 0
 
 
-def test_the_core_times_its_steps() -> None:
+@pytest.mark.parametrize("gpu", [None, pytest.param(0, marks=pytest.mark.gpu)])
+def test_the_core_times_its_steps(gpu: int | None) -> None:
+    if gpu is not None and (reason := without_gpu()):
+        pytest.skip(f"no GPU: {reason}")
     module = networks.tiny()
     graph = relprop.load(module, (3, 8, 8)).graph
     rules = relprop.Explainer(graph, "epsilon").rules
-    plan = compile_plan(graph, rules).plan
+    plan = compile_plan(graph, rules, gpu).plan
     scores, relevance = np.empty((1, 3), np.float32), np.empty((1, 192), np.float32)
     seconds = np.full((plan.steps, 2), -1.0)
     images = np.ones((1, 192), np.float32)
     plan.run([images], scores, seconds=seconds)
     assert (seconds[:, 0] > 0).all()
     assert (seconds[:, 1] == 0).all()  # there was no relevance pass
+    begun = time.perf_counter()
     plan.run(
         [images], scores, targets=np.zeros(1, np.int64), relevance=[relevance], seconds=seconds
     )
     assert (seconds > 0).any(axis=0).all()
+    assert seconds.sum() < time.perf_counter() - begun  # of which they are parts
     with pytest.raises(ValueError, match="seconds"):
         plan.run([images], scores, seconds=seconds[1:])
 

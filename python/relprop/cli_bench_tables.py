@@ -198,8 +198,7 @@ def show_kinds(job: Job, steps: Steps) -> None:
         )
     job.console.print()
     job.console.print(table)
-    told = f"all steps {job.milliseconds(every)} ms, the GPU waited for before and after each"
-    job.console.print(told, style="dim")
+    job.console.print(f"all steps {job.milliseconds(every)} ms by the GPU's clock", style="dim")
 
 
 def _geometry(layer: dict[str, Any]) -> Iterator[str]:

@@ -122,8 +122,8 @@ def measure_steps(
 ) -> Steps:
     """Time every step of a network by the core's stopwatch, the best of several runs.
 
-    A GPU is waited for before and after each step, which is then as long as its launches take at
-    least.
+    A GPU's stream tells when it came to each step and when it was done, so that launches count only
+    where the GPU waits for them, as in small batches.
     """
     use_threads(threads, place)
     module, shape = build(network, shape)
@@ -204,7 +204,14 @@ def by_torch(
 
 
 def _fastest(runs: Mapping[str, Run], repeat: int, place: Place) -> float:
-    return min(turn.wall for turns in take_turns(runs, repeat, place).values() for turn in turns)
+    in_a_row = {name: partial(_repeat, run, place.in_a_row) for name, run in runs.items()}
+    turns = take_turns(in_a_row, repeat, place).values()
+    return min(turn.wall for own in turns for turn in own) / place.in_a_row
+
+
+def _repeat(run: Run, times: int) -> None:
+    for _ in range(times):
+        run()
 
 
 def _noise(shape: tuple[int, ...]) -> Tensor:

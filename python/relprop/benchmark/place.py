@@ -57,6 +57,9 @@ class Place(Protocol):
     only_channels_last: ClassVar[bool]
     """Whether torch takes part with that memory format alone: on a GPU it is the faster, and cuDNN
     tries every layer in every format for seconds."""
+    in_a_row: ClassVar[int]
+    """Times that torch's bare products run for one look at the clock: several on a GPU, which has
+    the next launch while it computes."""
 
     @property
     def device(self) -> str:
@@ -119,6 +122,7 @@ class Cpu:
 
     rotation: ClassVar[int] = 1
     only_channels_last: ClassVar[bool] = False
+    in_a_row: ClassVar[int] = 1
     device: str = "cpu"
     precision: Precision = "float32"
 
@@ -169,6 +173,7 @@ class Gpu:
 
     rotation: ClassVar[int] = 4
     only_channels_last: ClassVar[bool] = True
+    in_a_row: ClassVar[int] = 8
     gpu: int
     precision: Precision = "float32"
 
