@@ -34,12 +34,12 @@ SCARCE = [np.float32(share) for share in (1, 1, 0.05, 1e-4, 1e-7, 0)]
 """What is left of negative weights: Z- is small beside Z+, or nothing."""
 
 
-def supported(weight: g.Array, bias: g.Array | None, padding, shape: g.Shape) -> g.Graph:
+def supported(layer: g.Conv | g.ConvTranspose, shape: g.Shape, before: str = "relu") -> g.Graph:
     """A convolution after one ReLU and before another, whose relevance is in proportion to it."""
     graph = g.Graph()
     graph.add("input", g.Input(shape))
-    graph.add("before", g.Activation("relu"), ["input"])
-    graph.add("conv", g.Conv(weight, bias, padding=padding), ["before"])
+    graph.add("before", g.Activation(before, 0.5), ["input"])
+    graph.add("conv", layer, ["before"])
     graph.add("after", g.Activation("relu"), ["conv"])
     size = graph["after"].shape[1:]
     graph.add("pool", g.AvgPool((min(2, size[0]), min(2, size[1])), (2, 2)), ["after"])
@@ -67,12 +67,16 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
     sizes = st.integers(1, 40)
     into, out = data.draw(sizes), data.draw(sizes)
     shape = (into, data.draw(st.integers(3, 13)), data.draw(st.integers(3, 13)))
-    edges = st.integers(0, 3)
+    kind = data.draw(st.sampled_from([g.Conv, g.ConvTranspose]))
+    edges = st.integers(0, 3 if kind is g.Conv else 2)
     padding = tuple((data.draw(edges), data.draw(edges)) for _ in range(2))
     weight = numbers(rng, (out, into, 3, 3)) / np.float32(3 * np.sqrt(into))
     weight[weight < 0] *= data.draw(st.sampled_from(SCARCE))
     bias = numbers(rng, (out,)) / np.float32(10) if data.draw(st.booleans()) else None
-    graph = supported(weight, bias, padding, shape)
+    if kind is g.ConvTranspose:
+        weight = np.ascontiguousarray(weight.swapaxes(0, 1))
+    before = data.draw(st.sampled_from(["relu", "leaky_relu"]))
+    graph = supported(kind(weight, bias, padding=padding), shape, before)
     rule = data.draw(st.sampled_from(RULES))
     explainer = Explainer(graph, rules={"conv": rule})
     x = images(rng, (data.draw(st.integers(1, 3)), *shape), empty)
@@ -80,7 +84,7 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
     # Winograd's errors are 1e-7 of the largest values nearby (docs/performance.md): more than the
     # tolerance where only dead neurons see those, and living ones see less than a hundredth.
     seen = scores.max() - (0.0 if bias is None else bias.max())
-    assume(way == "plain" or seen >= 1e-2 * x.max())
+    assume(way == "plain" or seen >= 1e-2 * np.abs(x).max())
     # as it arrives in networks: small where the values are
     r = scores * np.abs(numbers(rng, (len(x), *graph[graph.output].shape)))
     assert_every_node_agrees(explainer, {"input": x}, r)
@@ -93,7 +97,8 @@ def test_a_sample_is_bit_identical_wherever_it_runs(way, composite, monkeypatch)
     rng = np.random.default_rng(0)
     weight = numbers(rng, (70, 50, 3, 3))
     weight[:9][weight[:9] < 0] *= np.float32(0.01)
-    graph = supported(weight, numbers(rng, (70,)), ((1, 1),) * 2, (50, 14, 9))
+    layer = g.Conv(weight, numbers(rng, (70,)), padding=((1, 1),) * 2)
+    graph = supported(layer, (50, 14, 9))
     explainer = Explainer(graph, composite)
     x = numbers(rng, (23, 50, 14, 9))
     target = np.ones((23, *graph[graph.output].shape), np.float32)
@@ -128,6 +133,7 @@ def test_ways_agree_on_a_network(composite: str, monkeypatch) -> None:
 
 def test_unknown_ways_are_refused(monkeypatch) -> None:
     monkeypatch.setenv("RELPROP_PRODUCT", "magic")
-    graph = supported(np.ones((20, 20, 3, 3), np.float32), None, ((1, 1),) * 2, (20, 5, 5))
+    layer = g.Conv(np.ones((20, 20, 3, 3), np.float32), padding=((1, 1),) * 2)
+    graph = supported(layer, (20, 5, 5))
     with pytest.raises(RuntimeError, match=r'RELPROP_PRODUCT must be plain.* not "magic"'):
         Explainer(graph, "epsilon")

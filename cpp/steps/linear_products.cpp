@@ -1,5 +1,6 @@
 // The products of a Linear, there and back, and what stands in for them. See linear.hpp.
 #include <algorithm>
+#include <stdexcept>
 
 #include "parts.hpp"
 #include "steps/linear.hpp"
@@ -44,6 +45,8 @@ Product Linear::product_of(const Packed &packed, int64_t n,
 
 void Linear::run_product(const Kernels &kernels, const Product &product, int winograd,
                          Stream stream) const {
+    if (winograd && (product.selects || product.by_sign))
+        throw std::logic_error("Winograd's filtering does not choose by signs.");
     if (winograd)
         kernels.winograd(product, winograd, stream);
     else if (dense_)

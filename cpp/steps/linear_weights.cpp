@@ -130,9 +130,11 @@ Linear::Packed Linear::pack(const Kernels &kernels, std::span<const float> weigh
     packing.written_step = depthwise_ || !of_adjoint ? to_step : from_step;
     packing.gamma = rule_.gamma;
     Packed packed{laid(kernels, row > 1 ? merged(phase) : phase), read * row, {}, {}};
+    const bool back = of_adjoint != transposed_;
     for (Version version : needed) {
         packing.version = version;
-        const int outputs = winograd_outputs(kernels, phase, read, version);
+        const int outputs = // which choose between no messages
+            back && selects_ ? 0 : winograd_outputs(kernels, phase, read, version);
         packed.winograd[static_cast<int>(version)] = outputs;
         packed.weights[static_cast<int>(version)] =
             PackedWeights(kernels, packing, outputs, weights.data(), of);
