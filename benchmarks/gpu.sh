@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 declare -A limits=([build]=300 [checks]=60 [tests]=120 [bench]=900 [paths]=240 [layers]=120 [networks]=240
   [precision]=180 [sanitizers]=400)
 stages=(build checks tests bench paths layers networks precision sanitizers)
-checks=(wgmma_check product_check pool_check recording_check kernels_check)
+checks=(wgmma_check device_check product_check pool_check recording_check kernels_check)
 skipped=77
 
 export PYTHONUNBUFFERED=1

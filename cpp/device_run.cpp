@@ -257,7 +257,10 @@ void DeviceRun::run() {
     } catch (...) {
         for (Work &work : works)
             if (work.lane)
-                kernels_.device->wait(stream_of(*work.lane));
+                try {
+                    kernels_.device->wait(stream_of(*work.lane));
+                } catch (const std::runtime_error &) { // the first error is the one to tell
+                }
         give_back();
         throw;
     }

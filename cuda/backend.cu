@@ -44,8 +44,8 @@ Products warpgroup_products_of(Precision precision) {
     }
 }
 
-// Whether this GPU has warpgroups' instructions (later ones have lost them), and nothing in the
-// environment says to go without, so that the two can be compared.
+// Whether this GPU has warpgroups' instructions (later ones have lost them) and they were compiled,
+// and nothing in the environment says to go without, so that the two can be compared.
 bool has_warpgroups(int device) {
     int major = 0, minor = 0;
     RELPROP_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
@@ -54,7 +54,13 @@ bool has_warpgroups(int device) {
     const std::string by = asked ? asked : "";
     if (by != "" && by != "warp" && by != "warpgroup")
         throw std::runtime_error("RELPROP_TENSOR_CORES must be warp or warpgroup, not " + by + ".");
+#ifdef RELPROP_COMPILED_FOR_HOPPER
     const bool here = major == 9 && minor == 0;
+#else
+    const bool here = false;
+    if (by == "warpgroup")
+        throw std::runtime_error("RELPROP_TENSOR_CORES=warpgroup needs relprop compiled for 90a.");
+#endif
     if (by == "warpgroup" && !here)
         throw std::runtime_error("RELPROP_TENSOR_CORES=warpgroup needs a GPU of compute capability "
                                  "9.0 (Hopper), not " +

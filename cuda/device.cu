@@ -66,14 +66,19 @@ int64_t free_bytes() {
     return static_cast<int64_t>(free);
 }
 
+// Throws where there was no room for so many bytes of memory; nothing is kept of the error.
+void require_room(cudaError_t status, int64_t bytes, const char *whose) {
+    if (status != cudaErrorMemoryAllocation)
+        return;
+    cudaGetLastError();
+    throw DeviceOutOfMemory(std::string(whose) + " has no room for " + std::to_string(bytes) +
+                            " bytes; " + std::to_string(free_bytes()) + " are free on the GPU.");
+}
+
 void *allocate(int64_t bytes) {
     void *memory = nullptr;
     const cudaError_t status = cudaMalloc(&memory, static_cast<size_t>(bytes));
-    if (status == cudaErrorMemoryAllocation) {
-        cudaGetLastError(); // the error is told here; the next launch must not find it
-        throw DeviceOutOfMemory("the GPU has no room for " + std::to_string(bytes) + " bytes; " +
-                                std::to_string(free_bytes()) + " are free.");
-    }
+    require_room(status, bytes, "the GPU");
     RELPROP_CHECK(status);
     return memory;
 }
@@ -83,7 +88,10 @@ void release(void *memory) { cudaFree(memory); }
 
 void *allocate_pinned(int64_t bytes) {
     void *memory = nullptr;
-    RELPROP_CHECK(cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable));
+    const cudaError_t status =
+        cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocPortable);
+    require_room(status, bytes, "the host's pinned memory");
+    RELPROP_CHECK(status);
     return memory;
 }
 
@@ -135,6 +143,8 @@ cudaGraph_t capture(cudaStream_t stream, const std::function<void()> &work) {
     } catch (...) {
         if (cudaStreamEndCapture(stream, &graph) == cudaSuccess)
             cudaGraphDestroy(graph);
+        cudaGetLastError(); // of a capture that ended with an error; the next launch must not find
+                            // it
         throw;
     }
     RELPROP_CHECK(cudaStreamEndCapture(stream, &graph));
@@ -142,17 +152,12 @@ cudaGraph_t capture(cudaStream_t stream, const std::function<void()> &work) {
 }
 
 void *record(Stream stream, const std::function<void()> &work) {
-    try {
-        const cudaGraph_t graph = capture(static_cast<cudaStream_t>(stream), work);
-        cudaGraphExec_t recorded = nullptr;
-        const cudaError_t status = cudaGraphInstantiate(&recorded, graph, 0);
-        cudaGraphDestroy(graph);
-        RELPROP_CHECK(status);
-        return recorded;
-    } catch (...) {
-        cudaGetLastError(); // the error is told here; the next launch must not find it
-        throw;
-    }
+    const cudaGraph_t graph = capture(static_cast<cudaStream_t>(stream), work);
+    cudaGraphExec_t recorded = nullptr;
+    const cudaError_t status = cudaGraphInstantiate(&recorded, graph, 0);
+    cudaGraphDestroy(graph);
+    RELPROP_CHECK(status);
+    return recorded;
 }
 
 void replay(void *recorded, Stream stream) {

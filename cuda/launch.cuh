@@ -18,10 +18,28 @@ namespace relprop {
 
 // Throws CudaError unless `status` is success; `what` names the call or the kernel.
 inline void require_success(cudaError_t status, const char *what, const char *file, int line) {
-    if (status != cudaSuccess)
-        throw CudaError(std::string(what) + " (" + file + ":" + std::to_string(line) +
-                        "): " + cudaGetErrorString(status) + ".");
+    if (status == cudaSuccess)
+        return;
+    cudaGetLastError(); // the error is told here; the next launch must not find it
+    throw CudaError(std::string(what) + " (" + file + ":" + std::to_string(line) +
+                    "): " + cudaGetErrorString(status) + ".");
 }
+
+#define RELPROP_CHECK(call) ::relprop::require_success((call), #call, __FILE__, __LINE__)
+
+namespace cuda {
+
+// What the current GPU says of itself.
+inline int attribute_of_gpu(cudaDeviceAttr attribute) {
+    int current = 0, value = 0;
+    RELPROP_CHECK(cudaGetDevice(&current));
+    RELPROP_CHECK(cudaDeviceGetAttribute(&value, attribute, current));
+    return value;
+}
+
+inline int multiprocessors() { return attribute_of_gpu(cudaDevAttrMultiProcessorCount); }
+
+} // namespace cuda
 
 constexpr int block_threads = 256;
 
@@ -62,11 +80,12 @@ void launch(void (*kernel)(Arguments...), const Arguments &...arguments, const G
                         std::to_string(grid.y) + " x " + std::to_string(grid.z) +
                         " blocks are too many for one launch; use smaller batches.");
     constexpr size_t unasked =
-        48 * 1024; // of dynamic shared memory; CUDA wants to be asked for more
-    if (shared_bytes > unasked)
-        require_success(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                             static_cast<int>(shared_bytes)),
-                        name, file, line);
+        48 * 1024;              // of dynamic shared memory; CUDA wants to be asked for more
+    if (shared_bytes > unasked) // for all that there is: another thread's launch may need more
+        require_success(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 cuda::attribute_of_gpu(cudaDevAttrMaxSharedMemoryPerBlockOptin)),
+            name, file, line);
     const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y),
                       static_cast<unsigned>(grid.z));
     const auto on = static_cast<cudaStream_t>(stream);
@@ -98,8 +117,6 @@ void launch_blocks(void (*kernel)(Arguments), const Arguments &arguments, const 
 
 } // namespace relprop
 
-#define RELPROP_CHECK(call) ::relprop::require_success((call), #call, __FILE__, __LINE__)
-
 // kernel(arguments, count) with one thread for each of `count` values, which finds its own by
 // thread_index().
 #define RELPROP_LAUNCH(kernel, arguments, count, stream)                                           \
@@ -110,17 +127,3 @@ void launch_blocks(void (*kernel)(Arguments), const Arguments &arguments, const 
 #define RELPROP_LAUNCH_BLOCKS(kernel, arguments, grid, threads, shared_bytes, stream)              \
     ::relprop::launch_blocks(kernel, arguments, grid, threads, shared_bytes, stream, #kernel,      \
                              __FILE__, __LINE__)
-
-namespace relprop::cuda {
-
-// What the current GPU says of itself.
-inline int attribute_of_gpu(cudaDeviceAttr attribute) {
-    int current = 0, value = 0;
-    RELPROP_CHECK(cudaGetDevice(&current));
-    RELPROP_CHECK(cudaDeviceGetAttribute(&value, attribute, current));
-    return value;
-}
-
-inline int multiprocessors() { return attribute_of_gpu(cudaDevAttrMultiProcessorCount); }
-
-} // namespace relprop::cuda

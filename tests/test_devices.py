@@ -217,6 +217,8 @@ def test_arrays_in_its_memory_are_read_and_filled_in_place(gpu: int) -> None:
         ({"typestr": "<f8"}, TypeError, "inputs must be float32, not <f8"),
         ({"shape": (3, 1727)}, ValueError, r"inputs must have shape \(3, 1728\), not \(3, 1727\)"),
         ({"strides": (4, 12)}, ValueError, "inputs must be C-contiguous"),
+        ({"strides": (6912,)}, ValueError, "inputs must be C-contiguous"),
+        ({"mask": IMAGES}, ValueError, "inputs must have no mask"),
         ({"data": (IMAGES.ctypes.data, False)}, ValueError, "inputs must be in the memory of"),
         ({"data": (3, False)}, ValueError, "inputs must be aligned"),
     ],
@@ -233,6 +235,16 @@ def test_other_arrays_are_refused(
     read_only = DeviceArray(scores.host, data=(scores.pointer, True))
     with pytest.raises(ValueError, match="scores must be writeable"):
         plan.run([DeviceArray(images)], read_only)
+
+
+@on_gpu
+def test_a_run_that_fails_leaves_the_next_alone(gpu: int) -> None:
+    plan, images = compiled(gpu).plan, DeviceArray(IMAGES[:3].reshape(3, -1))
+    scores = DeviceArray(np.zeros((3, 10), np.float32))
+    with pytest.raises(RuntimeError, match=r"cudaMemcpyAsync.*: invalid resource handle"):
+        plan.run([images], scores, stream=0xDEAD0)  # which a GPU that is there might not survive
+    plan.run([images], scores)
+    assert scores.numpy().any()
 
 
 @on_gpu

@@ -91,7 +91,14 @@ def test_what_the_runtime_does_not_forgive_ends_the_program(name: str, message: 
 
 @pytest.mark.parametrize(
     "check",
-    ["kernels_check", "pool_check", "product_check", "recording_check", "wgmma_check"],
+    [
+        "device_check",
+        "kernels_check",
+        "pool_check",
+        "product_check",
+        "recording_check",
+        "wgmma_check",
+    ],
 )
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)

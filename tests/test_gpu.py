@@ -13,7 +13,14 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "check",
-    ["kernels_check", "pool_check", "product_check", "recording_check", "wgmma_check"],
+    [
+        "device_check",
+        "kernels_check",
+        "pool_check",
+        "product_check",
+        "recording_check",
+        "wgmma_check",
+    ],
 )
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     if not Path("/dev/nvidia0").exists():

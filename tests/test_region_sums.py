@@ -109,6 +109,11 @@ def test_a_gpu_sums_what_is_in_its_memory(shared: bool) -> None:
     assert_close(_core.region_sums(DeviceArray(values), labels, 7, gpu=0), plain(values, labels, 7))
     with pytest.raises(ValueError, match="not be 6"):
         _core.region_sums(DeviceArray(values), labels, 6, gpu=0)
+    nothing = DeviceArray(values[:0], data=(0, False))
+    for found, expected in zip(
+        _core.region_sums(nothing, labels[:0], 7, gpu=0), plain(values[:0], labels[:0], 7)
+    ):
+        np.testing.assert_array_equal(found, expected)
     with pytest.raises(TypeError, match="must be in the device's memory"):
         _core.region_sums(values, labels, 7, gpu=0)
     with pytest.raises(TypeError, match="where no GPU is named"):

@@ -1,6 +1,7 @@
 // Checked access to arrays in a GPU's memory, torch's, cupy's or any other's, through what they say
-// of themselves in __cuda_array_interface__ (version 3). Whose memory a pointer is to, the core
-// asks the driver.
+// of themselves in __cuda_array_interface__ (version 3), but for the stream that it may name: the
+// caller names the one that all arrays are ready on. Whose memory a pointer is to, the core asks
+// the driver.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -25,6 +26,8 @@ inline bool is_dense(const py::handle &strides, const Shape &shape) {
     if (strides.is_none())
         return true;
     const auto given = strides.cast<Shape>();
+    if (given.size() != shape.size())
+        return false;
     int64_t expected = sizeof(float);
     for (size_t axis = shape.size(); axis-- > 0;) {
         if (shape[axis] > 1 && given[axis] != expected)
@@ -49,6 +52,8 @@ inline std::pair<float *, bool> floats_on_device(const py::object &array, const 
                               text_of(found) + ".");
     if (interface.contains("strides") && !is_dense(interface["strides"], shape))
         throw py::value_error(std::string(name) + " must be C-contiguous.");
+    if (interface.contains("mask") && !interface["mask"].is_none())
+        throw py::value_error(std::string(name) + " must have no mask.");
     const auto data = interface["data"].cast<std::pair<uintptr_t, bool>>();
     if (data.first % alignof(float) != 0)
         throw py::value_error(std::string(name) + " must be aligned.");

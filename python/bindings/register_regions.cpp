@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <functional>
 #include <limits>
 #include <numeric>
@@ -80,6 +81,11 @@ Regions read_regions(const py::object &values, const py::array &labels, int coun
 void sum_on_device(const Kernels &kernels, Regions of, Stream stream) {
     const int64_t labels = (of.shared_labels ? 1 : of.n) * of.pixels;
     const int64_t places = of.n * of.count * 3, channels = of.n * of.channels;
+    if (of.n * of.pixels == 0) { // no values: a pointer to nowhere
+        std::fill_n(of.sums, places, 0.0);
+        std::fill_n(of.channel_sums, channels, 0.0);
+        return;
+    }
     const int64_t scratch = of.n * regions_scratch(of.pixels, of.count, of.channels);
     double *const sums = of.sums, *const channel_sums = of.channel_sums;
     const Using device(kernels.device, kernels.device_index);

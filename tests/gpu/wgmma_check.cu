@@ -1,9 +1,11 @@
 // Checks what cuda/wgmma.cuh says of Hopper's instructions, each by itself: which lane holds what,
 // how weights lie in shared memory, and that the bits that a factor has too many are not read.
 // Runs on a GPU of that kind, or under tests/gpu/emulator.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -24,7 +26,7 @@ struct Arguments {
     int part;       // of the slice: its factors are [8 part, 8 part + 8), or 16
 };
 
-template <Precision precision, int n>
+template <Precision precision, int n, bool begins>
 __global__ void __launch_bounds__(warpgroup_threads)
     product_kernel(const __grid_constant__ Arguments p) {
 #ifdef RELPROP_WARPGROUPS
@@ -57,7 +59,9 @@ __global__ void __launch_bounds__(warpgroup_threads)
     const uint64_t at = descriptor_of<slice * sizeof(Weight<precision>)>(b) +
                         static_cast<uint64_t>(p.part * 32 / 16);
     show_registers();
-    if constexpr (halves)
+    if constexpr (begins)
+        begin_warpgroup_bf16(sum, a, at);
+    else if constexpr (halves)
         multiply_warpgroup_bf16(sum, a, at);
     else
         multiply_warpgroup_tf32(sum, a, at);
@@ -89,21 +93,24 @@ double read_of(Precision precision, float value) {
     return static_cast<double>(std::bit_cast<float>(read));
 }
 
-template <Precision precision, int n> bool agrees(const char *name) {
+// `begins`: what the sums hold before does not count.
+template <Precision precision, int n, bool begins = false> bool agrees(const char *name) {
     constexpr int depth = precision == Precision::bf16 ? 16 : 8;
     double most = 0.0;
     for (int part = 0; part < slice / depth; ++part) {
         const std::vector<float> a = draw(warpgroup_rows * depth), b = draw(n * slice);
         std::vector<float> before = draw(warpgroup_rows * n), after = before;
+        if (begins)
+            std::fill(before.begin(), before.end(), std::numeric_limits<float>::quiet_NaN());
         const OnDevice<float> a_there(a), b_there(b), sums(before);
-        RELPROP_LAUNCH_BLOCKS((product_kernel<precision, n>),
+        RELPROP_LAUNCH_BLOCKS((product_kernel<precision, n, begins>),
                               (Arguments{a_there.data(), b_there.data(), sums.data(), part}), 1,
                               warpgroup_threads, n * slice * sizeof(float), nullptr);
         RELPROP_CHECK(cudaDeviceSynchronize());
         sums.read(after);
         for (size_t row = 0; row < warpgroup_rows; ++row)
             for (size_t c = 0; c < n; ++c) {
-                double sum = static_cast<double>(before[row * n + c]);
+                double sum = begins ? 0.0 : static_cast<double>(before[row * n + c]);
                 for (size_t k = 0; k < depth; ++k)
                     sum += read_of(precision, a[row * depth + k]) *
                            read_of(precision, b[c * slice + static_cast<size_t>(part) * depth + k]);
@@ -112,7 +119,7 @@ template <Precision precision, int n> bool agrees(const char *name) {
             }
     }
     const bool good = most < 4e-6; // sums of up to 16, cut off
-    std::printf("%-4s %-18s %.1e\n", good ? "ok" : "FAIL", name, most);
+    std::printf("%-4s %-26s %.1e\n", good ? "ok" : "FAIL", name, most);
     return good;
 }
 
@@ -131,6 +138,10 @@ int main() {
         all = agrees<Precision::bf16, 64>("64 x 64, bfloat16") && all;
         all = agrees<Precision::bf16, 256>("64 x 256, bfloat16") && all;
         all = agrees<Precision::bf16, 32>("64 x 32, bfloat16") && all;
+        all = agrees<Precision::bf16, 128>("64 x 128, bfloat16") && all;
+        all = agrees<Precision::bf16, 32, true>("64 x 32, bfloat16, begun") && all;
+        all = agrees<Precision::bf16, 64, true>("64 x 64, bfloat16, begun") && all;
+        all = agrees<Precision::bf16, 128, true>("64 x 128, bfloat16, begun") && all;
         return all ? 0 : 1;
     } catch (const std::exception &error) {
         std::fprintf(stderr, "%s\n", error.what());
