@@ -65,8 +65,9 @@ SANITIZED = $(APART) \
   && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
 CORE_TESTS := $(addprefix tests/test_,bindings.py canvas.py conv.py conv_transpose.py dense.py \
-  embedding.py instruction_sets.py merge.py messages.py move.py norm.py packed.py pointwise.py pool.py \
-  ranges.py region_sums.py scarce.py stages.py upsample.py whole_graphs.py winograd.py)
+  embedding.py instruction_sets.py long_sums.py merge.py messages.py move.py norm.py packed.py \
+  pointwise.py pool.py ranges.py region_sums.py scarce.py stages.py upsample.py whole_graphs.py \
+  winograd.py)
 
 asan: export ASAN_OPTIONS := detect_leaks=0
 asan: export UBSAN_OPTIONS := print_stacktrace=1

@@ -62,9 +62,11 @@ constexpr int64_t tally_sums = 4;
 // that belong to them, writes s+ over r and s- beside it, and tells the ledger of both.
 struct Message {
     Rule rule;
-    float *r = nullptr;            // [rows, channels]  in: relevance, out: s+
-    float *s_neg = nullptr;        // [rows, channels]  in: Z- (alpha_beta), out: s-; else unused
-    const float *z = nullptr;      // [period, channels]  sum with bias; null where not needed
+    float *r = nullptr;     // [rows, channels]  in: relevance, out: s+
+    float *s_neg = nullptr; // [rows, channels]  in: Z- (alpha_beta), out: s-; else unused
+    // [period, channels]  sum, for epsilon and gamma with as much of the bias as the rule keeps;
+    // null where not needed
+    const float *z = nullptr;
     int64_t period = 0;            // rows of z before it repeats (w_square's sums), 0: never
     const float *bias = nullptr;   // [channels]
     const float *fan_in = nullptr; // [fan_period]  real inputs of each neuron; flat, distribute

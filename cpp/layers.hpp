@@ -107,6 +107,13 @@ RELPROP_HD Window window_around(int centre, int before, int size, int length) {
     return {larger(begin, 0), size < length - begin ? begin + size : length, 1, size};
 }
 
+// How many inputs a window along one axis reads.
+RELPROP_HD int taps_of(const Window &w) { return (w.end - w.begin + w.step - 1) / w.step; }
+
+// Of as many floats the sum is a float's, one after the other; those of more would drift, and are
+// float64's.
+constexpr int64_t most_summed_as_floats = 16;
+
 // How many inputs a window along one axis counts in an average.
 RELPROP_HD float counted(bool count_include_pad, const Window &w) {
     return static_cast<float>(count_include_pad ? w.span : w.end - w.begin);

@@ -135,13 +135,11 @@ __device__ __forceinline__ void send(const Message &m, Neuron &of_neuron, Tally 
         of.neg = (of_neuron.s_neg < 0.0f ? of_neuron.s_neg : 0.0f) + kept_neg;
     } else if constexpr (kind == RuleKind::gamma) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
-        of.z = z;
-        of.sum = z - (b - kept);
-    } else if constexpr (kind == RuleKind::epsilon) {
-        of.sum = sum - (b - kept);
+        of.z = z + (b - kept);
+        of.sum = z;
     } else if constexpr (kind == RuleKind::flat) {
         of.sum = of_neuron.fan_in;
-    } else { // z_box, w_square: what is kept of the bias is in the sums already
+    } else { // what is kept of the bias is in the sums already
         of.sum = sum;
     }
     const Parts<float> s = message(rule, of, r);

@@ -56,7 +56,7 @@ __global__ void gather_relevance_kernel(GatherArguments of, int64_t) {
     const Gather &p = of.p;
     int64_t n[moved] = {};
     int32_t begin[moved] = {}, end[moved] = {}, reader[moved];
-    float sum[moved] = {};
+    double sum[moved] = {}; // a broadcast has many readers
 #pragma unroll
     for (int k = 0; k < moved; ++k)
         if (const int64_t i = value_index(k); i < of.values) {
@@ -79,7 +79,7 @@ __global__ void gather_relevance_kernel(GatherArguments of, int64_t) {
         if (const int64_t i = value_index(k); i < of.values) {
             for (int32_t other = begin[k] + 1; other < end[k]; ++other)
                 sum[k] += p.in[n[k] * p.to_size + p.reader[other]];
-            p.out[i] = sum[k];
+            p.out[i] = static_cast<float>(sum[k]);
         }
 }
 

@@ -52,18 +52,30 @@ __global__ void max_pool_strips_kernel(StripArguments of, int64_t count) {
                                    });
 }
 
+template <class Number, int width, int side>
+__device__ __forceinline__ Lanes<width> sum_of_window(const Pool &p, const Place &out) {
+    Number sum[width] = {};
+    each_value<width, side>(p, out, 0.0f, [&](const Lanes<width> &a, const Pixel &) {
+        for (int lane = 0; lane < width; ++lane)
+            sum[lane] += a.at[lane];
+    });
+    Lanes<width> rounded;
+    for (int lane = 0; lane < width; ++lane)
+        rounded.at[lane] = static_cast<float>(sum[lane]);
+    return rounded;
+}
+
 template <int width, int side>
 __global__ void average_pool_kernel(PoolArguments of, int64_t count) {
     if (thread_index() >= count)
         return;
     const Pool p = known<side == 0>(of.p);
     const Place out = place_by(thread_index() * width, of.places);
-    Lanes<width> sum = {};
-    each_value<width, side>(p, out, 0.0f, [&](const Lanes<width> &a, const Pixel &) {
-        for (int lane = 0; lane < width; ++lane)
-            sum.at[lane] += a.at[lane];
-    });
     const Windows w = windows_at(p, out.at);
+    const bool many = int64_t{taps_of(w.z)} * taps_of(w.y) * taps_of(w.x) > most_summed_as_floats;
+    static_assert(side * side <= most_summed_as_floats);
+    Lanes<width> sum = side == 0 && many ? sum_of_window<double, width, side>(p, out)
+                                         : sum_of_window<float, width, side>(p, out);
     const float divisor = average_divisor(p.divisor, p.count_include_pad, w.z, w.y, w.x);
     for (int lane = 0; lane < width; ++lane)
         sum.at[lane] /= divisor;

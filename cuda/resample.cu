@@ -50,18 +50,23 @@ __global__ void resample_relevance_kernel(ResampleArguments of, int64_t count) {
     const Resample &p = of.p;
     const Spot from = spot_at(of, thread_index() * width);
     const float *s = p.s + from.n * p.to_rows * p.channels + from.c;
-    Lanes<width> in = {}, sum = {};
+    Lanes<width> in = {}, result = {};
     if (p.in)
         in = load<width>(p.in + from.at);
     if (p.add)
-        sum = load<width>(p.result + from.at);
+        result = load<width>(p.result + from.at);
+    double sum[width]; // one pixel may have become a whole image
+    for (int lane = 0; lane < width; ++lane)
+        sum[lane] = result.at[lane];
     for (int32_t k = p.offsets[from.row]; k < p.offsets[from.row + 1]; ++k) {
         const float weight = p.reader_weight[k];
         const Lanes<width> handed = load<width>(s + static_cast<int64_t>(p.reader[k]) * p.channels);
         for (int lane = 0; lane < width; ++lane)
-            sum.at[lane] += (p.in ? weight * in.at[lane] : weight) * handed.at[lane];
+            sum[lane] += (p.in ? weight * in.at[lane] : weight) * handed.at[lane];
     }
-    store(p.result + from.at, sum);
+    for (int lane = 0; lane < width; ++lane)
+        result.at[lane] = static_cast<float>(sum[lane]);
+    store(p.result + from.at, result);
 }
 
 } // namespace

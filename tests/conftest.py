@@ -32,6 +32,7 @@ ON_EVERY_DEVICE = frozenset(
         "explain",
         "gradient",
         "inputs",
+        "long_sums",
         "lxt",
         "merge",
         "messages",

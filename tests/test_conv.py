@@ -86,6 +86,32 @@ def test_sums_that_vanish(rule: rules.Rule) -> None:
     assert_agrees(operator, [x], rule, r)
 
 
+@pytest.mark.parametrize("channels", [3, 24], ids=["merged rows", "rows"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        rules.Epsilon(1e-9, "exclude"),
+        rules.Gamma(0.25, "exclude"),
+        rules.ZPlus("exclude"),
+        rules.AlphaBeta(2, 1, "exclude"),
+    ],
+    ids=repr,
+)
+def test_a_bias_that_is_left_out_takes_nothing_along(rule: rules.Rule, channels: int) -> None:
+    rng = np.random.default_rng(8)
+    weight, x = np.abs(numbers(rng, (40, channels, 3, 3))), numbers(rng, (2, channels, 9, 9))
+    weight[:, channels // 2] *= -0.1
+    bias = np.float32(1e6) * numbers(rng, (40,))
+    layer = g.Conv(weight, bias, padding=((1, 1),) * 2)
+    r = np.abs(numbers(rng, (2, 40, 9, 9)))
+    assert_agrees(layer, [np.abs(x)], rule, r)
+    explainer = Explainer(build(layer, [x.shape[1:]]), rules={"layer": rule})
+    result = explainer(np.abs(x), r)
+    assert result.ledger is not None
+    assert (result.ledger.closure_error <= 1e-6).all()
+    np.testing.assert_allclose(result.relevance.sum((1, 2, 3)), r.sum((1, 2, 3)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("rule", LINEAR_RULES, ids=repr)
 def test_empty_windows_of_a_sparse_map(rule: rules.Rule) -> None:
     """Whole windows that a ReLU has emptied."""

@@ -92,13 +92,11 @@ message_vector(const Message &m, const MessageRow &of_row, int64_t row, int chan
         of.neg = (of.neg < 0.0f ? of.neg : Vec{}) + kept_neg;
     } else if constexpr (kind == RuleKind::gamma) {
         of.pos = (sum > floor ? sum : floor) + kept_pos;
-        of.z = z;
-        of.sum = z - (b - kept);
-    } else if constexpr (kind == RuleKind::epsilon) {
-        of.sum = sum - (b - kept);
+        of.z = z + (b - kept);
+        of.sum = z;
     } else if constexpr (kind == RuleKind::flat) {
         of.sum = Vec{} + of_row.fan_in;
-    } else { // z_box, w_square: what is kept of the bias is in the sums already
+    } else { // what is kept of the bias is in the sums already
         of.sum = sum;
     }
     const Parts<Vec> s = message(rule, of, r);

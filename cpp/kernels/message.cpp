@@ -19,7 +19,7 @@ void epsilon_panel(const Message &m, const float *sums, const float *bias, float
     Tally told;
     for (int j = 0; j < panel; j += lanes) {
         const Vec b = bias ? load(bias + j) : Vec{}, kept = keep * b, given = load(r + j);
-        const Vec sum = load(sums + j) - (b - kept), s = given / stabilize(sum, m.rule.epsilon);
+        const Vec sum = load(sums + j), s = given / stabilize(sum, m.rule.epsilon);
         told.by_bias += kept * s;
         told.by_stabilizer += given - sum * s;
         told.weigh(given);

@@ -25,10 +25,10 @@ void gather_relevance(const Gather &p, Stream) {
         const int64_t first = task % parts * slab;
         const int64_t last = first + slab < p.from_size ? first + slab : p.from_size;
         for (int64_t i = first; i < last; ++i) {
-            float sum = p.add ? out[i] : 0.0f;
+            double sum = p.add ? static_cast<double>(out[i]) : 0.0; // a broadcast has many readers
             for (int32_t k = p.offsets[i]; k < p.offsets[i + 1]; ++k)
-                sum += r[p.reader[k]];
-            out[i] = sum;
+                sum += static_cast<double>(r[p.reader[k]]);
+            out[i] = static_cast<float>(sum);
         }
     });
 }

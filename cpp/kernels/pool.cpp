@@ -2,6 +2,7 @@
 // of one sample's input, so no two tasks write to the same place. A window that reaches into the
 // rows of two tasks is looked at twice, and each hands down what is its own.
 #include "backend.hpp"
+#include "doubles.hpp"
 #include "parallel.hpp"
 
 namespace relprop::RELPROP_ISA {
@@ -223,20 +224,51 @@ void max_pool_relevance(const Pool &p, Stream stream) {
         message(*p.sent, p.n * Image{p.z.size, p.y.size, p.x.size, 1}.pixels(), p.channels, stream);
 }
 
-void average_pool(const Pool &p, Stream) {
+namespace {
+
+void average_few(const Pool &p, int64_t in, const Windows &at, int64_t out) {
+    const float divisor = divisor_of(p, at);
     const int64_t ahead = ahead_of(p);
-    each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
-        const float divisor = divisor_of(p, at);
-        each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
-            const float *a = p.in + in + channel;
-            Vec sum[vectors] = {};
-            each_tap(p, at, [&](int offset) {
-                for (int v = 0; v < vectors; ++v)
-                    sum[v] += read(a + offset, v, count, ahead);
-            });
+    each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
+        const float *a = p.in + in + channel;
+        Vec sum[vectors] = {};
+        each_tap(p, at, [&](int offset) {
             for (int v = 0; v < vectors; ++v)
-                store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);
+                sum[v] += read(a + offset, v, count, ahead);
         });
+        for (int v = 0; v < vectors; ++v)
+            store_some(p.result + out + channel + v * lanes, sum[v] / divisor, count);
+    });
+}
+
+void average_many(const Pool &p, int64_t in, const Windows &at, int64_t out) {
+    const float divisor = divisor_of(p, at);
+    each_run<wide>(p.channels, [&]<int vectors>(int channel, int count, int) {
+        const float *a = p.in + in + channel;
+        Double sum[2 * vectors] = {};
+        each_tap(p, at, [&](int offset) {
+            float some[lanes];
+            const bool whole = count >= lanes;
+            if (!whole)
+                store(some, load_some(a + offset, count));
+            for (int h = 0; h < 2 * vectors; ++h)
+                sum[h] += widened((whole ? a + offset : some) + h * half);
+        });
+        for (int v = 0; v < vectors; ++v) {
+            float whole[lanes];
+            for (int lane = 0; lane < lanes; ++lane)
+                whole[lane] = static_cast<float>(sum[2 * v + lane / half][lane % half]);
+            store_some(p.result + out + channel + v * lanes, load(whole) / divisor, count);
+        }
+    });
+}
+
+} // namespace
+
+void average_pool(const Pool &p, Stream) {
+    each_output_row(p, [&](int64_t in, const Windows &at, int64_t out) {
+        const int64_t taps = int64_t{taps_of(at.z)} * taps_of(at.y) * taps_of(at.x);
+        (taps > most_summed_as_floats ? average_many : average_few)(p, in, at, out);
     });
 }
 

@@ -116,7 +116,7 @@ void Linear::plan_scratch() {
             scratch_ += whole_lines(floats) + read_beyond;
         return at;
     };
-    const bool product = splits() || rule_.kind == RuleKind::z_box;
+    const bool product = splits() || rule_.kind == RuleKind::z_box || leaves_bias_out();
     const bool two_sources =
         (splits() && !around_.input_nonnegative) || rule_.kind == RuleKind::z_box;
     // where taps are merged, a rule that splits reads its sources with their border alone
@@ -126,6 +126,7 @@ void Linear::plan_scratch() {
     padded_second_at_ = take(merged_ && two_sources, padded_size_);
     negative_at_ = take(needs_negative_part(), out_.size());
     scarce_at_ = take(treats_scarce(), out_.pixels() * chunks_);
+    without_bias_at_ = take(leaves_bias_out(), out_.size());
     share_at_ = take(distributes(), out_.size());
     handed_at_ = take(folds_, out_.pixels() * handed_channels(fold_of()));
     sums_at_ = take(distributes() || rule_.kind == RuleKind::flat, out_.pixels() * conv_.groups);
@@ -148,7 +149,9 @@ bool Linear::needs_inputs() const {
            rule_.kind != RuleKind::gradient;
 }
 
-bool Linear::receives() const { return rule_.kind == RuleKind::epsilon && !distributes(); }
+bool Linear::receives() const {
+    return rule_.kind == RuleKind::epsilon && !distributes() && !leaves_bias_out();
+}
 
 // Where what it writes last multiplies x as it is, and lies in chunks of all channels.
 bool Linear::sends() const {
@@ -160,9 +163,16 @@ bool Linear::distributes() const {
     return rule_.bias == BiasMode::distribute && !message_bias_.empty();
 }
 
+// From a product of its own: a bias that is taken away again from a large z leaves its rounding.
+bool Linear::leaves_bias_out() const {
+    return rule_.bias == BiasMode::exclude && !message_bias_.empty() &&
+           (rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma);
+}
+
 bool Linear::needs_output() const {
     const int z_plus = static_cast<int>(Version::positive);
-    return rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma || takes_difference() ||
+    const bool reads = rule_.kind == RuleKind::epsilon || rule_.kind == RuleKind::gamma;
+    return (reads && !leaves_bias_out()) || takes_difference() ||
            forward_.front().winograd[z_plus]; // the floor of its sums
 }
 
@@ -200,6 +210,8 @@ Message Linear::message_of(const Run &run) const {
     if (rule_.kind == RuleKind::w_square) {
         m.z = square_sums_->data();
         m.period = out_.pixels();
+    } else if (leaves_bias_out()) {
+        m.z = run.scratch(without_bias_at_);
     } else if (needs_output()) {
         m.z = run.value(output);
     }
@@ -230,6 +242,12 @@ void Linear::relevance(const Run &run) const {
     if (rule_.kind == RuleKind::gradient)
         return backward_product(run, {{run.relevance(output), Version::plain}}, nullptr,
                                 run.adds(0));
+    if (leaves_bias_out()) {
+        Epilogue plain;
+        plain.out = run.scratch(without_bias_at_);
+        const float *x = source(run, Transform::copy, run.value(inputs[0]), padded_first_at_);
+        forward_product(run, {{x, Version::plain}}, plain);
+    }
     if (splits())
         relevance_split(run);
     else if (rule_.kind == RuleKind::z_box)

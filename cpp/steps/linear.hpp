@@ -85,8 +85,9 @@ class Linear final : public Step {
     Packed pack_all_taps(const Kernels &kernels, std::span<const float> weights,
                          const Fingerprint &of, const std::vector<Version> &needed) const;
 
-    bool distributes() const; // what the bias absorbs
-    bool splits() const;      // the rule treats positive and negative contributions apart
+    bool distributes() const;     // what the bias absorbs
+    bool leaves_bias_out() const; // of the sums that the message reads
+    bool splits() const;          // the rule treats positive and negative contributions apart
     bool needs_negative_part() const;
     // both messages go back in one product
     bool selects(const Kernels &kernels, const std::vector<Phase> &back) const;
@@ -143,6 +144,7 @@ class Linear final : public Step {
     int64_t first_at_ = 0, second_at_ = 0;               // transformed inputs
     int64_t padded_first_at_ = 0, padded_second_at_ = 0; // with borders, where merged
     int64_t negative_at_ = 0, scarce_at_ = 0, share_at_ = 0, sums_at_ = 0, handed_at_ = 0;
+    int64_t without_bias_at_ = 0;
     int64_t scratch_ = 0;
 };
 
