@@ -358,6 +358,11 @@ def test_bias_and_matmul_are_one_layer_only_where_nothing_else_reads_the_product
         build(*nodes[:2], "y = Relu(u)", w=random(6, 4), b=B, shape=VECTOR), tmp_path
     )
     assert types(graph) == ["Dense", "Activation"]
+    model = build(*nodes[:2], outputs=("t", "u"), w=random(6, 4), b=B, shape=VECTOR)
+    graph = convert(write(model, tmp_path))
+    assert types(graph) == ["Dense", "Add"]
+    x = random(2, 5, 6)
+    np.testing.assert_allclose(forward(graph, x)["t"], x @ random(6, 4), rtol=1e-5, atol=1e-6)
 
 
 PATTERNS = {

@@ -112,6 +112,8 @@ class _Conversion:
 
     def __init__(self, model: onnx.ModelProto, storage: Storage) -> None:
         self.model = model.graph
+        self.outputs = [str(output.name) for output in self.model.output]
+        self.readers = Counter(_read_by(self.model.node))
         self.opset = _opset(model)
         self.storage = storage
         self.graph = Graph()
@@ -122,12 +124,9 @@ class _Conversion:
         self.tensors = {str(tensor.name): tensor for tensor in self.model.initializer}
 
     def run(self, shapes: Shapes | None) -> Graph:
-        names = [str(output.name) for output in self.model.output]
+        names = self.outputs
         if not names or len(set(names)) != len(names):
             raise ValueError(f"the model must have outputs of different names, not {names}.")
-        self.readers = Counter(_read_by(self.model.node))
-        for name in names:
-            self.readers[name] += 0
         self._read_inputs(shapes)
         self._walk(self.model.node)
         outputs = {name: self._value(name, ()) for name in names}
@@ -227,7 +226,15 @@ class _Conversion:
         try:
             if step.type == "If" and not step.domain:
                 return self._chosen_branch(step)
-            call = Call(step, self.graph, self.batches, self.values, self.makers, self.readers)
+            call = Call(
+                step,
+                self.graph,
+                self.batches,
+                self.values,
+                self.makers,
+                self.readers,
+                self.outputs,
+            )
             if any(not isinstance(value, tuple) for value in inputs):
                 whole = None if step.domain else whole_operator(call)
                 if whole is not None:

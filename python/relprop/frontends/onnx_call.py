@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -26,7 +26,7 @@ class Call:
 
     ``batches`` are the sizes of the batch axis that the conversion tries, ``values`` and
     ``makers`` hold by name what each ONNX value became and which node made it, ``readers`` how
-    often it is read.
+    often other nodes read it; ``outputs`` are the names of the model's.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Call:
         values: Mapping[str, object],
         makers: Mapping[str, Step],
         readers: Mapping[str, int],
+        outputs: Collection[str],
     ) -> None:
         self.step = step
         self.graph = graph
@@ -44,6 +45,7 @@ class Call:
         self.values = values
         self.makers = makers
         self.readers = readers
+        self.outputs = outputs
 
     def require(self, condition: bool, reason: str) -> None:
         """Give up with a reason unless a condition holds."""

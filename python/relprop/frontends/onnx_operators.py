@@ -345,7 +345,9 @@ def _with_bias(call: Call) -> str | None:
     matmul, bias = (0, 1) if call.is_data(0) else (1, 0)
     made = call.step.inputs[matmul]
     maker = call.makers.get(made)
-    if maker is None or maker.type != "MatMul" or call.readers[made] != 1:
+    if maker is None or maker.type != "MatMul":
+        return None
+    if call.readers[made] != 1 or made in call.outputs:
         return None
     node, values = call.graph[call.data(matmul)], call.known(bias)
     fits = values.shape[-1:] == node.shape[-1:] and values.size == node.shape[-1]
