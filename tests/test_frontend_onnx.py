@@ -454,6 +454,23 @@ def test_constants_are_folded(tmp_path):
     assert types(graph) == ["Dense"]
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        ["o = Expand(c, s)", "n = Size(o)", "r = Cast<to=1>(n)"],
+        ["o = ConstantOfShape(s)", "p = Add(o, c)", "r = ReduceSum<keepdims=1>(p)"],
+        ["o = ConstantOfShape(s)", "t = Shape(o)", "n = Gather(t, zero)", "r = Cast<to=1>(n)"],
+        ["n = Gather(s, zero)", "m = Min(n, hundred)", "r = Cast<to=1>(m)"],
+        ["n = Gather(s, zero)", "m = Equal(n, one)", "r = Cast<to=1>(m)"],
+    ],
+)
+def test_constants_that_depend_on_the_size_of_the_batch(nodes, tmp_path):
+    numbers = {"zero": np.int64(0), "one": np.int64(1), "hundred": np.int64(100)}
+    model = build("s = Shape(x)", *nodes, "y = Mul(x, r)", c=np.float32(1), **numbers)
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(model, tmp_path))
+
+
 def test_the_mean_of_no_constants_is_refused(tmp_path):
     model = build("m = ReduceMean(c)", "y = Add(x, m)", c=np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="the mean of no values"):

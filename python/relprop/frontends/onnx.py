@@ -3,7 +3,7 @@
 The model's nodes are walked in their order. Each operator that reads the input has one small
 function in ``onnx_operators.py``; arithmetic on shapes and on constants is done on the way by
 ``onnx_constants.py``; ``onnx_patterns.py`` puts operators together again that exporters split.
-A batch axis of any size is tried with two sizes: what comes out must not depend on which.
+A batch axis of any size is tried with three sizes: what comes out must not depend on which.
 What cannot be represented is collected and raised in one error, as far as the output needs it.
 """
 
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends import onnx_constants, onnx_operators
 from relprop.frontends.conversion import Shapes, Unsupported, check_outputs, refusal, shapes_of
-from relprop.frontends.onnx_call import Call, Known
+from relprop.frontends.onnx_call import Call, Known, rows
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Storage, Tensor, type_name
@@ -32,8 +32,8 @@ FIRST_OPSET = 9
 LARGEST_FILE = 2**31 - 1
 """What protobuf can hold; larger models keep their tensors in files of their own."""
 
-_ANY_BATCH = (1009, 2003)
-"""Two sizes, unlike any that a model would be made for."""
+_ANY_BATCH = (1, 1009, 2003)
+"""The size that a model may treat otherwise, and two unlike any that it would be made for."""
 
 
 def convert(path: Path, shapes: Shapes | None = None) -> Graph:
@@ -265,16 +265,20 @@ class _Conversion:
         for version in range(count):
             inputs = [None if v is None else v[version if len(v) > 1 else 0] for v in known]
             if count > 1 and step.type in ("Expand", "ConstantOfShape"):
-                inputs[-1] = self._for_one_sample(inputs[-1], version)
+                inputs[-1] = self._in_few_rows(inputs[-1], version)
             results.append(onnx_constants.evaluate(step, inputs))
         same = all(np.array_equal(results[0], other) for other in results[1:])
         return (results[0],) if same else tuple(results)
 
-    def _for_one_sample(self, shape: Any, version: int) -> Any:
-        """A shape that begins with the batch axis, for a batch of one that broadcasts."""
+    def _in_few_rows(self, shape: Any, version: int) -> Any:
+        """A shape that begins with the batch axis, for as many rows as tell that it was there.
+
+        They are made in earnest, so that what counts or adds them up depends on the batch size,
+        and one, two and three, since what reads them may be large.
+        """
         if shape is not None and shape.size and shape.flat[0] == self.batches[version]:
             shape = shape.copy()
-            shape.flat[0] = 1
+            shape.flat[0] = rows(version)
         return shape
 
     def _chosen_branch(self, step: Step) -> Sequence[str | Known | _Unknown]:

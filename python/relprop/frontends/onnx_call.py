@@ -15,10 +15,15 @@ from relprop.graph import Array, Constant, Graph, Operator, Shape
 
 Known = tuple[Tensor, ...]
 """A value that does not depend on the input: one array, or one for each of the batch sizes that
-the conversion tries, where the size enters."""
+the conversion tries, where the size enters; of what is repeated for each sample, :func:`rows`."""
 
 Value = str | Known
 """What an ONNX value became: a Graph node's name where it depends on the input."""
+
+
+def rows(version: int) -> int:
+    """How often a constant is repeated for a batch of the size that is tried as this version."""
+    return version + 1
 
 
 class Call:
@@ -160,14 +165,26 @@ class Call:
             name = self.data(position)
             self.require(len(self.graph[name].shape) + 1 == rank, BATCH_AXIS)
             return name
-        values, what = self.known(position), self.step.inputs[position]
+        values, what = self._of_one_sample(position, rank), self.step.inputs[position]
+        with np.errstate(all="ignore"):
+            constant = Constant(self.to_array(change(values), what))
+        return self.graph.add(unique(self.graph, what), constant)
+
+    def _of_one_sample(self, position: int, rank: int) -> Tensor:
+        """A constant without the batch axis, where it is the same for all samples."""
+        versions = self.versions(position)
+        first = versions[0]
+        if first.ndim == rank and all(
+            values.shape == (rows(version), *first.shape[1:]) and (values == first).all()
+            for version, values in enumerate(versions)
+        ):
+            return cast(Tensor, first[0])
+        values = self.known(position)
         self.require(values.ndim <= rank, BATCH_AXIS)
         if values.ndim == rank:
             self.require(values.shape[0] == 1, "a constant has a value of its own for each sample")
             values = values[0]
-        with np.errstate(all="ignore"):
-            constant = Constant(self.to_array(change(values), what))
-        return self.graph.add(unique(self.graph, what), constant)
+        return values
 
     def operands(self, *changes: Callable[[Tensor], Tensor]) -> list[str]:
         """All arguments as nodes that broadcast against each other; constants are changed."""

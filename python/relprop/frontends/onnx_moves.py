@@ -25,7 +25,7 @@ def _concat(call: Call) -> str:
     parts = []
     for i in range(count):
         if not call.is_data(i):
-            fits = call.known(i).ndim == ranks[0] and call.known(i).shape[0] == 1
+            fits = all(version.ndim == ranks[0] for version in call.versions(i))
             call.require(fits, "a constant part has no batch axis of its own")
         parts.append(call.operand(i, ranks[0], np.asarray))
     return call.emit(Concat(call.axis(call.step.integer("axis", 0), ranks[0])), *parts)
@@ -135,7 +135,7 @@ def _squeeze(call: Call) -> str:
     axes = call.integers(1, "axes")
     if axes is None:
         # With a batch of one ONNX would drop the batch axis as well.
-        call.require(call.batches[0] != 1, "it does not say which axes")
+        call.require(call.batches != (1,), "it does not say which axes")
         gone = {axis for axis, size in enumerate(call.shape) if size == 1}
     else:
         gone = {call.axis(dim) for dim in axes}
