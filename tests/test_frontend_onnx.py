@@ -494,20 +494,52 @@ def test_a_constant_for_each_sample(tmp_path):
     assert graph[graph.output].shape == (6, 6)
 
 
+def choice(then: onnx.ModelProto, otherwise: onnx.ModelProto, *names: str) -> onnx.NodeProto:
+    """An If: its condition, its result."""
+    for model in (then, otherwise):
+        model.graph.output[0].CopyFrom(values(model.graph.output[0].name, "N", 6))
+    branches = {"then_branch": then.graph, "else_branch": otherwise.graph}
+    return helper.make_node("If", names[:1], names[1:], **branches)
+
+
 def test_if_of_a_known_condition(tmp_path):
     model = build("t = GlobalAveragePool(x)", "s = Shape(t)", "l = Gather(s, three)",
                   "c = Equal(l, one)", three=np.int64(3), one=np.int64(1))  # fmt: skip
-    branches = {
-        name: build(*nodes, outputs=(name[0] + "y",), inputs=()).graph
-        for name, nodes in (
-            ("then_branch", ["ty = Squeeze<axes=[2,3]>(t)"]),
-            ("else_branch", ["ey = Identity(t)"]),
-        )
-    }
-    model.graph.node.append(helper.make_node("If", ["c"], ["y"], "choice", **branches))
+    then = build("ty = Squeeze<axes=[2,3]>(t)", outputs=("ty",), inputs=())
+    otherwise = build("ey = Identity(t)", outputs=("ey",), inputs=())
+    model.graph.node.append(choice(then, otherwise, "c", "y"))
     model.opset_import[0].version = 11
     graph = convert(write(model, tmp_path))
     assert graph[graph.output].shape == (3,)
+
+
+def test_names_end_with_their_branch(tmp_path):
+    def scaled(factor: float) -> onnx.ModelProto:
+        nodes = ("t = Mul(x, w)", "z = Add(t, b)")
+        return build(*nodes, outputs=("z",), inputs=(), w=np.float32(factor))
+
+    model = build("y = Add(p, q)", shape=VECTOR, yes=np.bool_(True), b=random(6))
+    model.graph.node.insert(0, choice(scaled(2), scaled(3), "yes", "p"))
+    model.graph.node.insert(1, choice(scaled(5), scaled(7), "yes", "q"))
+    assert types(assert_same(model, tmp_path)) == ["Mul", "Add"] * 2 + ["Add"]
+    model.graph.node.append(helper.make_node("Relu", ["t"], ["u"]))
+    with pytest.raises(ValueError, match="'t' is read and never made"):
+        convert(write(model, tmp_path))
+    model = build(shape=VECTOR, yes=np.bool_(True), b=random(6), w=np.float32(1))
+    model.graph.node.append(choice(scaled(2), scaled(3), "yes", "y"))
+    with pytest.raises(ValueError, match="made several times: w"):
+        convert(write(model, tmp_path))
+
+
+def test_if_of_the_size_of_the_batch(tmp_path):
+    then, otherwise = (
+        build(f"z = {kind}(x)", outputs=("z",), inputs=()) for kind in ("Neg", "Relu")
+    )
+    nodes = ("s = Shape(x)", "n = Gather(s, zero)", "c = Equal(n, one)")
+    model = build(*nodes, shape=VECTOR, zero=np.int64(0), one=np.int64(1))
+    model.graph.node.append(choice(then, otherwise, "c", "y"))
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(model, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -570,6 +602,34 @@ def test_other_domains(tmp_path):
         convert(write(model, tmp_path))
 
 
+@pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid<alpha=0.16666667>"])
+def test_operators_of_other_domains_are_no_part_of_a_pattern(gate, tmp_path):
+    model = build(f"s = {gate}(x)", "y = Mul(x, s)")
+    model.graph.node[0].domain = "my"
+    with pytest.raises(UnsupportedOperatorError, match=r"my\..*Sigmoid at node 's'"):
+        convert(write(model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ("a, b = LSTM<hidden_size=4>(x, w, w)", "LSTM at node 'a'$"),
+        ("a, b = Split<axis=0>(x)", "Split at node 'a': it touches the batch axis"),
+    ],
+)
+def test_the_reason_is_given_for_every_result(node, text, tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match=text):
+        convert(write(build(node, "y = Relu(b)", w=W), tmp_path))
+
+
+def test_what_a_loop_reads_around_it_is_no_constant(tmp_path):
+    body = build("z = Relu(x)", inputs=("i",), outputs=("go", "z")).graph
+    model = build(n=np.int64(3))
+    model.graph.node.append(helper.make_node("Loop", ["n", ""], ["y"], body=body))
+    with pytest.raises(UnsupportedOperatorError, match=r"Loop at node 'y'$"):
+        convert(write(model, tmp_path))
+
+
 # --- Several inputs and outputs ----------------------------------------------------------------
 
 
@@ -627,6 +687,18 @@ def test_what_stands_in_the_way_of_every_output_is_listed(tmp_path):
         convert(write(model, tmp_path))
 
 
+def twice(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with its last initialiser once more."""
+    model.graph.initializer.append(model.graph.initializer[-1])
+    return model
+
+
+def sparse(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with an initialiser that is told by its places."""
+    model.graph.sparse_initializer.add(dims=[3]).values.CopyFrom(numpy_helper.from_array(B, "w"))
+    return model
+
+
 BIG = 2**40
 REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "nothing": (b"", "no ONNX file"),
@@ -648,6 +720,8 @@ REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "undefined": (build("y = Add(x, b)"), "'b' is read and never made"),
     "output not made": (build("z = Relu(x)"), "'y' is read and never made"),
     "made twice": (build("y = Relu(x)", "y = Tanh(x)"), "several times: y"),
+    "initialiser twice": (twice(build("y = Add(x, w)", w=B)), "several times: w"),
+    "sparse": (sparse(build("y = Add(x, w)")), "sparse initialisers are not read"),
     "wrong weight": (build("y = Conv(x, w)", w=random(4, 2, 3, 3)), "does not fit 3 channels"),
     "NaN": (build("y = Conv(x, w)", w=W * np.float32("nan")), "NaN"),
     "wrong type of attribute": (build("y = Conv<strides=1.5>(x, w)", w=W), "wrong type"),
