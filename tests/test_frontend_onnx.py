@@ -393,6 +393,13 @@ def test_activation_in_pieces(name, tmp_path):
     assert node.operator.function == name.partition(",")[0]
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+def test_activation_in_pieces_of_a_multiple(name, tmp_path):
+    nodes = ["u = Mul(x, third)", *(node.replace("x", "u") for node in PATTERNS[name])]
+    numbers = {k: np.float32(v) for k, v in {**NUMBERS, "third": 1 / 3}.items()}
+    assert types(assert_same(build(*nodes, **numbers), tmp_path)) == ["Mul", "Activation"]
+
+
 def test_a_gate_of_something_else_stays_a_product(tmp_path):
     graph = assert_same(build("t = Relu(x)", "s = Sigmoid(t)", "y = Mul(x, s)"), tmp_path)
     assert types(graph) == ["Activation", "Activation", "Mul"]
