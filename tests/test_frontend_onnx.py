@@ -332,6 +332,12 @@ def test_resize_refused(settings, scales, text, tmp_path):
     ("node", "tensors", "text"),
     [
         ("y = Max(x, c)", {"c": random(3, 1, 1)}, "bounds of their own"),
+        ("y = Max(x, c)", {"c": random(1, 1, 1, 1, 1)}, "batch axis"),
+        ("y = Clip(x, c)", {"c": random(1, 1, 1)}, "min must be one number, not of shape"),
+        ("y = PRelu(x, s)", {"s": random(1, 1, 1, 1, 1)}, "more than the channels"),
+        ("y = CastLike(x, c)", {"c": np.int64(1)}, "a cast to INT64"),
+        ("y = CastLike(x, c)", {"c": np.bool_(1)}, "a cast to BOOL"),
+        ("a, y = Split<axis=1, num_outputs=3>(x)", {}, "not the number of its 2 outputs"),
         ("y = Clip(x, low, high)", {"low": B[:1] + 9, "high": B[:1]}, "between its bounds"),
         ("y = PRelu(x, s)", {"s": random(3, 8, 1)}, "more than the channels"),
         ("y = MatMul(x, x)", {}, "several of its operands"),
@@ -343,6 +349,19 @@ def test_resize_refused(settings, scales, text, tmp_path):
 def test_settings_refused(node, tensors, text, tmp_path):
     with pytest.raises(UnsupportedOperatorError, match=text):
         convert(write(build(node, **tensors), tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 1, 4), (2,)])
+def test_a_bias_that_is_none_of_gemm(shape, tmp_path):
+    model = build("y = Gemm(x, w, b)", w=random(6, 4), b=random(*shape), shape=VECTOR)
+    with pytest.raises(UnsupportedOperatorError, match="a bias of shape"):
+        convert(write(model, tmp_path))
+
+
+def test_a_factor_of_many_axes_is_part_of_no_pattern(tmp_path):
+    numbers = {k: np.float32(v).reshape(1, 1, 1) for k, v in NUMBERS.items()}
+    with pytest.raises(UnsupportedOperatorError, match="Erf at node 'e'"):
+        convert(write(build(*PATTERNS["gelu"], shape=VECTOR, **numbers), tmp_path))
 
 
 def test_softmax_of_several_axes_before_opset_13(tmp_path):
@@ -476,6 +495,17 @@ def test_constants_that_depend_on_the_size_of_the_batch(nodes, tmp_path):
     model = build("s = Shape(x)", *nodes, "y = Mul(x, r)", c=np.float32(1), **numbers)
     with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
         convert(write(model, tmp_path))
+
+
+def test_casts_like_constants_and_data(tmp_path):
+    nodes = ("t = CastLike(c, x)", "u = Mul(x, t)", "v = CastLike(u, h)", "y = CastLike(v, x)")
+    graph = assert_same(build(*nodes, c=np.int32(3), h=np.float64(1)), tmp_path)
+    assert types(graph) == ["Mul"]
+
+
+def test_a_power_is_of_the_type_of_its_base(tmp_path):
+    nodes = ("p = Pow(k, h)", "f = Cast<to=1>(p)", "y = Mul(x, f)")
+    assert_same(build(*nodes, k=np.int64(8), h=np.float32(0.5)), tmp_path)
 
 
 def test_the_mean_of_no_constants_is_refused(tmp_path):

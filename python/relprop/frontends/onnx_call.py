@@ -134,7 +134,7 @@ class Call:
         if not self.given(position):
             return self.step.number(attribute, default)
         value = self.known(position)
-        if value.size != 1:
+        if value.size != 1 or value.ndim > 1:
             raise ValueError(f"{attribute} must be one number, not of shape {value.shape}")
         return float(value.reshape(()))
 

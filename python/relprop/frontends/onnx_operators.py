@@ -123,7 +123,8 @@ def _gemm(call: Call) -> str:
     bias = None
     if call.given(2):
         bias = call.to_array(call.known(2), "bias") * np.float32(call.step.number("beta", 1.0))
-        call.require(bias.size in (1, len(weight)), f"a bias of shape {bias.shape}")
+        full = (1,) * (2 - bias.ndim) + bias.shape
+        call.require(full in ((1, 1), (1, len(weight))), f"a bias of shape {bias.shape}")
         bias = np.broadcast_to(bias.reshape(-1), (len(weight),)).copy()
     return call.emit(Dense(weight, bias))
 
@@ -289,7 +290,7 @@ def _prelu(call: Call) -> str:
     slope = call.to_array(call.known(1), "slope")
     full = (1,) * (len(call.shape) + 1 - slope.ndim) + slope.shape
     per_channel = len(full) == len(call.shape) + 1 and slope.size == math.prod(full[1:2])
-    call.require(slope.size == 1 or per_channel, "its slopes differ along more than the channels")
+    call.require(per_channel, "its slopes differ along more than the channels")
     return call.emit(PReLU(slope.reshape(-1)))
 
 
@@ -298,6 +299,7 @@ def _maximum(call: Call) -> str:
     least = call.step.type == "Min"
     numbers = []
     branches = []
+    axes = 0
     for position in range(len(call.step.inputs)):
         if call.is_data(position):
             branches.append(call.data(position))
@@ -305,10 +307,11 @@ def _maximum(call: Call) -> str:
         bound = call.known(position)
         call.require(bound.size == 1, "it has bounds of their own for different elements")
         numbers.append(float(bound.reshape(())))
+        axes = max(axes, bound.ndim)
+    ranks = {len(call.graph[branch].shape) + 1 for branch in branches}
+    call.require(len(ranks) == 1 and axes <= min(ranks), BATCH_AXIS)
     name = branches[0]
     if len(branches) > 1:
-        ranks = {len(call.graph[branch].shape) for branch in branches}
-        call.require(len(ranks) == 1, BATCH_AXIS)
         negated = [_scaled(call, branch, -1.0) if least else branch for branch in branches]
         name = call.emit(Maximum(), *negated)
         name = _scaled(call, name, -1.0) if least else name
