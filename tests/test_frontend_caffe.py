@@ -204,6 +204,17 @@ def test_pools_whose_last_windows_are_empty_are_refused(write: Write):
         convert(*write(text, (4, 8, 8)))
 
 
+@pytest.mark.parametrize("kind", ["MAX", "AVE"])
+def test_a_window_larger_than_the_image_is_cut(write: Write, kind: str):
+    settings = f"pool: {kind} kernel_h: 9 kernel_w: 13 stride: 3 pad_w: 1"
+    text = layer("Pooling", f"pooling_param {{ {settings} }}", name="pool")
+    text += layer("Flatten", bottom="pool")
+    check(write(text), lambda x: x.amax((2, 3)) if kind == "MAX" else x.sum((2, 3)) / (7 * 11))
+    for other in (settings.replace("9", "10"), settings + " round_mode: FLOOR"):
+        with pytest.raises(ValueError, match="does not fit an axis"):
+            convert(*write(text.replace(settings, other)))
+
+
 X = "data"
 ELEMENTWISE = {
     layer("ReLU"): F.relu,
