@@ -414,7 +414,11 @@ def _eltwise(layer: Layer) -> str:
     shapes = {layer.graph[name].shape for name in layer.inputs}
     if len(layer.inputs) < 2 or len(shapes) > 1:
         raise ValueError(f"it needs two or more bottoms of one shape, not {_listed([*shapes])}.")
+    if len(settings.coeff) not in (0, len(layer.inputs)):
+        raise ValueError(f"it has {len(settings.coeff)} coefficients for its bottoms.")
     if settings.operation == 0:
+        if settings.coeff:
+            raise ValueError("it has coefficients for a product.")
         product, *rest = layer.inputs
         for index, factor in enumerate(rest):
             last = index == len(rest) - 1
@@ -422,8 +426,6 @@ def _eltwise(layer: Layer) -> str:
         return product
     if settings.operation == 2:
         return layer.add(Maximum())
-    if len(settings.coeff) not in (0, len(layer.inputs)):
-        raise ValueError(f"it has {len(settings.coeff)} coefficients for its bottoms.")
     branches = [
         source if factor == 1 else layer.scaled(source, _finite("coeff", factor), f"{index}")
         for index, (source, factor) in enumerate(
