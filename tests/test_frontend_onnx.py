@@ -514,21 +514,19 @@ def test_the_mean_of_no_constants_is_refused(tmp_path):
         convert(write(model, tmp_path))
 
 
-def test_a_constant_for_each_sample(tmp_path):
-    nodes = [
-        "s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",
-        "e = Expand(c, t)", "y = Concat<axis=1>(e, x)",
-    ]  # fmt: skip
-    model = build(
-        *nodes,
-        shape=SEQUENCE,
-        zero=integers(0),
-        one=integers(1),
-        rest=integers(1, 6),
-        c=random(1, 6),
-    )
-    graph = assert_same(model, tmp_path)
-    assert graph[graph.output].shape == (6, 6)
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("node", ["Concat<axis=1>(e, x)", "Mul(x, e)", "MatMul(e, x)"])
+def test_a_constant_for_each_sample(node, batch, tmp_path):
+    nodes = ["s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",
+             "e = Expand(c, t)", f"y = {node}"]  # fmt: skip
+    tensors = {"zero": integers(0), "one": integers(1), "rest": integers(6, 6), "c": random(6, 1)}
+    assert_same(build(*nodes, shape=(batch, 6, 6), **tensors), tmp_path)
+
+
+def test_an_einsum_does_not_add_up_what_is_repeated_for_each_sample(tmp_path):
+    nodes = ["s = Shape(x)", "e = Expand(c, s)", 'y = Einsum<equation="nij,kij->nj">(x, e)']
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(build(*nodes, shape=SEQUENCE, c=np.float32(1)), tmp_path))
 
 
 def choice(then: onnx.ModelProto, otherwise: onnx.ModelProto, *names: str) -> onnx.NodeProto:

@@ -123,6 +123,20 @@ class Call:
         self.require(len(arrays) == 1, f"argument {position} depends on the size of the batch")
         return arrays[0]
 
+    def repeated(self, position: int, rank: int) -> Tensor:
+        """An argument that must be known, for one sample where all of them have the same.
+
+        ``rank`` counts the axes with that of the batch.
+        """
+        versions = self.versions(position)
+        first = versions[0]
+        if first.ndim == rank and all(
+            values.shape == (rows(version), *first.shape[1:]) and (values == first).all()
+            for version, values in enumerate(versions)
+        ):
+            return first
+        return self.known(position)
+
     def integers(self, position: int, attribute: str) -> tuple[int, ...] | None:
         """Integers that are an argument, an attribute, or not there."""
         if self.given(position):
@@ -165,26 +179,14 @@ class Call:
             name = self.data(position)
             self.require(len(self.graph[name].shape) + 1 == rank, BATCH_AXIS)
             return name
-        values, what = self._of_one_sample(position, rank), self.step.inputs[position]
-        with np.errstate(all="ignore"):
-            constant = Constant(self.to_array(change(values), what))
-        return self.graph.add(unique(self.graph, what), constant)
-
-    def _of_one_sample(self, position: int, rank: int) -> Tensor:
-        """A constant without the batch axis, where it is the same for all samples."""
-        versions = self.versions(position)
-        first = versions[0]
-        if first.ndim == rank and all(
-            values.shape == (rows(version), *first.shape[1:]) and (values == first).all()
-            for version, values in enumerate(versions)
-        ):
-            return cast(Tensor, first[0])
-        values = self.known(position)
+        values, what = self.repeated(position, rank), self.step.inputs[position]
         self.require(values.ndim <= rank, BATCH_AXIS)
         if values.ndim == rank:
             self.require(values.shape[0] == 1, "a constant has a value of its own for each sample")
             values = values[0]
-        return values
+        with np.errstate(all="ignore"):
+            constant = Constant(self.to_array(change(values), what))
+        return self.graph.add(unique(self.graph, what), constant)
 
     def operands(self, *changes: Callable[[Tensor], Tensor]) -> list[str]:
         """All arguments as nodes that broadcast against each other; constants are changed."""

@@ -9,6 +9,7 @@ whether a setting is an attribute or an input: what is given is read.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from relprop.frontends import einsum, onnx_moves, onnx_resize
 from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, registering, unique
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import LARGEST, Step
+from relprop.frontends.onnx_tensors import Tensor
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -132,24 +134,27 @@ def _gemm(call: Call) -> str:
 @_converts("MatMul")
 def _matmul(call: Call) -> str:
     ranks = [
-        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.known(i).ndim
+        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.versions(i)[0].ndim
         for i in (0, 1)
     ]
-    return _linear_map(call, einsum.matmul_equation(*ranks))
+    rank = ranks[0] if call.is_data(0) else ranks[1]
+    return _linear_map(
+        call, einsum.matmul_equation(*ranks), lambda position: call.repeated(position, rank)
+    )
 
 
 @_converts("Einsum")
 def _einsum(call: Call) -> str:
-    return _linear_map(call, call.step.text("equation", ""))
+    return _linear_map(call, call.step.text("equation", ""), call.known)
 
 
-def _linear_map(call: Call, equation: str) -> str:
+def _linear_map(call: Call, equation: str, constant: Callable[[int], Tensor]) -> str:
     """What an einsum of one node and of constants is."""
     positions = range(len(call.step.inputs))
     data = [call.data(i) for i in positions if call.is_data(i)]
     call.require(len(data) == 1, "several of its operands are computed from the input")
     parts = [
-        call.graph[data[0]].shape if call.is_data(i) else call.to_array(call.known(i), "weight")
+        call.graph[data[0]].shape if call.is_data(i) else call.to_array(constant(i), "weight")
         for i in positions
     ]
     return call.chain(einsum.lower(equation, parts), data[0])
