@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -260,6 +261,14 @@ def test_pads_before_pools_of_any_geometry(data):
     except ValueError:
         return  # the window does not fit
     assert_same(graph, canonize(graph), 1e-12)
+
+
+def test_many_pads_take_time_in_proportion():
+    pool = (g.Pad(((0, 0), (1, 1))), g.MaxPool((3,), (1,)))
+    graph = chain((1, 4), g.Activation("relu"), *pool * 4000)
+    started = time.process_time()
+    assert "Pad" not in types(fold_pads(graph))
+    assert time.process_time() - started < 10
 
 
 # --- Batch norm --------------------------------------------------------------------------------

@@ -151,6 +151,25 @@ def test_onnx_files(run: Run, tmp_path: Path) -> None:
     assert "Sin at node 's'" in err and "Cos at node 'y'" in err
 
 
+def test_names_do_not_steer_the_terminal(run: Run, tmp_path: Path) -> None:
+    model = build("y = Conv(x, w)", shape=("N", 3, 16, 16), w=random(3, 3, 3, 3))
+    model.graph.node[0].name = "\x1b[31mred\r\u202e[bold]ü"
+    write(model, tmp_path, "net.onnx")
+    code, out, _ = run("inspect", "net.onnx")
+    assert code == 0
+    assert r"\x1b[31mred\r\u202e[bold]ü" in out
+    model.graph.node[0].op_type = "\x1b]0;title\x07"
+    write(model, tmp_path, "net.onnx")
+    code, _, err = run("inspect", "net.onnx")
+    assert code == 1
+    assert r"\x1b]0;title\x07 at node" in err
+    model = build("y = Relu(x)", "z = Tanh(x)", shape=("N", 3), outputs=("y", "\x1b"))
+    model.graph.node[1].output[0] = "\x1b"
+    write(model, tmp_path, "net.onnx")
+    code, _, err = run("inspect", "net.onnx", "--output-name", "z")
+    assert code in (2, 3) and r"one of y, \x1b" in err and "\x1b[" not in err
+
+
 TWO_HEADS = ("c = Conv(x, w)", "g = GlobalAveragePool(c)", "scores = Flatten(g)",
              "map = Relu(c)", "boxes = Gemm(scores, v)")  # fmt: skip
 

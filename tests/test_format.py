@@ -389,6 +389,10 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         lambda c, t, m: c.update(classes=["cat", "dog"]),
         "classes has 2 names for outputs of shape (3,)",
     ),
+    "half a character": (
+        lambda c, t, m: c.update(classes=["a", "\ud800", "b"]),
+        r"classes holds what is no character: '\ud800'",
+    ),
     "class numbers": (lambda c, t, m: c.update(classes=[1, 2, 3]), "classes must be str, not 1"),
     "preprocessing": (
         lambda c, t, m: c.update(preprocessing={"size": [6, 6]}),

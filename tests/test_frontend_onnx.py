@@ -332,6 +332,12 @@ def test_resize_refused(settings, scales, text, tmp_path):
     ("node", "tensors", "text"),
     [
         ("y = Max(x, c)", {"c": random(3, 1, 1)}, "bounds of their own"),
+        ("y = Max(x, c)", {"c": random(1, 1, 1, 1, 1)}, "batch axis"),
+        ("y = Clip(x, c)", {"c": random(1, 1, 1)}, "min must be one number, not of shape"),
+        ("y = PRelu(x, s)", {"s": random(1, 1, 1, 1, 1)}, "more than the channels"),
+        ("y = CastLike(x, c)", {"c": np.int64(1)}, "a cast to INT64"),
+        ("y = CastLike(x, c)", {"c": np.bool_(1)}, "a cast to BOOL"),
+        ("a, y = Split<axis=1, num_outputs=3>(x)", {}, "not the number of its 2 outputs"),
         ("y = Clip(x, low, high)", {"low": B[:1] + 9, "high": B[:1]}, "between its bounds"),
         ("y = PRelu(x, s)", {"s": random(3, 8, 1)}, "more than the channels"),
         ("y = MatMul(x, x)", {}, "several of its operands"),
@@ -343,6 +349,19 @@ def test_resize_refused(settings, scales, text, tmp_path):
 def test_settings_refused(node, tensors, text, tmp_path):
     with pytest.raises(UnsupportedOperatorError, match=text):
         convert(write(build(node, **tensors), tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 1, 4), (2,)])
+def test_a_bias_that_is_none_of_gemm(shape, tmp_path):
+    model = build("y = Gemm(x, w, b)", w=random(6, 4), b=random(*shape), shape=VECTOR)
+    with pytest.raises(UnsupportedOperatorError, match="a bias of shape"):
+        convert(write(model, tmp_path))
+
+
+def test_a_factor_of_many_axes_is_part_of_no_pattern(tmp_path):
+    numbers = {k: np.float32(v).reshape(1, 1, 1) for k, v in NUMBERS.items()}
+    with pytest.raises(UnsupportedOperatorError, match="Erf at node 'e'"):
+        convert(write(build(*PATTERNS["gelu"], shape=VECTOR, **numbers), tmp_path))
 
 
 def test_softmax_of_several_axes_before_opset_13(tmp_path):
@@ -358,6 +377,11 @@ def test_bias_and_matmul_are_one_layer_only_where_nothing_else_reads_the_product
         build(*nodes[:2], "y = Relu(u)", w=random(6, 4), b=B, shape=VECTOR), tmp_path
     )
     assert types(graph) == ["Dense", "Activation"]
+    model = build(*nodes[:2], outputs=("t", "u"), w=random(6, 4), b=B, shape=VECTOR)
+    graph = convert(write(model, tmp_path))
+    assert types(graph) == ["Dense", "Add"]
+    x = random(2, 5, 6)
+    np.testing.assert_allclose(forward(graph, x)["t"], x @ random(6, 4), rtol=1e-5, atol=1e-6)
 
 
 PATTERNS = {
@@ -386,6 +410,13 @@ def test_activation_in_pieces(name, tmp_path):
     graph = assert_same(model, tmp_path)
     (node,) = (node for node in graph if node.type != "Input")
     assert node.operator.function == name.partition(",")[0]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_activation_in_pieces_of_a_multiple(name, tmp_path):
+    nodes = ["u = Mul(x, third)", *(node.replace("x", "u") for node in PATTERNS[name])]
+    numbers = {k: np.float32(v) for k, v in {**NUMBERS, "third": 1 / 3}.items()}
+    assert types(assert_same(build(*nodes, **numbers), tmp_path)) == ["Mul", "Activation"]
 
 
 def test_a_gate_of_something_else_stays_a_product(tmp_path):
@@ -449,43 +480,101 @@ def test_constants_are_folded(tmp_path):
     assert types(graph) == ["Dense"]
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        ["o = Expand(c, s)", "n = Size(o)", "r = Cast<to=1>(n)"],
+        ["o = ConstantOfShape(s)", "p = Add(o, c)", "r = ReduceSum<keepdims=1>(p)"],
+        ["o = ConstantOfShape(s)", "t = Shape(o)", "n = Gather(t, zero)", "r = Cast<to=1>(n)"],
+        ["n = Gather(s, zero)", "m = Min(n, hundred)", "r = Cast<to=1>(m)"],
+        ["n = Gather(s, zero)", "m = Equal(n, one)", "r = Cast<to=1>(m)"],
+    ],
+)
+def test_constants_that_depend_on_the_size_of_the_batch(nodes, tmp_path):
+    numbers = {"zero": np.int64(0), "one": np.int64(1), "hundred": np.int64(100)}
+    model = build("s = Shape(x)", *nodes, "y = Mul(x, r)", c=np.float32(1), **numbers)
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(model, tmp_path))
+
+
+def test_casts_like_constants_and_data(tmp_path):
+    nodes = ("t = CastLike(c, x)", "u = Mul(x, t)", "v = CastLike(u, h)", "y = CastLike(v, x)")
+    graph = assert_same(build(*nodes, c=np.int32(3), h=np.float64(1)), tmp_path)
+    assert types(graph) == ["Mul"]
+
+
+def test_a_power_is_of_the_type_of_its_base(tmp_path):
+    nodes = ("p = Pow(k, h)", "f = Cast<to=1>(p)", "y = Mul(x, f)")
+    assert_same(build(*nodes, k=np.int64(8), h=np.float32(0.5)), tmp_path)
+
+
 def test_the_mean_of_no_constants_is_refused(tmp_path):
     model = build("m = ReduceMean(c)", "y = Add(x, m)", c=np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="the mean of no values"):
         convert(write(model, tmp_path))
 
 
-def test_a_constant_for_each_sample(tmp_path):
-    nodes = [
-        "s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",
-        "e = Expand(c, t)", "y = Concat<axis=1>(e, x)",
-    ]  # fmt: skip
-    model = build(
-        *nodes,
-        shape=SEQUENCE,
-        zero=integers(0),
-        one=integers(1),
-        rest=integers(1, 6),
-        c=random(1, 6),
-    )
-    graph = assert_same(model, tmp_path)
-    assert graph[graph.output].shape == (6, 6)
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("node", ["Concat<axis=1>(e, x)", "Mul(x, e)", "MatMul(e, x)"])
+def test_a_constant_for_each_sample(node, batch, tmp_path):
+    nodes = ["s = Shape(x)", "n = Slice(s, zero, one)", "t = Concat<axis=0>(n, rest)",
+             "e = Expand(c, t)", f"y = {node}"]  # fmt: skip
+    tensors = {"zero": integers(0), "one": integers(1), "rest": integers(6, 6), "c": random(6, 1)}
+    assert_same(build(*nodes, shape=(batch, 6, 6), **tensors), tmp_path)
+
+
+def test_an_einsum_does_not_add_up_what_is_repeated_for_each_sample(tmp_path):
+    nodes = ["s = Shape(x)", "e = Expand(c, s)", 'y = Einsum<equation="nij,kij->nj">(x, e)']
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(build(*nodes, shape=SEQUENCE, c=np.float32(1)), tmp_path))
+
+
+def choice(then: onnx.ModelProto, otherwise: onnx.ModelProto, *names: str) -> onnx.NodeProto:
+    """An If: its condition, its result."""
+    for model in (then, otherwise):
+        model.graph.output[0].CopyFrom(values(model.graph.output[0].name, "N", 6))
+    branches = {"then_branch": then.graph, "else_branch": otherwise.graph}
+    return helper.make_node("If", names[:1], names[1:], **branches)
 
 
 def test_if_of_a_known_condition(tmp_path):
     model = build("t = GlobalAveragePool(x)", "s = Shape(t)", "l = Gather(s, three)",
                   "c = Equal(l, one)", three=np.int64(3), one=np.int64(1))  # fmt: skip
-    branches = {
-        name: build(*nodes, outputs=(name[0] + "y",), inputs=()).graph
-        for name, nodes in (
-            ("then_branch", ["ty = Squeeze<axes=[2,3]>(t)"]),
-            ("else_branch", ["ey = Identity(t)"]),
-        )
-    }
-    model.graph.node.append(helper.make_node("If", ["c"], ["y"], "choice", **branches))
+    then = build("ty = Squeeze<axes=[2,3]>(t)", outputs=("ty",), inputs=())
+    otherwise = build("ey = Identity(t)", outputs=("ey",), inputs=())
+    model.graph.node.append(choice(then, otherwise, "c", "y"))
     model.opset_import[0].version = 11
     graph = convert(write(model, tmp_path))
     assert graph[graph.output].shape == (3,)
+
+
+def test_names_end_with_their_branch(tmp_path):
+    def scaled(factor: float) -> onnx.ModelProto:
+        nodes = ("t = Mul(x, w)", "z = Add(t, b)")
+        return build(*nodes, outputs=("z",), inputs=(), w=np.float32(factor))
+
+    model = build("y = Add(p, q)", shape=VECTOR, yes=np.bool_(True), b=random(6))
+    model.graph.node.insert(0, choice(scaled(2), scaled(3), "yes", "p"))
+    model.graph.node.insert(1, choice(scaled(5), scaled(7), "yes", "q"))
+    assert types(assert_same(model, tmp_path)) == ["Mul", "Add"] * 2 + ["Add"]
+    model.graph.node.append(helper.make_node("Relu", ["t"], ["u"]))
+    with pytest.raises(ValueError, match="'t' is read and never made"):
+        convert(write(model, tmp_path))
+    model = build(shape=VECTOR, yes=np.bool_(True), b=random(6), w=np.float32(1))
+    model.graph.node.append(choice(scaled(2), scaled(3), "yes", "y"))
+    with pytest.raises(ValueError, match="made several times: w"):
+        convert(write(model, tmp_path))
+
+
+def test_if_of_the_size_of_the_batch(tmp_path):
+    then, otherwise = (
+        build(f"z = {kind}(x)", outputs=("z",), inputs=()) for kind in ("Neg", "Relu")
+    )
+    nodes = ("s = Shape(x)", "n = Gather(s, zero)", "c = Equal(n, one)")
+    model = build(*nodes, shape=VECTOR, zero=np.int64(0), one=np.int64(1))
+    model.graph.node.append(choice(then, otherwise, "c", "y"))
+    with pytest.raises(UnsupportedOperatorError, match="depends on the size of the batch"):
+        convert(write(model, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -548,6 +637,34 @@ def test_other_domains(tmp_path):
         convert(write(model, tmp_path))
 
 
+@pytest.mark.parametrize("gate", ["Sigmoid", "HardSigmoid<alpha=0.16666667>"])
+def test_operators_of_other_domains_are_no_part_of_a_pattern(gate, tmp_path):
+    model = build(f"s = {gate}(x)", "y = Mul(x, s)")
+    model.graph.node[0].domain = "my"
+    with pytest.raises(UnsupportedOperatorError, match=r"my\..*Sigmoid at node 's'"):
+        convert(write(model, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ("a, b = LSTM<hidden_size=4>(x, w, w)", "LSTM at node 'a'$"),
+        ("a, b = Split<axis=0>(x)", "Split at node 'a': it touches the batch axis"),
+    ],
+)
+def test_the_reason_is_given_for_every_result(node, text, tmp_path):
+    with pytest.raises(UnsupportedOperatorError, match=text):
+        convert(write(build(node, "y = Relu(b)", w=W), tmp_path))
+
+
+def test_what_a_loop_reads_around_it_is_no_constant(tmp_path):
+    body = build("z = Relu(x)", inputs=("i",), outputs=("go", "z")).graph
+    model = build(n=np.int64(3))
+    model.graph.node.append(helper.make_node("Loop", ["n", ""], ["y"], body=body))
+    with pytest.raises(UnsupportedOperatorError, match=r"Loop at node 'y'$"):
+        convert(write(model, tmp_path))
+
+
 # --- Several inputs and outputs ----------------------------------------------------------------
 
 
@@ -605,6 +722,18 @@ def test_what_stands_in_the_way_of_every_output_is_listed(tmp_path):
         convert(write(model, tmp_path))
 
 
+def twice(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with its last initialiser once more."""
+    model.graph.initializer.append(model.graph.initializer[-1])
+    return model
+
+
+def sparse(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model with an initialiser that is told by its places."""
+    model.graph.sparse_initializer.add(dims=[3]).values.CopyFrom(numpy_helper.from_array(B, "w"))
+    return model
+
+
 BIG = 2**40
 REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "nothing": (b"", "no ONNX file"),
@@ -626,6 +755,8 @@ REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     "undefined": (build("y = Add(x, b)"), "'b' is read and never made"),
     "output not made": (build("z = Relu(x)"), "'y' is read and never made"),
     "made twice": (build("y = Relu(x)", "y = Tanh(x)"), "several times: y"),
+    "initialiser twice": (twice(build("y = Add(x, w)", w=B)), "several times: w"),
+    "sparse": (sparse(build("y = Add(x, w)")), "sparse initialisers are not read"),
     "wrong weight": (build("y = Conv(x, w)", w=random(4, 2, 3, 3)), "does not fit 3 channels"),
     "NaN": (build("y = Conv(x, w)", w=W * np.float32("nan")), "NaN"),
     "wrong type of attribute": (build("y = Conv<strides=1.5>(x, w)", w=W), "wrong type"),

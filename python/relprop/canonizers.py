@@ -6,8 +6,9 @@ survive keep their names. What cannot be folded exactly is not folded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,8 @@ def fold_pads(graph: Graph) -> Graph:
 
     Padded zeros are then no inputs of the layer, which rules that count inputs must know.
     """
-    return _sweep(graph, _find_pad)
+    # Once for all pads: nodes that survive keep their values.
+    return _sweep(graph, partial(_find_pad, positive=nonnegative(graph)))
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -170,7 +172,9 @@ def _is_no_op(graph: Graph, node: Node) -> bool:
 # --- Pads --------------------------------------------------------------------------------------
 
 
-def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _Match | None:
+def _find_pad(
+    graph: Graph, node: Node, readers: Mapping[str, list[Node]], positive: Container[str]
+) -> _Match | None:
     pad = node.operator
     if not isinstance(pad, Pad) or pad.value != 0 or pad.pads[:1] != ((0, 0),):
         return None
@@ -178,15 +182,18 @@ def _find_pad(graph: Graph, node: Node, readers: Mapping[str, list[Node]]) -> _M
         return None
     operators: dict[str, Operator] = {}
     for reader in readers[node.name]:
-        operator = _with_padding(graph, reader.operator, pad, node.inputs[0])
+        operator = _with_padding(reader.operator, pad, node.inputs[0] in positive)
         if operator is None or operator.infer_shape(graph[node.inputs[0]].shape) != reader.shape:
             return None
         operators[reader.name] = operator
     return operators, node.name
 
 
-def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Operator | None:
-    """The reader with the pad's zeros as padding of its own, None where that is not the same."""
+def _with_padding(reader: Operator, pad: Pad, positive: bool) -> Operator | None:
+    """The reader with the pad's zeros as padding of its own, None where that is not the same.
+
+    ``positive`` tells whether nothing that is padded is below zero.
+    """
     if not isinstance(reader, (Conv, MaxPool, AvgPool)):
         return None
     own = reader.padding
@@ -200,7 +207,7 @@ def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Oper
         return None
     if isinstance(reader, MaxPool):
         # The pool's padding never wins: the same as zeros only where nothing is below zero.
-        return replace(reader, padding=padding) if source in nonnegative(graph) else None
+        return replace(reader, padding=padding) if positive else None
     if any(map(any, own)) and not reader.count_include_pad:
         return None
     return replace(reader, padding=padding, count_include_pad=True)

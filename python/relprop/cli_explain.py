@@ -39,7 +39,7 @@ from relprop.cli_output import (
     write_pictures,
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
-from relprop.cli_summary import in_words, plain_console, show_error
+from relprop.cli_summary import in_words, literal, plain_console, show_error
 from relprop.devices import Precision
 from relprop.heatmaps import COLOR_MAPS
 from relprop.images import read_image
@@ -210,7 +210,7 @@ def _target(text: str, model: Model, outputs: int) -> int | str:
         try:
             return model.class_index(text)
         except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--target") from None
+            raise typer.BadParameter(literal(str(error)), param_hint="--target") from None
     if not 0 <= index < outputs:
         raise typer.BadParameter(
             f"{index} is not an output; the model has {outputs}, counted from 0.",

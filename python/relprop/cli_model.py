@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from relprop.cli_summary import literal
 from relprop.model import Model
 from relprop.preprocessing import Preprocessing
 
@@ -147,7 +148,7 @@ def class_count(model: Model, output: str | None) -> int:
     try:
         graph = model.graph.explaining(output)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--output-name") from None
+        raise typer.BadParameter(literal(str(error)), param_hint="--output-name") from None
     shape = graph[graph.output].shape
     beyond = ""
     if len(graph.inputs) != 1:
@@ -156,7 +157,7 @@ def class_count(model: Model, output: str | None) -> int:
         beyond = f"has an output of shape {shape}, no vector of classes"
     if beyond:
         raise typer.BadParameter(
-            f"{model.name} {beyond}: explain it in Python, with relprop.Explainer.",
+            literal(f"{model.name} {beyond}: explain it in Python, with relprop.Explainer."),
             param_hint="MODEL",
         )
     return shape[0]

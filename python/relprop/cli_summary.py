@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from relprop.cli_output import ABSORBED, Explanation, Record
 from relprop.model import Model
@@ -17,9 +18,23 @@ from relprop.model import Model
 TOP = 5
 
 
+class _PlainConsole(Console):
+    """Shows names literally; what would steer the terminal, or is no text, as escapes."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(literal(text), **settings)
+
+
 def plain_console(*, stderr: bool = False) -> Console:
-    """Make a console that takes names of files and classes literally."""
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    """Make a console that takes names of files, nodes and classes literally."""
+    return _PlainConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def literal(text: str) -> str:
+    """A text with escapes for all that is not printable but the ends of lines."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def show_error(error: Exception, console: Console) -> None:

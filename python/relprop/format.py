@@ -272,6 +272,8 @@ def _typed(kind: Any, value: Any, where: str, tensor: Tensor) -> Any:
         _require(finite or value in _INFINITE, f"{where} must be a number, not {_shown(value)}.")
         return float(value)
     _require(type(value) is kind, f"{where} must be {kind.__name__}, not {_shown(value)}.")
+    is_text = kind is not str or value == value.encode("utf-8", "replace").decode()
+    _require(is_text, f"{where} holds what is no character: {_shown(value)}.")
     _require(kind is not int or abs(value) <= _LARGEST, f"{where} is too large: {_shown(value)}.")
     return value
 

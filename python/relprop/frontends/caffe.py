@@ -88,7 +88,7 @@ def convert(
     except ValueError as error:
         raise ValueError(f"{path}: {description.complaint or error}") from None
     if description.complaint:
-        raise ValueError(description.complaint)
+        raise ValueError(f"{path}: {description.complaint}")
     return graph
 
 
@@ -219,8 +219,10 @@ def _is_included(layer: Any, state: Any) -> bool:
 def _inputs(net: Any, layers: Sequence[Any]) -> dict[str, Shape | None]:
     """Name and shape, batch included, of every input; no shape where a data layer has none."""
     shapes = [tuple(shape.dim) for shape in net.input_shape]
-    if net.input_dim:
-        shapes += [tuple(net.input_dim[i : i + 4]) for i in range(0, len(net.input_dim), 4)]
+    dims = list(net.input_dim)
+    if len(dims) % 4:
+        raise ValueError(f"input_dim must have four values for each input, not {dims}.")
+    shapes += [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
     if len(shapes) != len(net.input):
         raise ValueError(f"it has {len(net.input)} inputs and shapes for {len(shapes)}.")
     inputs: list[tuple[str, Shape | None]] = list(zip(net.input, shapes))
@@ -248,6 +250,8 @@ def _type(message: Any) -> str:
     """A layer's type by today's name; V1 messages have numbers."""
     if isinstance(message.type, str):
         return message.type
+    if not message.type:
+        raise ValueError(f"layer {name_of(message)!r} has no type.")
     names = message.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_number
     name = str(names[message.type].name)
     return V1_NAMES.get(name) or "".join(word.capitalize() for word in name.split("_"))

@@ -197,6 +197,11 @@ def _pooling(layer: Layer) -> str:
     if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
         raise ValueError(f"pad {pad} must be smaller than the kernel {kernel}.")
     ceil_mode = settings.round_mode == 0
+    if ceil_mode:
+        kernel = (
+            _cut(height, kernel[0], stride[0], pad[0]),
+            _cut(width, kernel[1], stride[1], pad[1]),
+        )
     padding = ((pad[0], pad[0]), (pad[1], pad[1]))
     if settings.pool == 0:
         name = layer.add(MaxPool(kernel, stride, padding, ceil_mode=ceil_mode))
@@ -213,6 +218,16 @@ def _pooling(layer: Layer) -> str:
     if layer.graph[name].shape[1:] != expected:
         raise Unsupported(f"some of its {expected} windows lie beside the image altogether")
     return name
+
+
+def _cut(size: int, kernel: int, stride: int, pad: int) -> int:
+    """Extent of a window along one axis.
+
+    One that is larger than the padded image by less than a stride still is one window, rounded
+    up, and Caffe cuts it off at the image's end.
+    """
+    span = size + 2 * pad
+    return min(kernel, span) if kernel < span + stride else kernel
 
 
 def _positions(
@@ -399,7 +414,11 @@ def _eltwise(layer: Layer) -> str:
     shapes = {layer.graph[name].shape for name in layer.inputs}
     if len(layer.inputs) < 2 or len(shapes) > 1:
         raise ValueError(f"it needs two or more bottoms of one shape, not {_listed([*shapes])}.")
+    if len(settings.coeff) not in (0, len(layer.inputs)):
+        raise ValueError(f"it has {len(settings.coeff)} coefficients for its bottoms.")
     if settings.operation == 0:
+        if settings.coeff:
+            raise ValueError("it has coefficients for a product.")
         product, *rest = layer.inputs
         for index, factor in enumerate(rest):
             last = index == len(rest) - 1
@@ -407,8 +426,6 @@ def _eltwise(layer: Layer) -> str:
         return product
     if settings.operation == 2:
         return layer.add(Maximum())
-    if len(settings.coeff) not in (0, len(layer.inputs)):
-        raise ValueError(f"it has {len(settings.coeff)} coefficients for its bottoms.")
     branches = [
         source if factor == 1 else layer.scaled(source, _finite("coeff", factor), f"{index}")
         for index, (source, factor) in enumerate(

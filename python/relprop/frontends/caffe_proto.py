@@ -309,7 +309,7 @@ def read_description(path: Path) -> Description:
         net = text_format.Parse(text, Net(), allow_unknown_field=True)
     except (text_format.ParseError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a Caffe network: {error}") from None
-    return Description(net, f"{path}: {complaint}")
+    return Description(net, complaint)
 
 
 def read_weights(path: Path) -> dict[str, list[Array]]:

@@ -3,13 +3,13 @@
 The model's nodes are walked in their order. Each operator that reads the input has one small
 function in ``onnx_operators.py``; arithmetic on shapes and on constants is done on the way by
 ``onnx_constants.py``; ``onnx_patterns.py`` puts operators together again that exporters split.
-A batch axis of any size is tried with two sizes: what comes out must not depend on which.
+A batch axis of any size is tried with three sizes: what comes out must not depend on which.
 What cannot be represented is collected and raised in one error, as far as the output needs it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends import onnx_constants, onnx_operators
 from relprop.frontends.conversion import Shapes, Unsupported, check_outputs, refusal, shapes_of
-from relprop.frontends.onnx_call import Call, Known
+from relprop.frontends.onnx_call import Call, Known, rows
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Storage, Tensor, type_name
@@ -32,8 +32,8 @@ FIRST_OPSET = 9
 LARGEST_FILE = 2**31 - 1
 """What protobuf can hold; larger models keep their tensors in files of their own."""
 
-_ANY_BATCH = (1009, 2003)
-"""Two sizes, unlike any that a model would be made for."""
+_ANY_BATCH = (1, 1009, 2003)
+"""The size that a model may treat otherwise, and two unlike any that it would be made for."""
 
 
 def convert(path: Path, shapes: Shapes | None = None) -> Graph:
@@ -107,29 +107,29 @@ class _Conversion:
     """Walks an ONNX model and fills a Graph.
 
     ``values`` holds for each ONNX value what became of it: a Graph node's name, known arrays (see
-    ``onnx_call.Known``) or that it is unknown.
+    ``onnx_call.Known``) or that it is unknown; ``makers`` the standard operators that made them
+    and ``tensors`` initialisers. In a branch, its own names lie above those around it.
     """
 
     def __init__(self, model: onnx.ModelProto, storage: Storage) -> None:
         self.model = model.graph
+        self.outputs = [str(output.name) for output in self.model.output]
+        self.readers = Counter(_read_by(self.model.node))
         self.opset = _opset(model)
         self.storage = storage
         self.graph = Graph()
         self.batches: tuple[int, ...]
-        self.values: dict[str, str | Known | _Unknown] = {}
-        self.makers: dict[str, Step] = {}
+        self.values: ChainMap[str, str | Known | _Unknown] = ChainMap()
+        self.makers: ChainMap[str, Step] = ChainMap()
+        self.tensors: ChainMap[str, onnx.TensorProto] = ChainMap()
         self.problems: list[str] = []
-        self.tensors = {str(tensor.name): tensor for tensor in self.model.initializer}
 
     def run(self, shapes: Shapes | None) -> Graph:
-        names = [str(output.name) for output in self.model.output]
+        names = self.outputs
         if not names or len(set(names)) != len(names):
             raise ValueError(f"the model must have outputs of different names, not {names}.")
-        self.readers = Counter(_read_by(self.model.node))
-        for name in names:
-            self.readers[name] += 0
         self._read_inputs(shapes)
-        self._walk(self.model.node)
+        self._walk(self.model)
         outputs = {name: self._value(name, ()) for name in names}
         unknown = _Unknown(None, tuple(v for v in outputs.values() if isinstance(v, _Unknown)))
         if unknown.sources:
@@ -140,7 +140,8 @@ class _Conversion:
     # --- The inputs ---
 
     def _read_inputs(self, given: Shapes | None) -> None:
-        values = [value for value in self.model.input if value.name not in self.tensors]
+        defaults = {str(tensor.name) for tensor in self.model.initializer}
+        values = [value for value in self.model.input if value.name not in defaults]
         inputs = {str(value.name): value for value in values}
         if not inputs or len(inputs) != len(values):
             names = [str(value.name) for value in values]
@@ -188,20 +189,28 @@ class _Conversion:
 
     # --- The walk ---
 
-    def _walk(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        made = Counter(str(name) for node in nodes for name in node.output if name)
+    def _walk(self, graph: onnx.GraphProto) -> None:
+        """Take in the initialisers of the model or of a branch, and go through its nodes."""
+        if graph.sparse_initializer:
+            raise ValueError("sparse initialisers are not read.")
+        made = Counter(str(name) for node in graph.node for name in node.output if name)
+        named = made + Counter(str(tensor.name) for tensor in graph.initializer)
         twice = [
-            n for n, count in made.items() if count > 1 or n in self.values or n in self.tensors
+            n for n, count in named.items() if count > 1 or n in self.values or n in self.tensors
         ]
         if twice:
             raise ValueError(f"the same value is made several times: {', '.join(twice)}.")
-        for node in nodes:
+        self.tensors.update((str(tensor.name), tensor) for tensor in graph.initializer)
+        for node in graph.node:
             step = Step(node, self.opset, self.storage)
             for name in step.inputs:
                 if name:
                     self._value(name, made)
-            self.makers.update(dict.fromkeys(step.outputs, step))
+            if not step.domain:
+                self.makers.update(dict.fromkeys(step.outputs, step))
             results = self._results(step)
+            if isinstance(results, _Unknown):
+                results = [results] * len(step.outputs)
             for name in step.outputs[len(results) :]:
                 self.values[name] = self._give_up(step, f"it has {len(results)} results")
             self.values.update(zip(step.outputs, results))
@@ -217,17 +226,28 @@ class _Conversion:
                 )
                 raise ValueError(f"value {name!r} {reason}.")
             try:
-                self.values[name] = (self.storage.read(self.tensors[name]),)
+                value = (self.storage.read(self.tensors[name]),)
             except ValueError as error:
                 raise ValueError(f"{error}.") from error
+            # Beside its tensor: what several branches read is read once.
+            level = [name in tensors for tensors in self.tensors.maps].index(True)
+            self.values.maps[level][name] = value
         return self.values[name]
 
-    def _results(self, step: Step) -> Sequence[str | Known | _Unknown]:
+    def _results(self, step: Step) -> Sequence[str | Known | _Unknown] | _Unknown:
         inputs = [self.values[name] for name in step.inputs if name]
         try:
             if step.type == "If" and not step.domain:
                 return self._chosen_branch(step)
-            call = Call(step, self.graph, self.batches, self.values, self.makers, self.readers)
+            call = Call(
+                step,
+                self.graph,
+                self.batches,
+                self.values,
+                self.makers,
+                self.readers,
+                self.outputs,
+            )
             if any(not isinstance(value, tuple) for value in inputs):
                 whole = None if step.domain else whole_operator(call)
                 if whole is not None:
@@ -236,15 +256,16 @@ class _Conversion:
             data = bool(unknown) or any(isinstance(value, str) for value in inputs)
             table: Any = onnx_operators.TABLE if data else onnx_constants.TABLE
             if step.domain or step.type not in table:
-                return [self._give_up(step, "" if data else "on constants", unknown)]
+                closure = any(attribute.HasField("g") for attribute in step.attributes.values())
+                return self._give_up(step, "" if data or closure else "on constants", unknown)
             if unknown:
-                return [_Unknown(None, tuple(unknown))]
+                return _Unknown(None, tuple(unknown))
             if not data:
                 return [self._evaluated(step)]
             result = onnx_operators.TABLE[step.type](call)
             return result if isinstance(result, list) else [result]
         except (Unsupported, ValueError) as error:
-            return [self._give_up(step, str(error))]
+            return self._give_up(step, str(error))
 
     def _give_up(self, step: Step, reason: str, others: Iterable[_Unknown] = ()) -> _Unknown:
         self.problems.append(f"{step}{reason and ': '}{reason}")
@@ -258,29 +279,39 @@ class _Conversion:
         for version in range(count):
             inputs = [None if v is None else v[version if len(v) > 1 else 0] for v in known]
             if count > 1 and step.type in ("Expand", "ConstantOfShape"):
-                inputs[-1] = self._for_one_sample(inputs[-1], version)
+                inputs[-1] = self._in_few_rows(inputs[-1], version)
             results.append(onnx_constants.evaluate(step, inputs))
         same = all(np.array_equal(results[0], other) for other in results[1:])
         return (results[0],) if same else tuple(results)
 
-    def _for_one_sample(self, shape: Any, version: int) -> Any:
-        """A shape that begins with the batch axis, for a batch of one that broadcasts."""
+    def _in_few_rows(self, shape: Any, version: int) -> Any:
+        """A shape that begins with the batch axis, for as many rows as tell that it was there.
+
+        They are made in earnest, so that what counts or adds them up depends on the batch size,
+        and one, two and three, since what reads them may be large.
+        """
         if shape is not None and shape.size and shape.flat[0] == self.batches[version]:
             shape = shape.copy()
-            shape.flat[0] = 1
+            shape.flat[0] = rows(version)
         return shape
 
     def _chosen_branch(self, step: Step) -> Sequence[str | Known | _Unknown]:
         """The results of an If whose condition is known: its branch runs in its place."""
         condition = self.values.get(step.inputs[0]) if step.inputs else None
-        if not isinstance(condition, tuple) or len(condition) != 1 or condition[0].size != 1:
+        if not isinstance(condition, tuple):
             raise Unsupported("its condition depends on the input")
+        if len(condition) != 1 or condition[0].size != 1:
+            raise Unsupported("its condition depends on the size of the batch, or is no single one")
         branch = step.branch("then_branch" if condition[0].all() else "else_branch")
-        names = [str(output.name) for output in branch.output]
-        for tensor in branch.initializer:
-            self.tensors[str(tensor.name)] = tensor
-        self._walk(branch.node)
-        return [self._value(name, ()) for name in names]
+        outer = self.values, self.makers, self.tensors
+        self.values = self.values.new_child()
+        self.makers = self.makers.new_child()
+        self.tensors = self.tensors.new_child()
+        try:
+            self._walk(branch)
+            return [self._value(str(output.name), ()) for output in branch.output]
+        finally:
+            self.values, self.makers, self.tensors = outer
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -15,10 +15,15 @@ from relprop.graph import Array, Constant, Graph, Operator, Shape
 
 Known = tuple[Tensor, ...]
 """A value that does not depend on the input: one array, or one for each of the batch sizes that
-the conversion tries, where the size enters."""
+the conversion tries, where the size enters; of what is repeated for each sample, :func:`rows`."""
 
 Value = str | Known
 """What an ONNX value became: a Graph node's name where it depends on the input."""
+
+
+def rows(version: int) -> int:
+    """How often a constant is repeated for a batch of the size that is tried as this version."""
+    return version + 1
 
 
 class Call:
@@ -26,7 +31,7 @@ class Call:
 
     ``batches`` are the sizes of the batch axis that the conversion tries, ``values`` and
     ``makers`` hold by name what each ONNX value became and which node made it, ``readers`` how
-    often it is read.
+    often other nodes read it; ``outputs`` are the names of the model's.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class Call:
         values: Mapping[str, object],
         makers: Mapping[str, Step],
         readers: Mapping[str, int],
+        outputs: Collection[str],
     ) -> None:
         self.step = step
         self.graph = graph
@@ -44,6 +50,7 @@ class Call:
         self.values = values
         self.makers = makers
         self.readers = readers
+        self.outputs = outputs
 
     def require(self, condition: bool, reason: str) -> None:
         """Give up with a reason unless a condition holds."""
@@ -116,6 +123,20 @@ class Call:
         self.require(len(arrays) == 1, f"argument {position} depends on the size of the batch")
         return arrays[0]
 
+    def repeated(self, position: int, rank: int) -> Tensor:
+        """An argument that must be known, for one sample where all of them have the same.
+
+        ``rank`` counts the axes with that of the batch.
+        """
+        versions = self.versions(position)
+        first = versions[0]
+        if first.ndim == rank and all(
+            values.shape == (rows(version), *first.shape[1:]) and (values == first).all()
+            for version, values in enumerate(versions)
+        ):
+            return first
+        return self.known(position)
+
     def integers(self, position: int, attribute: str) -> tuple[int, ...] | None:
         """Integers that are an argument, an attribute, or not there."""
         if self.given(position):
@@ -127,7 +148,7 @@ class Call:
         if not self.given(position):
             return self.step.number(attribute, default)
         value = self.known(position)
-        if value.size != 1:
+        if value.size != 1 or value.ndim > 1:
             raise ValueError(f"{attribute} must be one number, not of shape {value.shape}")
         return float(value.reshape(()))
 
@@ -158,7 +179,7 @@ class Call:
             name = self.data(position)
             self.require(len(self.graph[name].shape) + 1 == rank, BATCH_AXIS)
             return name
-        values, what = self.known(position), self.step.inputs[position]
+        values, what = self.repeated(position, rank), self.step.inputs[position]
         self.require(values.ndim <= rank, BATCH_AXIS)
         if values.ndim == rank:
             self.require(values.shape[0] == 1, "a constant has a value of its own for each sample")

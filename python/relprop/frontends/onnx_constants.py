@@ -92,7 +92,6 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
-    "Pow": np.power,
     "Equal": np.equal,
     "Less": np.less,
     "LessOrEqual": np.less_equal,
@@ -122,6 +121,12 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
 def _binary(step: Step, *inputs: Tensor) -> Tensor:
     _bounded(np.broadcast_shapes(*(array.shape for array in inputs)), *inputs)
     return reduce(_BINARY[step.type], inputs)
+
+
+@_folds("Pow")
+def _pow(step: Step, a: Tensor, b: Tensor) -> Tensor:
+    _bounded(np.broadcast_shapes(a.shape, b.shape), a, b)
+    return np.asarray(np.power(a, b), a.dtype)  # the base's, whatever the exponent's
 
 
 @_folds("Div")

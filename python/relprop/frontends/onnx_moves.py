@@ -6,10 +6,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from relprop.frontends.conversion import BATCH_AXIS, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
-from relprop.frontends.onnx_constants import as_integers, part_of_shape, resolve_shape, slices
+from relprop.frontends.onnx_constants import (
+    as_integers,
+    evaluate,
+    part_of_shape,
+    resolve_shape,
+    slices,
+)
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, type_name
 from relprop.graph import Concat, Embedding, Permute, Reshape, Slice
@@ -25,7 +32,7 @@ def _concat(call: Call) -> str:
     parts = []
     for i in range(count):
         if not call.is_data(i):
-            fits = call.known(i).ndim == ranks[0] and call.known(i).shape[0] == 1
+            fits = all(version.ndim == ranks[0] for version in call.versions(i))
             call.require(fits, "a constant part has no batch axis of its own")
         parts.append(call.operand(i, ranks[0], np.asarray))
     return call.emit(Concat(call.axis(call.step.integer("axis", 0), ranks[0])), *parts)
@@ -71,6 +78,8 @@ def _gather(call: Call) -> str:
 def _split(call: Call) -> list[str]:
     axis = call.axis(call.step.integer("axis", 0))
     size, count = call.shape[axis], len(call.step.outputs)
+    if call.step.integer("num_outputs", count) != count:
+        raise ValueError(f"num_outputs is not the number of its {count} outputs")
     sizes = call.integers(1, "split")
     if sizes is None:
         each = -(-size // count)
@@ -135,7 +144,7 @@ def _squeeze(call: Call) -> str:
     axes = call.integers(1, "axes")
     if axes is None:
         # With a batch of one ONNX would drop the batch axis as well.
-        call.require(call.batches[0] != 1, "it does not say which axes")
+        call.require(call.batches != (1,), "it does not say which axes")
         gone = {axis for axis, size in enumerate(call.shape) if size == 1}
     else:
         gone = {call.axis(dim) for dim in axes}
@@ -168,15 +177,29 @@ def _transpose(call: Call) -> str:
 # --- What changes nothing ----------------------------------------------------------------------
 
 
-@_converts("Identity", "CastLike")
+@_converts("Identity")
 def _identity(call: Call) -> str:
     return call.input
 
 
 @_converts("Cast")
 def _cast(call: Call) -> str:
+    return _as(call, cast_target(call.step))
+
+
+@_converts("CastLike")
+def _cast_like(call: Call) -> str | Known:
+    if not call.is_data(1):
+        return _as(call, np_dtype_to_tensor_dtype(call.known(1).dtype))
+    ids = call.graph[call.data(1)].ids
+    if call.is_data(0):
+        return _as(call, INTEGERS[0] if ids else FLOATS[0])
+    call.require(not ids, "a constant as an id")
+    return (evaluate(call.step, [call.known(0), np.zeros((), np.float32)]),)
+
+
+def _as(call: Call, kind: int) -> str:
     # The core computes in float32, whatever float the model was to run in.
-    kind = cast_target(call.step)
     same = INTEGERS if call.graph[call.input].ids else FLOATS
     call.require(kind in same, f"a cast to {type_name(kind)}")
     return call.input

@@ -9,6 +9,7 @@ whether a setting is an attribute or an input: what is given is read.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from relprop.frontends import einsum, onnx_moves, onnx_resize
 from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, registering, unique
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import LARGEST, Step
+from relprop.frontends.onnx_tensors import Tensor
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -123,7 +125,8 @@ def _gemm(call: Call) -> str:
     bias = None
     if call.given(2):
         bias = call.to_array(call.known(2), "bias") * np.float32(call.step.number("beta", 1.0))
-        call.require(bias.size in (1, len(weight)), f"a bias of shape {bias.shape}")
+        full = (1,) * (2 - bias.ndim) + bias.shape
+        call.require(full in ((1, 1), (1, len(weight))), f"a bias of shape {bias.shape}")
         bias = np.broadcast_to(bias.reshape(-1), (len(weight),)).copy()
     return call.emit(Dense(weight, bias))
 
@@ -131,24 +134,27 @@ def _gemm(call: Call) -> str:
 @_converts("MatMul")
 def _matmul(call: Call) -> str:
     ranks = [
-        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.known(i).ndim
+        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.versions(i)[0].ndim
         for i in (0, 1)
     ]
-    return _linear_map(call, einsum.matmul_equation(*ranks))
+    rank = ranks[0] if call.is_data(0) else ranks[1]
+    return _linear_map(
+        call, einsum.matmul_equation(*ranks), lambda position: call.repeated(position, rank)
+    )
 
 
 @_converts("Einsum")
 def _einsum(call: Call) -> str:
-    return _linear_map(call, call.step.text("equation", ""))
+    return _linear_map(call, call.step.text("equation", ""), call.known)
 
 
-def _linear_map(call: Call, equation: str) -> str:
+def _linear_map(call: Call, equation: str, constant: Callable[[int], Tensor]) -> str:
     """What an einsum of one node and of constants is."""
     positions = range(len(call.step.inputs))
     data = [call.data(i) for i in positions if call.is_data(i)]
     call.require(len(data) == 1, "several of its operands are computed from the input")
     parts = [
-        call.graph[data[0]].shape if call.is_data(i) else call.to_array(call.known(i), "weight")
+        call.graph[data[0]].shape if call.is_data(i) else call.to_array(constant(i), "weight")
         for i in positions
     ]
     return call.chain(einsum.lower(equation, parts), data[0])
@@ -289,7 +295,7 @@ def _prelu(call: Call) -> str:
     slope = call.to_array(call.known(1), "slope")
     full = (1,) * (len(call.shape) + 1 - slope.ndim) + slope.shape
     per_channel = len(full) == len(call.shape) + 1 and slope.size == math.prod(full[1:2])
-    call.require(slope.size == 1 or per_channel, "its slopes differ along more than the channels")
+    call.require(per_channel, "its slopes differ along more than the channels")
     return call.emit(PReLU(slope.reshape(-1)))
 
 
@@ -298,6 +304,7 @@ def _maximum(call: Call) -> str:
     least = call.step.type == "Min"
     numbers = []
     branches = []
+    axes = 0
     for position in range(len(call.step.inputs)):
         if call.is_data(position):
             branches.append(call.data(position))
@@ -305,10 +312,11 @@ def _maximum(call: Call) -> str:
         bound = call.known(position)
         call.require(bound.size == 1, "it has bounds of their own for different elements")
         numbers.append(float(bound.reshape(())))
+        axes = max(axes, bound.ndim)
+    ranks = {len(call.graph[branch].shape) + 1 for branch in branches}
+    call.require(len(ranks) == 1 and axes <= min(ranks), BATCH_AXIS)
     name = branches[0]
     if len(branches) > 1:
-        ranks = {len(call.graph[branch].shape) for branch in branches}
-        call.require(len(ranks) == 1, BATCH_AXIS)
         negated = [_scaled(call, branch, -1.0) if least else branch for branch in branches]
         name = call.emit(Maximum(), *negated)
         name = _scaled(call, name, -1.0) if least else name
@@ -345,7 +353,9 @@ def _with_bias(call: Call) -> str | None:
     matmul, bias = (0, 1) if call.is_data(0) else (1, 0)
     made = call.step.inputs[matmul]
     maker = call.makers.get(made)
-    if maker is None or maker.type != "MatMul" or call.readers[made] != 1:
+    if maker is None or maker.type != "MatMul":
+        return None
+    if call.readers[made] != 1 or made in call.outputs:
         return None
     node, values = call.graph[call.data(matmul)], call.known(bias)
     fits = values.shape[-1:] == node.shape[-1:] and values.size == node.shape[-1]

@@ -49,43 +49,54 @@ def _activation(call: Call) -> _Match:
         maker = _maker(call, gate, "HardSigmoid")
         if maker and maker.inputs[0] == source and has_common_slope(maker):
             return Activation("hard_swish"), source
-    factor, left, right = _product(call)
-    for gate, source in ((left, right), (right, left)):
+    for factor, gate, source in _products(call):
         function = _gelu(call, gate, source)
         if function and _near(factor, 0.5) and _is_data(call, source):
             return Activation(function), source
     return None
 
 
-def _product(call: Call) -> tuple[float, str, str]:
-    """A scalar and the two values that the last Muls multiply, all of their scalars together."""
+def _products(call: Call) -> Iterator[tuple[float, str, str]]:
+    """Two values that the last Muls multiply, and the scalar with which they do.
+
+    The second may itself be a multiple of another value, or that one: each is tried.
+    """
     factor, name = _scale(call, call.step.outputs[0])
-    maker = _maker(call, name, "Mul")
-    if maker is None:
-        return factor, "", ""
-    (first, left), (second, right) = (_scale(call, source) for source in maker.inputs)
-    return factor * first * second, left, right
+    for left, right in _orders(_maker(call, name, "Mul")):
+        first, gate = _scale(call, left)
+        for second, source in _multiples(call, right):
+            yield factor * first * second, gate, source
 
 
 _DEEPEST = 4
 """How many factors in a row are looked through."""
 
 
-def _scale(call: Call, name: str) -> tuple[float, str]:
-    """What a value is a multiple of, undoing products with and quotients by one number."""
+def _multiples(call: Call, name: str) -> Iterator[tuple[float, str]]:
+    """What a value is a multiple of, and how often: itself, then without its last factor, ..."""
     factor = 1.0
+    yield factor, name
     for _ in range(_DEEPEST):
         maker = call.makers.get(name)
-        if maker is None or maker.type not in ("Mul", "Div") or len(maker.inputs) != 2:
-            return factor, name
+        if maker is None or maker.type not in ("Mul", "Div"):
+            return
         for number, rest in _orders(maker):
             value = _number(call, number)
             if value and (maker.type == "Mul" or number == maker.inputs[1]):
                 factor, name = (factor * value if maker.type == "Mul" else factor / value), rest
                 break
         else:
-            return factor, name
-    return factor, name
+            return
+        yield factor, name
+
+
+def _scale(call: Call, name: str, source: str = "") -> tuple[float, str]:
+    """The last of what a value is a multiple of, or ``source`` where it comes before."""
+    multiple = 1.0, name
+    for multiple in _multiples(call, name):
+        if multiple[1] == source:
+            break
+    return multiple
 
 
 def _gelu(call: Call, gate: str, source: str) -> Function | None:
@@ -95,7 +106,7 @@ def _gelu(call: Call, gate: str, source: str) -> Function | None:
         maker = _maker(call, sigmoidal, kind)
         if maker is None:
             continue
-        factor, inner = _scale(call, maker.inputs[0])
+        factor, inner = _scale(call, maker.inputs[0], source)
         if kind == "Erf" and inner == source and _near(factor, math.sqrt(0.5)):
             return "gelu"
         if kind == "Tanh" and _near(factor, math.sqrt(2 / math.pi)):
@@ -178,9 +189,11 @@ def _before_reshapes(call: Call, name: str) -> Node:
 
 
 def _number(call: Call, name: str) -> float | None:
-    """A known value of one element, None for any other."""
+    """A known number, None for any other value: one of many axes would add axes to the data."""
     value = call.values.get(name)
-    if not isinstance(value, tuple) or len(value) != 1 or value[0].size != 1:
+    if not isinstance(value, tuple) or len(value) != 1:
+        return None
+    if value[0].size != 1 or value[0].ndim > 1:
         return None
     return float(value[0].reshape(())) if value[0].dtype.kind in "fiu" else None
 
