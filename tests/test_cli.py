@@ -271,6 +271,16 @@ def test_unknown_targets(run: Run, target: str, text: str) -> None:
     assert text in err
 
 
+def test_names_of_classes_come_before_indices(run: Run) -> None:
+    Path("names.txt").write_text("1\n2\n0\n")
+    for target, index in (("1", 0), ("2", 1), ("0", 2)):
+        code, out, _ = explain(run, "left.png", "--json", "--force", "-t", target)
+        assert (code, json.loads(out)["images"][0]["target"]["index"]) == (0, index)
+    Path("names.txt").write_text("1\n1\n2\n")
+    code, out, _ = explain(run, "left.png", "--json", "--force", "-t", "0")
+    assert (code, json.loads(out)["images"][0]["target"]["index"]) == (0, 0)
+
+
 def test_presets_and_their_parameters(run: Run) -> None:
     code, _, err = explain(run, "left.png", "-c", "epsilon_plus_fla")
     assert code == 2
@@ -336,6 +346,10 @@ def test_preprocessing_must_be_known(run: Run) -> None:
     code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", "1,2,3")
     assert code == 2
     assert "'1,2,3' is not 2 numbers" in err
+    for option in (("--resize", "20"), ("--channel-order", "rgb"), ("--interpolation", "bicubic")):
+        code, _, err = run("explain", "tiny_network:make", "left.png", *option)
+        assert code == 2
+        assert "needs --size, --mean, --std as well" in err
     for size in ("16.5", "nan", "inf"):
         code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", size)
         assert code == 2
@@ -382,6 +396,9 @@ def test_names_of_classes_are_text(run: Run) -> None:
     code, _, err = run(*arguments, "--classes", "left.png")
     assert code == 3
     assert "--classes left.png: not a text in UTF-8" in err
+    Path("names.txt").write_text("cat\ndog\nhorse", encoding="utf-8-sig")
+    code, out, _ = explain(run, "left.png", "-t", "0", "--json")
+    assert (code, json.loads(out)["images"][0]["target"]["name"]) == (0, "cat")
 
 
 def test_as_a_program(tmp_path: Path) -> None:

@@ -103,8 +103,8 @@ def explain(
     mean: Mean = None,
     std: Std = None,
     resize: Resize = None,
-    interpolation: Interpolation = "bilinear",
-    channel_order: ChannelOrder = "rgb",
+    interpolation: Interpolation = None,
+    channel_order: ChannelOrder = None,
     classes: Classes = None,
 ) -> None:
     """Explain what a model sees in photos.
@@ -205,12 +205,13 @@ def _target(text: str, model: Model, outputs: int) -> int | str:
     if text == "argmax":
         return text
     try:
+        return model.class_index(text)  # names come first, some are numbers
+    except ValueError as error:
+        unknown = str(error)
+    try:
         index = int(text)
     except ValueError:
-        try:
-            return model.class_index(text)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--target") from None
+        raise typer.BadParameter(unknown, param_hint="--target") from None
     if not 0 <= index < outputs:
         raise typer.BadParameter(
             f"{index} is not an output; the model has {outputs}, counted from 0.",
