@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -382,6 +384,77 @@ def test_want_of_memory_is_said_in_words(run: Run, monkeypatch: pytest.MonkeyPat
     assert code == 3
     assert err == "error: there is not enough memory for what the network computes.\n"
     assert json.loads(out)["failed"][0]["error"] in err
+
+
+def interrupted_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal come while so many images are explained already."""
+    original, explained = relprop.Explainer.__call__, []
+
+    def interrupting(self: relprop.Explainer, *arguments: object, **how: object) -> object:
+        if len(explained) == count:
+            signal.raise_signal(signal.SIGINT)
+        explained.append(self)
+        return original(self, *arguments, **how)
+
+    monkeypatch.setattr(relprop.Explainer, "__call__", interrupting)
+
+
+@pytest.mark.parametrize("normalize", ["image", "global"])
+def test_what_was_done_before_an_interruption_is_complete(
+    run: Run, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    interrupted_at(1, monkeypatch)
+    images = ("left.png", "right.png", "missing.png", "left.png")
+    code, out, err = explain(run, *images, "--normalize", normalize, "--json")
+    assert (code, len(json.loads(out)["images"])) == (130, 2)
+    assert err == "interrupted after 2 of 4 images; the results of these are kept.\n"
+    endings = ("heatmap.png", "overlay.png", "npz")
+    files = {f"{name}.epsilon_plus_flat.{e}" for name in ("left", "right") for e in endings}
+    assert written() == {*files, "sheet.png"}
+
+
+def test_an_interruption_of_the_last_image_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at(1, monkeypatch)
+    assert explain(run, "left.png", "right.png")[0] == 0
+
+
+def test_a_command_says_that_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relprop.loading.load", interrupting)
+    assert explain(run, "left.png") == (130, "", "interrupted.\n")
+    assert run("inspect", "tiny_network:make") == (130, "", "interrupted.\n")
+
+
+def test_half_a_picture_is_removed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(picture: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupting)
+    assert explain(run, "left.png")[0] == 130
+    assert written() == {"left.epsilon_plus_flat.npz"}
+
+
+@pytest.mark.parametrize("normalize", ["image", "global"])
+def test_relevance_is_not_held_for_all_images(
+    run: Run, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    original, held = relprop.Explainer.__call__, []
+
+    def counting(self: relprop.Explainer, *arguments: object, **how: object) -> relprop.Result:
+        result = original(self, *arguments, **how)  # type: ignore[arg-type]
+        held.append(weakref.ref(result.relevance))
+        assert sum(one() is not None for one in held) <= 2
+        return result
+
+    monkeypatch.setattr(relprop.Explainer, "__call__", counting)
+    code, _, err = explain(run, *["left.png"] * 5, "--normalize", normalize)
+    assert (code, err) == (0, "")
+    assert not any(one() is not None for one in held)
 
 
 def test_common_terminals_lose_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

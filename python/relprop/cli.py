@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from relprop import (
     cli_aggregate,
@@ -16,13 +17,27 @@ from relprop import (
     cli_presets,
     cli_save,
 )
+from relprop.cli_run import INTERRUPTED
 from relprop.cli_summary import plain_console, show_error
 
 NOTHING_DONE = 3
 """Exit code where a model cannot be used, nothing can be read or nothing can be written."""
 
+
+class _Commands(TyperGroup):
+    """Say that a command was interrupted, where it does not say more itself; typer would not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            plain_console(stderr=True).print("interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="relprop",
+    cls=_Commands,
     help="Explain the predictions of neural networks by layer-wise relevance propagation.\n\n"
     "To begin: [bold]relprop explain efficientnet-lite0 photo.jpg[/bold]",
     no_args_is_help=True,

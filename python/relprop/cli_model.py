@@ -140,12 +140,13 @@ def load_model(
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
 
 
-def require_preprocessing(model: Model) -> None:
-    """Refuse a model that does not say how photos become its input."""
+def require_preprocessing(model: Model) -> Preprocessing:
+    """Return how photos become a model's input; refuse one that does not say."""
     if model.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
         )
+    return model.preprocessing
 
 
 def class_count(model: Model, output: str | None) -> int:
