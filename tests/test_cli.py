@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -455,6 +456,18 @@ def test_relevance_is_not_held_for_all_images(
     code, _, err = explain(run, *["left.png"] * 5, "--normalize", normalize)
     assert (code, err) == (0, "")
     assert not any(one() is not None for one in held)
+
+
+def test_names_that_are_no_utf_8(run: Run) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        Path("left.png").rename(name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    code, out, err = explain(run, name, "right.png")
+    assert (code, err) == (0, "")
+    assert "caf\\udce9.png" in out
+    assert "sheet.png" in written()
 
 
 def test_common_terminals_lose_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated, Any
 
@@ -75,6 +76,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; what goes wrong is said in words, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names hold any bytes
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:
