@@ -145,14 +145,57 @@ def test_an_existing_report_is_kept(run: Run) -> None:
         (("--batch", "0"), "--batch"),
         (("-n", "tiny_network:make"), "shape"),
         (("-n", "resnet51"), "resnet50"),
-        (("-n", "tiny_network:NAMES"), "NAMES"),
+        (("-n", "tiny_network:NAMES", "--shape", "3,16,16"), "NAMES"),
         (("--compare", "no.json", "no.json"), "no.json"),
         (("--floors", "400", "0"), "--floors"),
+        (("--floors", "nan", "3"), "must be finite and > 0, not nan"),
+        (("--floors", "400", "inf"), "must be finite and > 0, not inf"),
+        (("--compare", "no.json", "no.json", "-o", "new.json"), "goes without --compare"),
     ],
 )
 def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...], told: str) -> None:
     code, _, err = run("bench", *arguments)
     assert code in (2, 3)
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("-n", "resnet51"), "not 'resnet51'"), (("-n", "tiny_network:make"), "its shape must be")],
+)
+def test_names_are_checked_before_anything_is_measured(
+    run: Run, arguments: tuple[str, ...], told: str
+) -> None:
+    code, out, err = run("bench", "-n", "resnet18", *arguments)
+    assert (code, out) == (3, "")
+    assert told in err
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("{'out': self.net(x)}", "wrapped:make must return a tensor (samples, classes), not dict."),
+        ("self.net[:2](x)", "(samples, classes), not one of shape (1, 4, 16, 16)."),
+    ],
+)
+def test_other_outputs_are_refused(run: Run, output: str, told: str) -> None:
+    Path("wrapped.py").write_text(f"""
+import tiny_network
+from torch import nn
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = tiny_network.make()
+
+    def forward(self, x):
+        return {output}
+
+make = Wrapped
+""")
+    sys.modules.pop("wrapped", None)
+    code, _, err = run("bench", "-n", "wrapped:make", *TINY[2:], "--peer", "none")
+    assert code == 3
     assert told in err
 
 
@@ -192,7 +235,17 @@ def test_changes_between_two_reports(report: dict[str, Any]) -> None:
     assert list(records.compare(report, later)) == []
 
 
-@pytest.mark.parametrize("text", ["[", "[]", "{}", '{"format": 99, "runs": [], "memory": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[]",
+        "{}",
+        '{"format": 99, "runs": [], "memory": []}',
+        '{"format": 1, "runs": null, "memory": []}',
+        '{"format": 1, "runs": [], "memory": null}',
+    ],
+)
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.json"
     path.write_text(text)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -271,6 +274,16 @@ def test_unknown_targets(run: Run, target: str, text: str) -> None:
     assert text in err
 
 
+def test_names_of_classes_come_before_indices(run: Run) -> None:
+    Path("names.txt").write_text("1\n2\n0\n")
+    for target, index in (("1", 0), ("2", 1), ("0", 2)):
+        code, out, _ = explain(run, "left.png", "--json", "--force", "-t", target)
+        assert (code, json.loads(out)["images"][0]["target"]["index"]) == (0, index)
+    Path("names.txt").write_text("1\n1\n2\n")
+    code, out, _ = explain(run, "left.png", "--json", "--force", "-t", "0")
+    assert (code, json.loads(out)["images"][0]["target"]["index"]) == (0, 0)
+
+
 def test_presets_and_their_parameters(run: Run) -> None:
     code, _, err = explain(run, "left.png", "-c", "epsilon_plus_fla")
     assert code == 2
@@ -336,6 +349,10 @@ def test_preprocessing_must_be_known(run: Run) -> None:
     code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", "1,2,3")
     assert code == 2
     assert "'1,2,3' is not 2 numbers" in err
+    for option in (("--resize", "20"), ("--channel-order", "rgb"), ("--interpolation", "bicubic")):
+        code, _, err = run("explain", "tiny_network:make", "left.png", *option)
+        assert code == 2
+        assert "needs --size, --mean, --std as well" in err
     for size in ("16.5", "nan", "inf"):
         code, _, err = run("explain", "tiny_network:make", "left.png", *OWN, "--size", size)
         assert code == 2
@@ -370,6 +387,89 @@ def test_want_of_memory_is_said_in_words(run: Run, monkeypatch: pytest.MonkeyPat
     assert json.loads(out)["failed"][0]["error"] in err
 
 
+def interrupted_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a signal come while so many images are explained already."""
+    original, explained = relprop.Explainer.__call__, []
+
+    def interrupting(self: relprop.Explainer, *arguments: object, **how: object) -> object:
+        if len(explained) == count:
+            signal.raise_signal(signal.SIGINT)
+        explained.append(self)
+        return original(self, *arguments, **how)
+
+    monkeypatch.setattr(relprop.Explainer, "__call__", interrupting)
+
+
+@pytest.mark.parametrize("normalize", ["image", "global"])
+def test_what_was_done_before_an_interruption_is_complete(
+    run: Run, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    interrupted_at(1, monkeypatch)
+    images = ("left.png", "right.png", "missing.png", "left.png")
+    code, out, err = explain(run, *images, "--normalize", normalize, "--json")
+    assert (code, len(json.loads(out)["images"])) == (130, 2)
+    assert err == "interrupted after 2 of 4 images; the results of these are kept.\n"
+    endings = ("heatmap.png", "overlay.png", "npz")
+    files = {f"{name}.epsilon_plus_flat.{e}" for name in ("left", "right") for e in endings}
+    assert written() == {*files, "sheet.png"}
+
+
+def test_an_interruption_of_the_last_image_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_at(1, monkeypatch)
+    assert explain(run, "left.png", "right.png")[0] == 0
+
+
+def test_a_command_says_that_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relprop.loading.load", interrupting)
+    assert explain(run, "left.png") == (130, "", "interrupted.\n")
+    assert run("inspect", "tiny_network:make") == (130, "", "interrupted.\n")
+
+
+def test_half_a_picture_is_removed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupting(picture: Image.Image, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", interrupting)
+    assert explain(run, "left.png")[0] == 130
+    assert written() == {"left.epsilon_plus_flat.npz"}
+
+
+@pytest.mark.parametrize("normalize", ["image", "global"])
+def test_relevance_is_not_held_for_all_images(
+    run: Run, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    original, held = relprop.Explainer.__call__, []
+
+    def counting(self: relprop.Explainer, *arguments: object, **how: object) -> relprop.Result:
+        result = original(self, *arguments, **how)  # type: ignore[arg-type]
+        held.append(weakref.ref(result.relevance))
+        assert sum(one() is not None for one in held) <= 2
+        return result
+
+    monkeypatch.setattr(relprop.Explainer, "__call__", counting)
+    code, _, err = explain(run, *["left.png"] * 5, "--normalize", normalize)
+    assert (code, err) == (0, "")
+    assert not any(one() is not None for one in held)
+
+
+def test_names_that_are_no_utf_8(run: Run) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        Path("left.png").rename(name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    code, out, err = explain(run, name, "right.png")
+    assert (code, err) == (0, "")
+    assert "caf\\udce9.png" in out
+    assert "sheet.png" in written()
+
+
 def test_common_terminals_lose_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = explain(run, "left.png", "-c", "epsilon_alpha2_beta1_flat")
@@ -382,6 +482,9 @@ def test_names_of_classes_are_text(run: Run) -> None:
     code, _, err = run(*arguments, "--classes", "left.png")
     assert code == 3
     assert "--classes left.png: not a text in UTF-8" in err
+    Path("names.txt").write_text("cat\ndog\nhorse", encoding="utf-8-sig")
+    code, out, _ = explain(run, "left.png", "-t", "0", "--json")
+    assert (code, json.loads(out)["images"][0]["target"]["name"]) == (0, "cat")
 
 
 def test_as_a_program(tmp_path: Path) -> None:

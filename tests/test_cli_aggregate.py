@@ -212,6 +212,17 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert sum(int(row["count"]) for row in table("classes.csv")) == 8
 
 
+def test_an_interruption_before_the_run_gives_no_advice(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupting(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("relprop.aggregation.run.begin", interrupting)
+    code, out, err = aggregate(run, "--force")
+    assert (code, out, err) == (130, "", "interrupted.\n")
+
+
 @pytest.mark.parametrize("kind", kept_maps.KINDS)
 def test_maps_are_kept(run: Run, photos: Path, kind: str) -> None:
     pytest.importorskip({"zarr": "zarr", "virelay": "h5py"}[kind])

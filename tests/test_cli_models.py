@@ -134,6 +134,16 @@ def test_models_that_cannot_be_inspected(run: Run) -> None:
     assert "bad.relprop: damaged, or no relprop file" in err
 
 
+def test_weights_go_with_a_prototxt(run: Run) -> None:
+    for name in ("tiny_network:make", "missing.prototxt"):
+        code, _, err = run("inspect", name, "--weights", "net.caffemodel")
+        assert code == 2
+        assert f"goes with a prototxt, and {name} is no file" in " ".join(err.split())
+    code, _, err = run("inspect", "left.png")
+    assert code == 3
+    assert "give an .onnx, .prototxt or .relprop file" in err
+
+
 def test_onnx_files(run: Run, tmp_path: Path) -> None:
     nodes = ("c = Conv(x, w)", "r = Relu(c)", "g = GlobalAveragePool(r)", "y = Flatten(g)")
     model = build(*nodes, shape=("N", 3, "height", "width"), w=random(3, 3, 3, 3))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import reference
 from conftest import without_gpu
 from device_arrays import DeviceArray, runtime
 from relprop import Explainer, Result, _core
+from relprop.arrays import Arrays, _CupyOnGpu, _Host, _TorchOnGpu
 from relprop.compile import Compiled, compile_plan
 from relprop.composites import assign, preset
 from relprop.devices import gpu_of
@@ -253,6 +255,74 @@ def test_another_gpus_array_is_refused(gpu: int) -> None:
     scores = DeviceArray(np.zeros((3, 10), np.float32))
     with pytest.raises(ValueError, match="inputs must be in the memory of device 0"):
         plan.run([DeviceArray(images, gpu=1)], scores)
+
+
+class DeviceOfCupy:
+    """Stands in for cupy's: says in whose ``with`` a computation happens."""
+
+    current = 0
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __enter__(self) -> None:
+        self.before, DeviceOfCupy.current = DeviceOfCupy.current, self.index
+
+    def __exit__(self, *_: object) -> None:
+        DeviceOfCupy.current = self.before
+
+
+class ArrayOfCupy(np.ndarray):
+    """Stands in for cupy's on GPU 1, which computes where that is the current one."""
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **how: Any) -> Any:
+        assert DeviceOfCupy.current == 1
+        found = getattr(ufunc, method)(*(np.asarray(one) for one in inputs), **how)
+        return as_cupys(found) if isinstance(found, np.ndarray) else found
+
+    def get(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+def as_cupys(array: np.ndarray) -> ArrayOfCupy:
+    return array.view(ArrayOfCupy)
+
+
+@pytest.fixture(params=["numpy", "torch", "cupy"])
+def kind(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Arrays, Callable[[np.ndarray], Any]]:
+    """A kind of arrays, and how one of the host's becomes one of them without any GPU."""
+    if request.param == "numpy":
+        return _Host(torch=False), np.asarray
+    if request.param == "torch":
+        return _TorchOnGpu(0), pytest.importorskip("torch").from_numpy
+    cupy = SimpleNamespace(
+        cuda=SimpleNamespace(Device=DeviceOfCupy), asarray=as_cupys, isfinite=np.isfinite
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return _CupyOnGpu(1), as_cupys
+
+
+def test_which_samples_are_finite(kind: tuple[Arrays, Callable[[np.ndarray], Any]]) -> None:
+    arrays, of = kind
+    images = np.zeros((3, 2, 4, 4), np.float32)
+    images[1, 1, 2, 3] = np.inf
+    assert arrays.finite(of(images)).tolist() == [True, False, True]
+    none = arrays.finite(of(images[:0]))
+    assert (none.shape, none.dtype) == ((0,), np.bool_)
+
+
+def test_which_values_lie_within_bounds(kind: tuple[Arrays, Callable[[np.ndarray], Any]]) -> None:
+    arrays, of = kind
+    images = np.zeros((3, 2, 4, 4), np.float32)
+    images[1, 1, 2, 3] = 5
+    low = np.zeros((1, 1, 1), np.float32)
+    high = np.float32([4, 5]).reshape(2, 1, 1)
+    assert arrays.within(of(images), low, high)
+    assert not arrays.within(of(images), low, high[:1])
+    assert not arrays.within(of(images), high, high)
+    assert arrays.within(of(images[:0]), high, low)
 
 
 # ---- runs that are recorded --------------------------------------------------------------------

@@ -132,6 +132,8 @@ def test_bounds_hold_to_the_last_bit() -> None:
         ({"mean": (1, 2)}, "mean must be 3 finite numbers"),
         ({"mean": (1, 2, float("nan"))}, "mean must be 3 finite numbers"),
         ({"std": (1, 0, 1)}, "std must be positive"),
+        ({"std": (1, 1e-300, 1)}, "mean and std must leave pixels finite in float32"),
+        ({"mean": (1e300, 0, 0)}, "mean and std must leave pixels finite in float32"),
         ({"interpolation": "nearest"}, "interpolation must be one of bicubic, bilinear"),
         ({"channel_order": "hsv"}, "channel_order must be one of rgb, bgr, grey"),
         ({"channel_order": "grey"}, "mean must be 1 finite"),

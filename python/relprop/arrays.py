@@ -6,11 +6,15 @@ themselves are ``Any``, since no type covers all three libraries.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+Bound: TypeAlias = NDArray[np.float32]
+"""The least or the most that values may be."""
 
 
 class Arrays(Protocol):
@@ -43,6 +47,10 @@ class Arrays(Protocol):
 
     def finite(self, array: Any) -> NDArray[np.bool_]:
         """For each sample, whether all of its values are."""
+        ...
+
+    def within(self, array: Any, low: Bound, high: Bound) -> bool:
+        """Whether all values lie between bounds that broadcast with them."""
         ...
 
     def of(self, array: NDArray[Any]) -> Any:
@@ -101,6 +109,11 @@ def to_numpy(value: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def _rows(array: Any) -> tuple[int, int]:
+    """The shape with a row for each sample; a -1 in it would be unknown where there are none."""
+    return len(array), math.prod(array.shape[1:])
+
+
 @dataclass(frozen=True)
 class _Host:
     """numpy's arrays; torch's on the CPU share their memory with these."""
@@ -130,6 +143,9 @@ class _Host:
             return np.ones(len(array), np.bool_)
         each: NDArray[np.bool_] = np.isfinite(array.reshape(len(array), -1)).all(1)
         return each
+
+    def within(self, array: Any, low: Bound, high: Bound) -> bool:
+        return bool(((low <= array) & (array <= high)).all())
 
     def of(self, array: NDArray[Any]) -> Any:
         return array
@@ -183,7 +199,13 @@ class _TorchOnGpu:
     def finite(self, array: Any) -> NDArray[np.bool_]:
         import torch
 
-        return self.numpy(torch.isfinite(array).reshape(len(array), -1).all(1))
+        return self.numpy(torch.isfinite(array).reshape(_rows(array)).all(1))
+
+    def within(self, array: Any, low: Bound, high: Bound) -> bool:
+        import torch
+
+        least, most = (torch.from_numpy(bound).to(array.device) for bound in (low, high))
+        return bool(((least <= array) & (array <= most)).all())
 
     def of(self, array: NDArray[Any]) -> Any:
         import torch
@@ -239,7 +261,14 @@ class _CupyOnGpu:
         import cupy
 
         with cupy.cuda.Device(self.gpu):
-            return self.numpy(cupy.isfinite(array).reshape(len(array), -1).all(1))
+            return self.numpy(cupy.isfinite(array).reshape(_rows(array)).all(1))
+
+    def within(self, array: Any, low: Bound, high: Bound) -> bool:
+        import cupy
+
+        with cupy.cuda.Device(self.gpu):
+            least, most = cupy.asarray(low), cupy.asarray(high)
+            return bool(((least <= array) & (array <= most)).all())
 
     def of(self, array: NDArray[Any]) -> Any:
         import cupy

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from relprop import (
     cli_aggregate,
@@ -16,13 +18,27 @@ from relprop import (
     cli_presets,
     cli_save,
 )
+from relprop.cli_run import INTERRUPTED
 from relprop.cli_summary import plain_console, show_error
 
 NOTHING_DONE = 3
 """Exit code where a model cannot be used, nothing can be read or nothing can be written."""
 
+
+class _Commands(TyperGroup):
+    """Say that a command was interrupted, where it does not say more itself; typer would not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            plain_console(stderr=True).print("interrupted.")
+            raise typer.Exit(INTERRUPTED) from None
+
+
 app = typer.Typer(
     name="relprop",
+    cls=_Commands,
     help="Explain the predictions of neural networks by layer-wise relevance propagation.\n\n"
     "To begin: [bold]relprop explain efficientnet-lite0 photo.jpg[/bold]",
     no_args_is_help=True,
@@ -60,6 +76,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; what goes wrong is said in words, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names hold any bytes
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError) as error:

@@ -147,8 +147,8 @@ def aggregate(
     mean: Mean = None,
     std: Std = None,
     resize: Resize = None,
-    interpolation: Interpolation = "bilinear",
-    channel_order: ChannelOrder = "rgb",
+    interpolation: Interpolation = None,
+    channel_order: ChannelOrder = None,
     classes: Classes = None,
 ) -> None:
     """Add up what a model looks at in all images of a dataset.

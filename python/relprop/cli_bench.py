@@ -172,6 +172,8 @@ def bench(
     if not console.is_terminal:
         console.width = 1000  # files have no edge at which to break lines
     if compare is not None:
+        if output is not None:
+            raise typer.BadParameter("goes without --compare.", param_hint="--output")
         before, after = (records.read(path) for path in compare)
         show_changes(console, list(records.compare(before, after)))
         return
@@ -184,14 +186,18 @@ def bench(
     presets = _known(
         "--composite", composite or (RULES_ALONE if full else MEASURED), tuple(RULES_ALONE)
     )
-    if floors is not None and min(floors) <= 0:
-        raise typer.BadParameter(f"must be > 0, not {min(floors):g}.", param_hint="--floors")
+    for rate in floors or ():
+        if not 0 < rate < math.inf:
+            raise typer.BadParameter(
+                f"must be finite and > 0, not {rate:g}.", param_hint="--floors"
+            )
     if output is not None and output.exists() and not force:  # before the work
         raise FileExistsError(f"{output} exists already; --force overwrites.")
     if output is not None and not output.parent.is_dir():
         raise FileNotFoundError(f"{output} cannot be written: there is no folder {output.parent}.")
     try:
         from relprop.benchmark.networks import NETWORKS as ALL
+        from relprop.benchmark.networks import check
         from relprop.benchmark.place import place_of
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -200,10 +206,13 @@ def bench(
             "relprop bench compares with torch: pip install 'relprop[torch]'"
         ) from error
     names = network or (ALL if full else NETWORKS)
+    own_shape = read_shape(shape)
+    for name in names:
+        check(name, own_shape)
     batches = GPU_BATCHES if on_gpu or floors else FULL_BATCHES if full else BATCHES
     counts = [1] if on_gpu or floors else threads or sorted({1, min(2, os.cpu_count() or 1)})
     settings = [
-        (name, read_shape(shape), images, count)
+        (name, own_shape, images, count)
         for name in names
         for images in batch or batches
         for count in counts

@@ -177,8 +177,8 @@ def evaluate(
     mean: Mean = None,
     std: Std = None,
     resize: Resize = None,
-    interpolation: Interpolation = "bilinear",
-    channel_order: ChannelOrder = "rgb",
+    interpolation: Interpolation = None,
+    channel_order: ChannelOrder = None,
     classes: Classes = None,
 ) -> None:
     """Compare methods by how fast the score falls as regions go in their order.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.progress import track
 
 from relprop import cli_summary
@@ -32,18 +34,24 @@ from relprop.cli_model import (
 from relprop.cli_output import (
     ABSORBED,
     Explanation,
+    Maps,
+    Pictures,
     Record,
     check_folder,
+    read_arrays,
     result_names,
+    widen,
     write_arrays,
-    write_pictures,
 )
 from relprop.cli_rules import Overrides, Parameters, overrides, preset_parameters
+from relprop.cli_run import INTERRUPTED
 from relprop.cli_summary import in_words, literal, plain_console, show_error
 from relprop.devices import Precision
 from relprop.heatmaps import COLOR_MAPS
 from relprop.images import read_image
 from relprop.model import Model
+from relprop.preprocessing import Preprocessing
+from relprop.runs.interruption import interruptible
 
 SOME_FAILED, ALL_FAILED = 1, 3
 
@@ -103,8 +111,8 @@ def explain(
     mean: Mean = None,
     std: Std = None,
     resize: Resize = None,
-    interpolation: Interpolation = "bilinear",
-    channel_order: ChannelOrder = "rgb",
+    interpolation: Interpolation = None,
+    channel_order: ChannelOrder = None,
     classes: Classes = None,
 ) -> None:
     """Explain what a model sees in photos.
@@ -114,7 +122,7 @@ def explain(
     sheet. In the heatmaps one colour speaks for the class, the other against it.
 
     [bold]Exit codes[/bold]  0: every image is explained. 1: some are not, the others are kept.
-    2: wrong use. 3: nothing could be done.
+    2: wrong use. 3: nothing could be done. 130: interrupted, the images before are kept.
 
     [bold]Examples[/bold]
 
@@ -131,7 +139,7 @@ def explain(
     preprocessing = read_preprocessing(size, mean, std, resize, interpolation, channel_order)
     loaded = load_model(model, preprocessing, classes, weights)
     outputs = class_count(loaded, output_name)
-    require_preprocessing(loaded)
+    seen = require_preprocessing(loaded)
     if len(loaded.classes) != outputs:
         loaded = replace(loaded, classes=())  # they are another output's
     chosen = _target(target, loaded, outputs)
@@ -156,32 +164,54 @@ def explain(
     failed: list[tuple[Path, str]] = []
     errors = plain_console(stderr=True)
     hidden = len(images) == 1 or not errors.is_terminal
+    shown = partial(track, console=errors, transient=True, disable=hidden)
     jobs = list(zip(images, names, strict=True))
-    for image, name in track(jobs, "explaining", console=errors, transient=True, disable=hidden):
-        try:
-            record = _explain(image, name, loaded, explainers, chosen)
-        except (ValueError, OSError, MemoryError) as error:
-            failed.append((image, in_words(error)))
-            show_error(error, errors)
-            continue
-        write_arrays(record, output)
-        records.append(record)
-    sheets = write_pictures(records, output, cmap, shared=normalize == "global")
+    bounds: dict[str, float] = {}
+    pictures = Pictures(output, cmap, bounds)
+    with interruptible() as interruption:
+        for job in shown(jobs, "explaining"):
+            if interruption.asked:
+                break
+            try:
+                record, view, maps = _explain(*job, seen, explainers, chosen)
+            except (ValueError, OSError, MemoryError) as error:
+                failed.append((job[0], in_words(error)))
+                show_error(error, errors)
+                continue
+            write_arrays(record, maps, output)
+            records.append(record)
+            if normalize == "global":
+                widen(bounds, maps)
+            else:
+                pictures.write(record, view, maps)
+    if normalize == "global":  # all bounds are known now
+        for record in shown(records, "drawing"):
+            pictures.write(record, seen.view(read_image(record.image)), read_arrays(record))
+    sheets = pictures.finish()
     if as_json:
         typer.echo(cli_summary.as_json(loaded, records, sheets, failed))
     else:
         cli_summary.show(loaded, records, sheets, output)
+    done = len(records) + len(failed)
+    if done < len(images):
+        told = f"interrupted after {done} of {len(images)} images; the results of these are kept."
+        errors.print(told, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(SOME_FAILED if records else ALL_FAILED)
 
 
 def _explain(
-    image: Path, name: str, model: Model, explainers: dict[str, Any], target: int | str
-) -> Record:
-    assert model.preprocessing is not None
+    image: Path,
+    name: str,
+    preprocessing: Preprocessing,
+    explainers: dict[str, Any],
+    target: int | str,
+) -> tuple[Record, NDArray[np.uint8], Maps]:
+    """Explain one image: what is told of it, and what its files are made of."""
     photo = read_image(image)
-    values = model.preprocessing(photo)
-    explanations = []
+    values = preprocessing(photo)
+    explanations, maps = [], {}
     for preset, explainer in explainers.items():
         result = explainer(values[None], target=target)
         booked: dict[str, float] | None = None
@@ -190,27 +220,24 @@ def _explain(
             booked = {name: float(getattr(result.ledger, name).sum()) for name in ABSORBED}
             error = float(result.ledger.closure_error[0])
         complete = None if result.completeness is None else float(result.completeness[0])
-        explanations.append(Explanation(preset, result.relevance[0], booked, error, complete))
-    return Record(
-        image,
-        name,
-        model.preprocessing.view(photo),
-        np.asarray(result.scores[0]),
-        int(result.target[0]),
-        explanations,
-    )
+        maps[preset] = result.relevance[0]
+        total = float(maps[preset].sum(dtype=np.float64))
+        explanations.append(Explanation(preset, total, booked, error, complete))
+    scores, index = np.asarray(result.scores[0]), int(result.target[0])
+    return Record(image, name, scores, index, explanations), preprocessing.view(photo), maps
 
 
 def _target(text: str, model: Model, outputs: int) -> int | str:
     if text == "argmax":
         return text
     try:
+        return model.class_index(text)  # names come first, some are numbers
+    except ValueError as error:
+        unknown = str(error)
+    try:
         index = int(text)
     except ValueError:
-        try:
-            return model.class_index(text)
-        except ValueError as error:
-            raise typer.BadParameter(literal(str(error)), param_hint="--target") from None
+        raise typer.BadParameter(literal(unknown), param_hint="--target") from None
     if not 0 <= index < outputs:
         raise typer.BadParameter(
             f"{index} is not an output; the model has {outputs}, counted from 0.",

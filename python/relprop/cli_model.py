@@ -15,11 +15,11 @@ from relprop.preprocessing import Preprocessing
 _OWN_MODEL = "For an ONNX or Caffe file, or package.module:callable"
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Make a check of an option's value."""
+def one_of(*choices: str) -> Callable[[str | None], str | None]:
+    """Make a check of an option's value, where it is given."""
 
-    def check(value: str) -> str:
-        if value not in choices:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
             raise typer.BadParameter(f"{value!r} is not one of {', '.join(choices)}.")
         return value
 
@@ -85,20 +85,22 @@ Resize = Annotated[
     ),
 ]
 Interpolation = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="bilinear|bicubic",
         callback=one_of("bilinear", "bicubic"),
         help="How photos are scaled.",
+        show_default="bilinear",
         rich_help_panel=_OWN_MODEL,
     ),
 ]
 ChannelOrder = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="rgb|bgr|grey",
         callback=one_of("rgb", "bgr", "grey"),
         help="The network's channels.",
+        show_default="rgb",
         rich_help_panel=_OWN_MODEL,
     ),
 ]
@@ -123,6 +125,10 @@ def load_model(
     """
     from relprop.loading import load
 
+    if weights is not None and not Path(name).is_file():
+        raise typer.BadParameter(
+            f"goes with a prototxt, and {name} is no file.", param_hint="--weights"
+        )
     names = _read_names(classes) if classes else ()
     source = name if weights is None else (name, weights)
     try:
@@ -135,12 +141,13 @@ def load_model(
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
 
 
-def require_preprocessing(model: Model) -> None:
-    """Refuse a model that does not say how photos become its input."""
+def require_preprocessing(model: Model) -> Preprocessing:
+    """Return how photos become a model's input; refuse one that does not say."""
     if model.preprocessing is None:
         raise typer.BadParameter(
             "is unknown for this model: give --size, --mean and --std.", param_hint="preprocessing"
         )
+    return model.preprocessing
 
 
 def class_count(model: Model, output: str | None) -> int:
@@ -165,7 +172,7 @@ def class_count(model: Model, output: str | None) -> int:
 
 def _read_names(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())  # Windows marks it so
     except UnicodeDecodeError as error:
         raise ValueError(f"--classes {path}: not a text in UTF-8: {error}") from None
 
@@ -179,10 +186,11 @@ def read_preprocessing(
     channel_order: Any,
 ) -> Preprocessing | None:
     """Make the preprocessing that the options describe, None where they say nothing."""
-    given = {"--size": size, "--mean": mean, "--std": std}
-    if not any(given.values()) and resize is None:
+    needed = {"--size": size, "--mean": mean, "--std": std}
+    given = (*needed.values(), resize, interpolation, channel_order)
+    if all(value is None for value in given):
         return None
-    missing = [option for option, text in given.items() if text is None]
+    missing = [option for option, text in needed.items() if text is None]
     if missing:
         raise typer.BadParameter(f"needs {', '.join(missing)} as well.", param_hint="preprocessing")
     sides = _numbers("--size", size, count=2)
@@ -195,8 +203,8 @@ def read_preprocessing(
         mean=_numbers("--mean", mean, count=channels),
         std=_numbers("--std", std, count=channels),
         resize=resize,
-        interpolation=interpolation,
-        channel_order=channel_order,
+        interpolation=interpolation or "bilinear",
+        channel_order=channel_order or "rgb",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,13 @@ SHEET_ROWS = 24
 
 @dataclass
 class Explanation:
-    """What one preset says about one image; gradients have no ledger.
+    """What is told of one preset and one image; gradients have no ledger.
 
     ``completeness`` is how far integrated gradients are from f(x) - f(baseline).
     """
 
     preset: str
-    relevance: NDArray[np.float32]
+    relevance_sum: float
     absorbed: dict[str, float] | None
     closure_error: float | None
     completeness: float | None = None
@@ -38,14 +38,17 @@ class Explanation:
 
 @dataclass
 class Record:
-    """One image: what the network saw, its scores, the class explained, the explanations."""
+    """One image: its scores, the class explained, what is told of the explanations."""
 
     image: Path
     name: str
-    view: NDArray[np.uint8]
     scores: NDArray[np.float32]
     target: int
     explanations: list[Explanation]
+
+
+Maps = Mapping[str, NDArray[np.float32]]
+"""One image's relevance under each preset: too large to be held for all images."""
 
 
 def result_names(images: Sequence[Path]) -> list[str]:
@@ -86,7 +89,7 @@ def check_folder(folder: Path, names: Sequence[str], presets: Sequence[str], for
         raise FileExistsError(f"results exist already: {existing[0]}{more}; --force overwrites.")
 
 
-def write_arrays(record: Record, folder: Path) -> None:
+def write_arrays(record: Record, maps: Maps, folder: Path) -> None:
     """Write the relevance of every explanation."""
     for explanation in record.explanations:
         explanation.files = _files(folder, record.name, explanation.preset)
@@ -94,36 +97,79 @@ def write_arrays(record: Record, folder: Path) -> None:
         with _written(path):
             np.savez_compressed(
                 path,
-                relevance=explanation.relevance,
+                relevance=maps[explanation.preset],
                 scores=record.scores,
                 target=record.target,
             )
 
 
-def write_pictures(records: Sequence[Record], folder: Path, cmap: str, shared: bool) -> list[Path]:
-    """Write heatmaps and overlays, and return the sheets that show several of them.
+def read_arrays(record: Record) -> Maps:
+    """Read the relevance that was written."""
+    maps = {}
+    for explanation in record.explanations:
+        with np.load(explanation.files["relevance"]) as arrays:
+            maps[explanation.preset] = arrays["relevance"]
+    return maps
 
-    With ``shared`` all images of a preset have the same scale of colours.
+
+class Pictures:
+    """Heatmaps and overlays, image by image, and the sheets that show several of them.
+
+    Parameters
+    ----------
+    folder
+        Where they are written.
+    cmap
+        Their colours.
+    bounds
+        For each preset the relevance that gets the strongest colour; else each image's largest.
     """
-    bounds = _bounds(records) if shared else {}
-    rows = []
-    for record in records:
-        pictures = [Image.fromarray(record.view)]
+
+    def __init__(self, folder: Path, cmap: str, bounds: Mapping[str, float]) -> None:
+        self.sheets: list[Path] = []
+        self._folder = folder
+        self._cmap = cmap
+        self._bounds = bounds
+        self._rows: list[list[Image.Image]] = []
+        self._names: list[str] = []
+        self._columns: list[str] = []
+
+    def write(self, record: Record, view: NDArray[np.uint8], maps: Maps) -> None:
+        """Write an image's pictures, and the sheet that they fill; ``view`` is what was seen."""
+        row, self._columns = [Image.fromarray(view)], ["photo"]
         for one in record.explanations:
-            bound = bounds.get(one.preset)
-            heat = heatmap(one.relevance, cmap=cmap, bound=bound)
-            over = overlay(one.relevance, record.view, cmap=cmap, bound=bound)
+            bound = self._bounds.get(one.preset)
+            heat = heatmap(maps[one.preset], cmap=self._cmap, bound=bound)
+            over = overlay(maps[one.preset], view, cmap=self._cmap, bound=bound)
             _save(heat, one.files["heatmap"])
             _save(over, one.files["overlay"])
-            pictures += [heat, over]
-        rows.append(pictures)
-    presets = [one.preset for one in records[0].explanations] if records else []
-    columns = ["photo", *(label for preset in presets for label in (preset, "over the photo"))]
-    sheets = _sheets(folder, len(rows), len(presets))
-    for number, path in enumerate(sheets):
-        part = slice(number * SHEET_ROWS, (number + 1) * SHEET_ROWS)
-        _save(contact_sheet(rows[part], [r.image.name for r in records[part]], columns), path)
-    return sheets
+            row += [heat, over]
+            self._columns += [one.preset, "over the photo"]
+        self._rows.append(row)
+        self._names.append(record.image.name)
+        if len(self._rows) == SHEET_ROWS:
+            self._write_sheet()
+
+    def finish(self) -> list[Path]:
+        """Write the last sheet, and return all; one image under one preset needs none."""
+        alone = not self.sheets and len(self._rows) == 1 and len(self._rows[0]) == 3
+        if self._rows and not alone:
+            self._write_sheet()
+        return self.sheets
+
+    def _write_sheet(self) -> None:
+        path = _sheet(self._folder, len(self.sheets))
+        _save(contact_sheet(self._rows, self._names, self._columns), path)
+        self.sheets.append(path)
+        self._rows, self._names = [], []
+
+
+def widen(bounds: dict[str, float], maps: Maps) -> None:
+    """Let each preset's bound hold one more image's largest relevance of a pixel."""
+    for preset, relevance in maps.items():
+        largest = float(np.abs(pixel_relevance(relevance)).max())
+        if largest > bounds.get(preset, 0.0):
+            bounds[preset] = largest
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -133,12 +179,15 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 @contextmanager
 def _written(path: Path) -> Iterator[None]:
-    """Leave no part of a file behind where there is no room for all of it."""
+    """Leave no part of a file behind where there is no room for all of it, or no time."""
     try:
         yield
     except OSError as error:
         path.unlink(missing_ok=True)
         raise OSError(f"cannot write {path}: {error.strerror or error}.") from None
+    except KeyboardInterrupt:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _files(folder: Path, name: str, preset: str) -> dict[str, Path]:
@@ -149,14 +198,8 @@ def _files(folder: Path, name: str, preset: str) -> dict[str, Path]:
 def _sheets(folder: Path, images: int, presets: int) -> list[Path]:
     """Paths of the contact sheets; one image under one preset needs none."""
     count = -(-images // SHEET_ROWS) if images * presets > 1 else 0
-    return [folder / ("sheet.png" if i == 0 else f"sheet-{i + 1}.png") for i in range(count)]
+    return [_sheet(folder, number) for number in range(count)]
 
 
-def _bounds(records: Sequence[Record]) -> dict[str, float]:
-    """For each preset the largest relevance of a pixel in any image."""
-    bounds: dict[str, float] = {}
-    for record in records:
-        for one in record.explanations:
-            largest = float(np.abs(pixel_relevance(one.relevance)).max())
-            bounds[one.preset] = max(bounds.get(one.preset, 0.0), largest)
-    return {preset: bound for preset, bound in bounds.items() if bound > 0}
+def _sheet(folder: Path, number: int) -> Path:
+    return folder / (f"sheet-{number + 1}.png" if number else "sheet.png")

@@ -15,10 +15,12 @@ SOME_REJECTED, INTERRUPTED = 1, 130
 
 @contextmanager
 def resumable(command: Sequence[str], console: Console) -> Iterator[None]:
-    """Where the run is interrupted, say how far it is and which command goes on, and exit."""
+    """Where a run that began is interrupted, say how far it is and what goes on, and exit."""
     try:
         yield
     except KeyboardInterrupt as stopped:
+        if not str(stopped):  # before the run, or by a second signal: nobody knows how far it is
+            raise
         again = shlex.join(word for word in command if word != "--force")
         console.print(f"{stopped}\n  {again}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None

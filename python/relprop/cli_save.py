@@ -38,8 +38,8 @@ def save(
     mean: Mean = None,
     std: Std = None,
     resize: Resize = None,
-    interpolation: Interpolation = "bilinear",
-    channel_order: ChannelOrder = "rgb",
+    interpolation: Interpolation = None,
+    channel_order: ChannelOrder = None,
     classes: Classes = None,
 ) -> None:
     """Save a model, its preprocessing and its class names to one file.

@@ -146,7 +146,7 @@ def _record(model: Model, record: Record) -> dict[str, Any]:
 def _conservation(record: Record, one: Explanation) -> tuple[float, float, float | None]:
     """Score, sum of relevance, and their ratio where there is a ledger and a score."""
     score = float(record.scores[record.target])
-    total = float(one.relevance.sum(dtype=np.float64))
+    total = one.relevance_sum
     return score, total, total / score if score and one.absorbed is not None else None
 
 

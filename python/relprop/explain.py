@@ -464,10 +464,10 @@ def _check_box(batch: Any, box: ZBox, name: str, arrays: Arrays) -> None:
     low, high = (
         np.asarray(bound, np.float32).reshape(per_channel) for bound in (box.low, box.high)
     )
-    slack = 1e-5 * np.maximum(np.abs(low), np.abs(high))
-    outside = (batch < arrays.of(low - slack)) | (batch > arrays.of(high + slack))
-    if bool(outside.any()):
+    slack = np.float32(1e-5) * np.maximum(np.abs(low), np.abs(high))
+    if not arrays.within(batch, low - slack, high + slack):
+        values = arrays.numpy(batch)
         raise ValueError(
             f"images must lie in z_box's bounds [{box.low}, {box.high}] (node {name!r}), "
-            f"not in [{float(batch.min()):g}, {float(batch.max()):g}]."
+            f"not in [{values.min():g}, {values.max():g}]."
         )

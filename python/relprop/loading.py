@@ -284,8 +284,8 @@ def _unreadable(text: str) -> Exception:
         )
     if Path(text).exists():
         return ValueError(
-            f"source {text!r}: such files cannot be read; give an .onnx or .relprop file, a torch "
-            f'module, "package.module:callable" or a name ({known}).'
+            f"source {text!r}: such files cannot be read; give an .onnx, .prototxt or .relprop "
+            f'file, a torch module, "package.module:callable" or a name ({known}).'
         )
     if Path(text).suffix or Path(text).name != text:
         return FileNotFoundError(f"source {text!r}: there is no such file.")

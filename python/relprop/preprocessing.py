@@ -81,6 +81,12 @@ class Preprocessing:
                 )
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, not {self.std}.")
+        with np.errstate(all="ignore"):
+            finite = np.isfinite(self.bounds()).all()
+        if not finite:
+            raise ValueError(
+                f"mean and std must leave pixels finite in float32, not {self.mean} and {self.std}."
+            )
 
     def __call__(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's input, float32 (channels, height, width)."""

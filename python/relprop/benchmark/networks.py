@@ -310,6 +310,23 @@ NETWORKS: dict[str, tuple[Factory, tuple[int, int, int]]] = {
 """Name to factory and input shape; pass what the factory makes to :func:`initialise`."""
 
 
+def check(name: str, shape: tuple[int, ...] | None) -> None:
+    """Refuse a name, or the want of a shape, with which nothing could be built.
+
+    Raises
+    ------
+    ValueError
+        If there is no such network, or the shape is missing.
+    """
+    if name in NETWORKS:
+        return
+    if ":" not in name:
+        known = ", ".join(NETWORKS)
+        raise ValueError(f'network must be "package.module:callable" or of {known}, not {name!r}.')
+    if shape is None:
+        raise ValueError(f"{name}: its shape must be given, such as 3,224,224.")
+
+
 def build(name: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, tuple[int, ...]]:
     """Make a network ready to be timed: in eval mode, its parameters frozen.
 
@@ -325,12 +342,11 @@ def build(name: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, t
     TypeError, ValueError
         If there is no such network, it makes no torch module, or the shape is missing.
     """
+    check(name, shape)
     if name in NETWORKS:
         factory, usual = NETWORKS[name]
         return initialise(factory()).requires_grad_(False), shape or usual
-    if ":" not in name:
-        known = ", ".join(NETWORKS)
-        raise ValueError(f'network must be "package.module:callable" or of {known}, not {name!r}.')
+    assert shape is not None
     try:
         module = made_by(name)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError):
@@ -339,6 +355,4 @@ def build(name: str, shape: tuple[int, ...] | None = None) -> tuple[nn.Module, t
         raise RuntimeError(f"{name} failed with {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise TypeError(f"{name} must return a torch module, not {type(module).__name__}.")
-    if shape is None:
-        raise ValueError(f"{name}: its shape must be given, such as 3,224,224.")
     return module.eval().requires_grad_(False), shape

@@ -64,6 +64,9 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} was not written by relprop bench.")
     if report["format"] != FORMAT:
         raise ValueError(f"{path} must be of format {FORMAT}, not {report['format']}.")
+    for key in ("runs", "memory"):
+        if not isinstance(report[key], list):
+            raise ValueError(f"{path}: {key} must be a list, not {report[key]!r}.")
     return report
 
 

@@ -165,6 +165,7 @@ def measure(
     use_threads(threads, place)
     module, shape = build(network, shape)
     batches = draw_batches(batch, shape, place, place.rotation)
+    require_scores(network, module, batches[0][:1].cpu())
     begun = time.perf_counter()
     model = relprop.load(module, batches[0][:1].cpu())
     load_seconds = time.perf_counter() - begun
@@ -214,6 +215,25 @@ def measure(
             "skipped": skipped,
             **least,
         }
+
+
+def require_scores(network: str, module: nn.Module, image: Tensor) -> None:
+    """Refuse a module whose output torch's passes cannot take for scores of classes.
+
+    Raises
+    ------
+    TypeError
+        If the output is no tensor.
+    ValueError
+        If it has another shape.
+    """
+    with torch.no_grad():
+        scores = module(image)
+    wanted = f"{network} must return a tensor (samples, classes)"
+    if not isinstance(scores, Tensor):
+        raise TypeError(f"{wanted}, not {type(scores).__name__}.")
+    if scores.ndim != 2:
+        raise ValueError(f"{wanted}, not one of shape {tuple(scores.shape)}.")
 
 
 def gather(
