@@ -309,6 +309,14 @@ def test_another_model_or_rule_is_refused(tmp_path: Path) -> None:
         run(tmp_path, COUNT + 1)
 
 
+def test_another_order_of_classes_is_another_run(tmp_path: Path) -> None:
+    """The state has them by their places."""
+    known = {"cat": (0,), "dog": (1,), "cow": (2,)}
+    run(tmp_path, 30, class_map=known)
+    with pytest.raises(FileExistsError, match="class map: cat, dog, cow there, cow, dog, cat here"):
+        run(tmp_path, 30, class_map=dict(reversed(known.items())))
+
+
 def test_force_begins_anew(tmp_path: Path) -> None:
     run(tmp_path, COUNT)
     run(tmp_path, 40, force=True)

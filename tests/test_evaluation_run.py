@@ -468,6 +468,22 @@ def test_other_methods_are_refused(tmp_path: Path) -> None:
             evaluate(others, synthetic(4, bad=False), **options)
 
 
+def test_another_order_is_another_run(tmp_path: Path) -> None:
+    """Records have methods, perturbations and classes by their places."""
+    options = FAST | {"folder": tmp_path, "regions": "4", "steps": 2}
+    known = {"cat": (0,), "dog": (1,), "cow": (2,)}
+    words = ("constant:0", "constant:1")
+    given = options | {"perturbations": words, "class_map": known}
+    methods, dataset = explainers(), synthetic(4, bad=False)
+    evaluate(methods, dataset, **given)
+    with pytest.raises(FileExistsError, match="methods: epsilon_plus_flat, gradient there, grad"):
+        evaluate(dict(reversed(methods.items())), dataset, **given)
+    with pytest.raises(FileExistsError, match="perturbations: constant:0, constant:1 there, const"):
+        evaluate(methods, dataset, **given | {"perturbations": words[::-1]})
+    with pytest.raises(FileExistsError, match="class map: cat, dog, cow there, cow, dog, cat here"):
+        evaluate(methods, dataset, **given | {"class_map": dict(reversed(known.items()))})
+
+
 def test_force_begins_anew(tmp_path: Path) -> None:
     run(tmp_path / "one", 10)
     run(tmp_path / "one", 4, force=True, **FAST)
