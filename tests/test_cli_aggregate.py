@@ -155,6 +155,19 @@ def test_results_of_another_run_are_refused(run: Run, photos: Path) -> None:
     assert aggregate(run, "--target", "label", "--force")[0] == 0
 
 
+def test_a_dataset_that_has_changed_is_another_one(run: Run, photos: Path) -> None:
+    assert aggregate(run)[0] == 0
+    (photos / "dog/0.png").rename(photos / "cat/9.png")
+    code, _, err = aggregate(run)
+    assert code == 3
+    assert "out holds another run (keys and labels: " in err
+    (photos / "cat/9.png").rename(photos / "dog/0.png")
+    (photos / "cow").mkdir()
+    assert (
+        "dataset's classes: ['cat', 'dog'] there, ['cat', 'cow', 'dog'] here" in aggregate(run)[2]
+    )
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [("missing", "missing"), ("empty", "no dataset of a known kind"), ("left.png", "left.png")],

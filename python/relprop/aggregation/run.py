@@ -22,7 +22,7 @@ from relprop.runs.arguments import check_classifier, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
-from relprop.runs.fingerprint import Fingerprint, of_explainer
+from relprop.runs.fingerprint import Fingerprint, of_explainer, of_items
 from relprop.runs.folder import CHECKPOINT, begin, locked
 from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
@@ -216,10 +216,7 @@ class Run:
         fingerprint = of_explainer(explainer) | {
             "target": target,
             "regions": {name: ", ".join(one.names) for name, one in ways.items()},
-            "class map": {name: str(known) for name, known in (class_map or {}).items()},
-            "dataset": dataset.name,
-            "limit": limit,
-            "items": count(part),
+            **of_items(part, limit, class_map),
         }
         return cls(explainer, part, ways, target, classes, fingerprint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -157,6 +158,14 @@ def check_shard(index: int, count: int) -> None:
     """Raise ValueError unless ``index`` names one of ``count`` parts."""
     if not 0 <= index < count:
         raise ValueError(f"index must be at least 0 and less than count={count}, not {index}.")
+
+
+def digest_of(known: Iterable[Any]) -> str:
+    """Return a short hash of what is known of items before they are read."""
+    hashed = hashlib.sha256()
+    for each in known:
+        hashed.update(repr(each).encode())
+    return hashed.hexdigest()[:16]
 
 
 def main_class(boxes: Iterable[Box]) -> Label | None:

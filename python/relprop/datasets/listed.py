@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from relprop.datasets.items import Item, Rejected, check_shard
+from relprop.datasets.items import Item, Rejected, check_shard, digest_of
 
 Entry = TypeVar("Entry")
 
@@ -38,6 +38,10 @@ class Listed(Generic[Entry]):
     def sliced(self, part: slice) -> Listed[Entry]:
         """Return the items of a slice."""
         return replace(self, entries=self.entries[part])
+
+    def digest(self) -> str:
+        """Return a hash of the keys and of their labels or the like; no file is read."""
+        return digest_of(self.entries)
 
     def _made(self, key: str, entry: Entry) -> Item | Rejected:
         try:

@@ -34,7 +34,7 @@ from relprop.runs.arguments import check_classifier, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
-from relprop.runs.fingerprint import Fingerprint, of_method, of_network
+from relprop.runs.fingerprint import Fingerprint, of_items, of_method, of_network
 from relprop.runs.folder import CHECKPOINT, begin, locked
 from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
@@ -329,10 +329,7 @@ class Run:
         self.fingerprint = of_network(network) | {
             "methods": {name: of_method(one) for name, one in explainers.items()},
             **settings.fingerprint(),
-            "class map": {name: str(known) for name, known in (class_map or {}).items()},
-            "dataset": dataset.name,
-            "limit": limit,
-            "items": count(self.part),
+            **of_items(self.part, limit, class_map),
         }
         self._judging = Judging(explainers, settings, classes, batch)
         self._passes = settings.passes(

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from relprop.datasets import Dataset
 from relprop.explain import Explainer
 from relprop.model import Model
+from relprop.runs.classes import ClassMap
+from relprop.runs.stretch import count, digest
 
 Fingerprint = dict[str, Any]
 """Texts by what they describe; ``rules`` is a text for each node."""
@@ -49,6 +52,21 @@ def of_method(explainer: Explainer) -> Fingerprint:
         "method": None if explainer.composite.method is None else str(explainer.composite.method),
         "rules": {name: str(rule) for name, rule in explainer.rules.items()},
         "ledger": str(explainer.ledger),
+    }
+
+
+def of_items(part: Dataset, limit: int | None, class_map: ClassMap | None) -> Fingerprint:
+    """Describe the part of a dataset that is read, and what its classes are in the model.
+
+    Photos are not read for it: that one of them has changed is not seen.
+    """
+    return {
+        "class map": {name: str(known) for name, known in (class_map or {}).items()},
+        "dataset": part.name,
+        "dataset's classes": list(part.classes),
+        "limit": limit,
+        "items": count(part),
+        "keys and labels": digest(part),
     }
 
 
