@@ -198,7 +198,10 @@ def test_every_kind_of_bad_item_is_listed_with_its_reason(tmp_path: Path) -> Non
     assert list(reasons) == ["7", "47", "87", "127", "167"]
     assert reasons[str(shape)] == f"the model takes {SHAPE}, not (2, 4, 8)."
     assert "must be finite" in reasons[str(value)]
-    assert reasons[str(label)] == "tiny has no class 'horse'."
+    assert reasons[str(label)] == (
+        "tiny has no class 'horse'. Name the model's classes (--classes), or map the dataset's "
+        "(--classes-map)."
+    )
 
 
 def test_what_only_explaining_finds_out_rejects_that_item_alone(tmp_path: Path) -> None:

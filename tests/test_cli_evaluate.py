@@ -154,6 +154,13 @@ def test_rejected_images(run: Run, photos: Path) -> None:
     assert evaluate(run)[0] == 1  # also when it is asked again
 
 
+def test_folders_need_not_be_called_as_the_models_classes(run: Run, photos: Path) -> None:
+    (photos / "cat").rename(photos / "n02123045")
+    code, out, err = evaluate(run)
+    assert (code, err) == (0, "")
+    assert "6 of 6 images; results in out" in out
+
+
 def test_too_many_rejected_images(run: Run, photos: Path) -> None:
     code, out, err = evaluate(run, "--region", "masks")
     assert (code, out) == (3, "")

@@ -353,13 +353,13 @@ def test_what_other_methods_and_orders_are_there_changes_no_curve(
 
 
 def test_every_kind_of_bad_item_is_listed_with_its_reason(tmp_path: Path) -> None:
-    result = run(tmp_path, 100, **FAST)
+    result = run(tmp_path, 100, target="label", **FAST)
     assert (result.items, result.used, len(result.rejected)) == (100, 97, 3)
     reasons = rejected(tmp_path)
     assert list(reasons) == ["7", "47", "87"]
     assert reasons["7"] == f"the model takes {SHAPE}, not (2, 4, 8)."
     assert "must be finite" in reasons["47"]
-    assert reasons["87"] == "tiny has no class 'horse'."
+    assert reasons["87"].startswith("tiny has no class 'horse'. Name the model's classes (--cl")
     keys = pq.read_table(tmp_path / "curves.parquet")["key"].to_pylist()
     assert set(keys) == {str(index) for index in range(100)} - set(reasons)
 
@@ -395,9 +395,35 @@ def test_items_without_masks_or_labels(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "yes/curves.parquet")["label"].null_count == 6
 
 
+def test_the_predicted_class_needs_no_label_that_the_model_knows(tmp_path: Path) -> None:
+    pixels = images(3)
+    boxes = (Box(0, 0, 4, 4, "horse"),)
+    elements = [Item(str(i), array=pixels[i], label="horse", boxes=boxes) for i in range(3)]
+
+    class Horses:
+        name, classes = "horses", ("horse",)
+
+        def __iter__(self) -> Iterator[Item]:
+            return iter(elements)
+
+    options = FAST | {"regions": "4", "steps": 2, "metrics": ("relevance_mass",)}
+    result = evaluate(explainers(), Horses(), folder=tmp_path / "argmax", **options)  # type: ignore[arg-type]
+    assert (result.used, result.rejected) == (3, [])
+    assert pq.read_table(tmp_path / "argmax/curves.parquet")["label"].null_count == 6
+    assert [row["undefined"] for row in result.tables["metrics"]] == [3, 3]
+    with pytest.raises(TooManyRejectedError, match=r"tiny has no class 'horse'. Name the model's"):
+        evaluate(
+            explainers(),
+            Horses(),  # type: ignore[arg-type]
+            folder=tmp_path / "label",
+            target="label",
+            **options,
+        )
+
+
 def test_too_many_rejected_items_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(TooManyRejectedError, match=r"3 of 100 items were rejected, see .*rejected"):
-        run(tmp_path, 120, most_rejected=0.02, **FAST)
+    with pytest.raises(TooManyRejectedError, match=r"2 of 100 items were rejected, see .*rejected"):
+        run(tmp_path, 120, most_rejected=0.01, **FAST)
     assert not (tmp_path / "result.json").exists()
     assert Checkpoint.read(tmp_path / "checkpoint").position == 100
     run(tmp_path, 120, **FAST)  # it goes on where more are allowed

@@ -128,7 +128,8 @@ class Classes:
         try:
             return _index(label, self._model, self._outputs)
         except ValueError as error:
-            raise UnknownClassError(str(error)) from None
+            advice = "Name the model's classes (--classes), or map the dataset's (--classes-map)."
+            raise UnknownClassError(f"{error} {advice}") from None
 
 
 def _different(names: Sequence[str]) -> tuple[str, ...]:
