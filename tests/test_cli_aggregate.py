@@ -168,6 +168,18 @@ def test_a_dataset_that_has_changed_is_another_one(run: Run, photos: Path) -> No
     )
 
 
+@pytest.mark.parametrize("output", ["photos", "photos/out", "photos/cat/out", "other/../photos/o"])
+def test_no_results_among_the_photos(run: Run, photos: Path, output: str) -> None:
+    before = sorted(photos.rglob("*"))
+    code, out, err = aggregate(run, "-o", output)
+    assert (code, out) == (3, "")
+    assert err == (
+        f"error: {output} lies in the dataset photos, all of whose files are items: take another "
+        "folder for the results (folder, --output).\n"
+    )
+    assert sorted(photos.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [("missing", "missing"), ("empty", "no dataset of a known kind"), ("left.png", "left.png")],

@@ -542,6 +542,13 @@ def test_wrong_arguments_are_refused(tmp_path: Path, options: dict[str, Any], me
     assert not (tmp_path / "out").exists()
 
 
+def test_no_results_among_the_photos(tmp_path: Path) -> None:
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"photos/out lies in the dataset .*photos, all of whose"):
+        evaluate(explainers(), open_dataset(tmp_path / "photos"), folder=tmp_path / "photos/out")
+    assert not (tmp_path / "photos/out").exists()
+
+
 def test_methods_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     model, options = network(), {"dataset": synthetic(2), "folder": tmp_path / "out"}
     one = Explainer(model, "epsilon")

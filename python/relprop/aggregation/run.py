@@ -18,7 +18,7 @@ from relprop.aggregation.results import LAST, results_in, write_results
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.explain import Explainer
-from relprop.runs.arguments import check_classifier, check_reading
+from relprop.runs.arguments import check_classifier, check_folder, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
@@ -134,6 +134,7 @@ def aggregate(
         If an argument does not fit, or a file cannot be written.
     """
     check_reading(batch, workers, limit, most_rejected)
+    check_folder(folder, dataset)
     run = Run.of(explainer, dataset, regions, target, class_map, limit)
     fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
     with locked(folder):

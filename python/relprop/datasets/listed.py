@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from relprop.datasets.items import Item, Rejected, check_shard, digest_of
+from relprop.datasets.places import Place
 
 Entry = TypeVar("Entry")
 
@@ -15,13 +16,15 @@ Entry = TypeVar("Entry")
 class Listed(Generic[Entry]):
     """Items by key; ``make`` turns a key and its entry into an item, or raises.
 
-    An entry that is `Rejected` stays so, and so does a key that was given before.
+    An entry that is `Rejected` stays so, and so does a key that was given before. Where all files
+    of a folder are items, ``all_of`` is that folder.
     """
 
     name: str
     classes: tuple[str, ...]
     entries: tuple[tuple[str, Entry | Rejected], ...]
     make: Callable[[str, Entry], Item]
+    all_of: Place | None = None
 
     def __len__(self) -> int:
         return len(self.entries)

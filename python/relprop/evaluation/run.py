@@ -30,7 +30,7 @@ from relprop.evaluation.results import (
 from relprop.evaluation.settings import RANDOM_ORDER, Settings
 from relprop.evaluation.statistics import TABLES, Tables
 from relprop.explain import Explainer
-from relprop.runs.arguments import check_classifier, check_reading
+from relprop.runs.arguments import check_classifier, check_folder, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
@@ -185,6 +185,7 @@ def evaluate(
         If an argument does not fit, or a file cannot be written.
     """
     check_reading(batch, workers, limit, most_rejected)
+    check_folder(folder, dataset)
     require_packages()
     network = _network(explainers)
     settings = Settings.of(
