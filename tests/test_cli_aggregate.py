@@ -198,6 +198,7 @@ def test_no_dataset(run: Run, dataset: str, message: str) -> None:
     [
         (("--target", "dog"), "'dog' is not one of argmax, label"),
         (("--regions", "halves"), "regions must be thirds"),
+        (("--regions", "boxes:doggo"), "the dataset has no class 'doggo'; close are dog."),
         (("--composite", "epsilom"), "did you mean epsilon"),
         (("--keep-maps", "npz"), "'npz' is not one of zarr, virelay"),
         (("--keep-maps", "virelay", "--maps-dtype", "float16"), "ViRelAy's files hold float32"),
