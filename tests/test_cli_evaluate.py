@@ -60,6 +60,7 @@ def test_help(run: Run) -> None:
     code, out, _ = run("evaluate", "--help")
     assert code == 0
     assert "Exit codes" in out
+    assert "from the 100th item on" in " ".join(out.replace("│", " ").split())
     for option in ("--methods", "--order", "--perturbation", "--region", "--metrics", "--seed"):
         assert option in out
 
