@@ -194,6 +194,7 @@ def test_results_of_another_run_are_refused(run: Run, photos: Path) -> None:
         (("--methods", "epsilom"), "did you mean epsilon"),
         (("--methods", "epsilon:gamma=1"), "'gamma=1' is not KEY=VALUE with one of bias, epsilon"),
         (("--methods", "gradient"), "'gradient' is there twice"),
+        (("--methods", "epsilon:epsilon=1:epsilon=2"), "'epsilon' is given twice"),
         (("--param", "gamma=1"), "'gamma=1' is not KEY=VALUE with one of"),
         (("--order", "best"), "orders must be one of morf, lerf, random, not 'best'"),
         (("--perturbation", "noise"), "perturbation must be uniform"),
