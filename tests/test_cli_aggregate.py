@@ -182,7 +182,12 @@ def test_no_results_among_the_photos(run: Run, photos: Path, output: str) -> Non
 
 @pytest.mark.parametrize(
     ("dataset", "message"),
-    [("missing", "missing"), ("empty", "no dataset of a known kind"), ("left.png", "left.png")],
+    [
+        ("missing", "missing"),
+        ("empty", "no dataset of a known kind"),
+        ("left.png", "left.png"),
+        ("", "a dataset's path must not be empty"),
+    ],
 )
 def test_no_dataset(run: Run, dataset: str, message: str) -> None:
     Path("empty").mkdir()
@@ -207,6 +212,8 @@ def test_no_dataset(run: Run, dataset: str, message: str) -> None:
         (("--limit", "0"), "should be greater than or equal to 1"),
         (("--most-rejected", "2"), "should be less than or equal to 1"),
         (("--rule", "0=Nothing()"), "'Nothing' is not one of the rules"),
+        (("--rule", "Conv=Flat()", "--rule", "Conv=ZPlus()"), "'Conv' has two rules"),
+        (("-c", "epsilon", "-p", "epsilon=1", "-p", "epsilon=2"), "'epsilon' is given twice"),
     ],
 )
 def test_wrong_use(run: Run, photos: Path, options: tuple[str, ...], message: str) -> None:

@@ -177,10 +177,14 @@ def find(spec: str | os.PathLike[str]) -> tuple[Place, str]:
     ------
     FileNotFoundError
         If nothing lies there.
+    ValueError
+        If the path is empty.
     ImportError
         If it is remote and fsspec, or what fsspec needs for it, is not installed.
     """
     spec = os.fspath(spec)
+    if not spec:
+        raise ValueError("a dataset's path must not be empty.")
     if is_remote(spec):
         return _find_remote(spec)
     path = Path(spec)
