@@ -453,6 +453,21 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+def test_a_finished_run_says_what_has_gone(tmp_path: Path) -> None:
+    """It cannot be made again: what was known of each image is in the tables alone."""
+    run(tmp_path, 10)
+    (tmp_path / "aopc.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"aopc\.csv is missing from what a finished run"):
+        run(tmp_path, 10)
+    names = set(files(tmp_path)) - {".lock", "checkpoint", "result.json"}
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        run(tmp_path, 10)
+    said = str(caught.value).partition(": ")[2].partition(" are missing")[0]
+    assert set(said.split(", ")) == names | {"aopc.csv"}
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [

@@ -14,7 +14,7 @@ from relprop.aggregation import kept_maps
 from relprop.aggregation.explaining import Explaining, Outcome
 from relprop.aggregation.kept_maps import KeptMap, KeptMaps
 from relprop.aggregation.regions import Regions, regions_of
-from relprop.aggregation.results import LAST, results_in, write_results
+from relprop.aggregation.results import is_complete, results_in, write_results
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.explain import Explainer
@@ -275,9 +275,9 @@ class Tally(Rejections):
 
 
 def finished_before(folder: Path, begun: Checkpoint, command: Sequence[str]) -> RunResult:
-    """Return what a finished run left; write its results if it was killed before it did."""
+    """Return what a finished run left; write its results where they are not all there."""
     state = RunState.from_bytes(begun.state)
-    if not (folder / LAST).exists():
+    if not is_complete(folder, state):
         write_results(folder, state, begun, command)
     return RunResult(state, begun.position, begun.rejected, before=True)
 

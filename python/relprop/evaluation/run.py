@@ -23,7 +23,6 @@ from relprop.evaluation.results import (
     LAST,
     RECORDS,
     Results,
-    read_result,
     require_packages,
     results_in,
 )
@@ -207,7 +206,7 @@ def evaluate(
     with locked(folder):
         begun = begin(folder, results_in, run.fingerprint, resume=resume, force=force)
         if begun is not None and begun.finished and (folder / LAST).exists():
-            return EvaluationResult.of(read_result(folder), before=True)
+            return EvaluationResult.of(run.results.read(folder), before=True)
         records = RecordFile(folder / RECORDS, *run.shapes, None if begun is None else begun.state)
         try:
             tally = Tally(records, run.fingerprint)
