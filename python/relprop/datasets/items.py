@@ -132,7 +132,10 @@ class Rejected:
 
 
 class Dataset(Protocol):
-    """Items in one stable order; those whose number is known have a length, too."""
+    """Items in one stable order; those whose number is known have a length, too.
+
+    Where keys and labels are known before items are read, ``digest()`` returns a hash of them.
+    """
 
     @property
     def name(self) -> str:
