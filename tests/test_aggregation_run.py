@@ -198,7 +198,10 @@ def test_every_kind_of_bad_item_is_listed_with_its_reason(tmp_path: Path) -> Non
     assert list(reasons) == ["7", "47", "87", "127", "167"]
     assert reasons[str(shape)] == f"the model takes {SHAPE}, not (2, 4, 8)."
     assert "must be finite" in reasons[str(value)]
-    assert reasons[str(label)] == "tiny has no class 'horse'."
+    assert reasons[str(label)] == (
+        "tiny has no class 'horse'. Name the model's classes (--classes), or map the dataset's "
+        "(--classes-map)."
+    )
 
 
 def test_what_only_explaining_finds_out_rejects_that_item_alone(tmp_path: Path) -> None:
@@ -271,9 +274,11 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     assert again.state.tables() == first.state.tables()
     assert again.rejected == first.rejected
     assert files(tmp_path) == before
-    (tmp_path / "result.json").unlink()  # killed before the last file was written
-    run(tmp_path, COUNT)
-    assert files(tmp_path) == before
+    # killed before the last file was written, or tidied away
+    for name in ("result.json", "regions.csv", "average_maps.npz", "maps/0001-dog.png"):
+        (tmp_path / name).unlink()
+        assert run(tmp_path, COUNT).before
+        assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -307,6 +312,14 @@ def test_another_model_or_rule_is_refused(tmp_path: Path) -> None:
             aggregate(explainer, synthetic(COUNT), **options)
     with pytest.raises(FileExistsError, match="items: 200 there, 201 here"):
         run(tmp_path, COUNT + 1)
+
+
+def test_another_order_of_classes_is_another_run(tmp_path: Path) -> None:
+    """The state has them by their places."""
+    known = {"cat": (0,), "dog": (1,), "cow": (2,)}
+    run(tmp_path, 30, class_map=known)
+    with pytest.raises(FileExistsError, match="class map: cat, dog, cow there, cow, dog, cat here"):
+        run(tmp_path, 30, class_map=dict(reversed(known.items())))
 
 
 def test_force_begins_anew(tmp_path: Path) -> None:

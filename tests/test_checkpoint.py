@@ -47,7 +47,9 @@ def test_damage_is_found(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "checkpoint"
     Checkpoint({"model": "m"}, b"state").write(path)
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
-    with pytest.raises(ValueError, match="checkpoint: damaged, or no checkpoint of relprop"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint: damaged, or no .*overwrite it \(force, --force\)"
+    ):
         Checkpoint.read(path)
 
 
@@ -80,3 +82,11 @@ def test_the_first_difference_and_their_number_are_said() -> None:
     (text,) = differences({"regions": "r1c1, " * 10000}, {"regions": None})
     assert text.startswith("regions: r1c1, ") and text.endswith("... there, nothing here")
     assert len(text) < 400
+
+
+def test_the_order_of_entries_counts() -> None:
+    """Figures and classes are numbered by it."""
+    old = {"methods": {"a": {"rules": {}}, "b": {"rules": {}}}, "limit": None}
+    new = {"limit": None, "methods": dict(reversed(old["methods"].items()))}  # type: ignore[union-attr]
+    assert differences(old, new) == ["methods: a, b there, b, a here"]
+    assert differences(old, dict(reversed(old.items()))) == []

@@ -97,6 +97,8 @@ def test_the_maps_of_the_documentation_are_sound(path: Path) -> None:
         ("map.csv", "dog,4", "4 is not an output; the model has 4"),
         ("map.csv", "dog,horse", "model has no class 'horse'"),
         ("map.csv", "dog,beagle\ndog,2", "'dog' is there twice"),
+        ("map.json", '{"dog": "beagle", "cat": 1, "dog": 2}', "'dog' is there twice"),
+        ("map.json", '{"dog": {"beagle": 0}}', "is neither a class name nor an index"),
         ("map.csv", "", "holds no classes"),
     ],
 )

@@ -155,9 +155,39 @@ def test_results_of_another_run_are_refused(run: Run, photos: Path) -> None:
     assert aggregate(run, "--target", "label", "--force")[0] == 0
 
 
+def test_a_dataset_that_has_changed_is_another_one(run: Run, photos: Path) -> None:
+    assert aggregate(run)[0] == 0
+    (photos / "dog/0.png").rename(photos / "cat/9.png")
+    code, _, err = aggregate(run)
+    assert code == 3
+    assert "out holds another run (keys and labels: " in err
+    (photos / "cat/9.png").rename(photos / "dog/0.png")
+    (photos / "cow").mkdir()
+    assert (
+        "dataset's classes: ['cat', 'dog'] there, ['cat', 'cow', 'dog'] here" in aggregate(run)[2]
+    )
+
+
+@pytest.mark.parametrize("output", ["photos", "photos/out", "photos/cat/out", "other/../photos/o"])
+def test_no_results_among_the_photos(run: Run, photos: Path, output: str) -> None:
+    before = sorted(photos.rglob("*"))
+    code, out, err = aggregate(run, "-o", output)
+    assert (code, out) == (3, "")
+    assert err == (
+        f"error: {output} lies in the dataset photos, all of whose files are items: take another "
+        "folder for the results (folder, --output).\n"
+    )
+    assert sorted(photos.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
-    [("missing", "missing"), ("empty", "no dataset of a known kind"), ("left.png", "left.png")],
+    [
+        ("missing", "missing"),
+        ("empty", "no dataset of a known kind"),
+        ("left.png", "left.png"),
+        ("", "a dataset's path must not be empty"),
+    ],
 )
 def test_no_dataset(run: Run, dataset: str, message: str) -> None:
     Path("empty").mkdir()
@@ -173,6 +203,7 @@ def test_no_dataset(run: Run, dataset: str, message: str) -> None:
     [
         (("--target", "dog"), "'dog' is not one of argmax, label"),
         (("--regions", "halves"), "regions must be thirds"),
+        (("--regions", "boxes:doggo"), "the dataset has no class 'doggo'; close are dog."),
         (("--composite", "epsilom"), "did you mean epsilon"),
         (("--keep-maps", "npz"), "'npz' is not one of zarr, virelay"),
         (("--keep-maps", "virelay", "--maps-dtype", "float16"), "ViRelAy's files hold float32"),
@@ -181,6 +212,8 @@ def test_no_dataset(run: Run, dataset: str, message: str) -> None:
         (("--limit", "0"), "should be greater than or equal to 1"),
         (("--most-rejected", "2"), "should be less than or equal to 1"),
         (("--rule", "0=Nothing()"), "'Nothing' is not one of the rules"),
+        (("--rule", "Conv=Flat()", "--rule", "Conv=ZPlus()"), "'Conv' has two rules"),
+        (("-c", "epsilon", "-p", "epsilon=1", "-p", "epsilon=2"), "'epsilon' is given twice"),
     ],
 )
 def test_wrong_use(run: Run, photos: Path, options: tuple[str, ...], message: str) -> None:

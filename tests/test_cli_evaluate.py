@@ -60,6 +60,7 @@ def test_help(run: Run) -> None:
     code, out, _ = run("evaluate", "--help")
     assert code == 0
     assert "Exit codes" in out
+    assert "from the 100th item on" in " ".join(out.replace("│", " ").split())
     for option in ("--methods", "--order", "--perturbation", "--region", "--metrics", "--seed"):
         assert option in out
 
@@ -154,6 +155,13 @@ def test_rejected_images(run: Run, photos: Path) -> None:
     assert evaluate(run)[0] == 1  # also when it is asked again
 
 
+def test_folders_need_not_be_called_as_the_models_classes(run: Run, photos: Path) -> None:
+    (photos / "cat").rename(photos / "n02123045")
+    code, out, err = evaluate(run)
+    assert (code, err) == (0, "")
+    assert "6 of 6 images; results in out" in out
+
+
 def test_too_many_rejected_images(run: Run, photos: Path) -> None:
     code, out, err = evaluate(run, "--region", "masks")
     assert (code, out) == (3, "")
@@ -186,6 +194,7 @@ def test_results_of_another_run_are_refused(run: Run, photos: Path) -> None:
         (("--methods", "epsilom"), "did you mean epsilon"),
         (("--methods", "epsilon:gamma=1"), "'gamma=1' is not KEY=VALUE with one of bias, epsilon"),
         (("--methods", "gradient"), "'gradient' is there twice"),
+        (("--methods", "epsilon:epsilon=1:epsilon=2"), "'epsilon' is given twice"),
         (("--param", "gamma=1"), "'gamma=1' is not KEY=VALUE with one of"),
         (("--order", "best"), "orders must be one of morf, lerf, random, not 'best'"),
         (("--perturbation", "noise"), "perturbation must be uniform"),

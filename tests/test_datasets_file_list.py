@@ -18,15 +18,28 @@ def listed(tmp_path: Path, text: str, **options: object) -> object:
 
 def test_paths_and_labels(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", photo())
-    text = '\ufeffpath,label\n# a comment\n\na.jpg,cat\n "b, c.jpg" , 7\nd.jpg\n'
+    text = '\ufeffpath,label\n# a comment\n\na.jpg,cat\n "b, c.jpg" , dog\nd.jpg\n'
     dataset = listed(tmp_path, text)
     assert [(item.key, item.label) for item in items(dataset)] == [
         ("a.jpg", "cat"),
-        ("b, c.jpg", 7),
+        ("b, c.jpg", "dog"),
         ("d.jpg", None),
     ]
-    assert dataset.classes == ("cat",)
+    assert dataset.classes == ("cat", "dog")
     assert items(dataset)[0].read() == photo()
+
+
+def test_labels_are_names_or_indices(tmp_path: Path) -> None:
+    """Names are counted from 0 in alphabetical order: an index beside them would mean one."""
+    numbered = listed(tmp_path, "a.jpg,7\nb.jpg\nc.jpg,0\n")
+    assert (numbered.classes, [item.label for item in items(numbered)]) == ((), [7, None, 0])
+    text = "a.jpg,dog\nb.jpg,7\nc.jpg,cat\n"
+    with pytest.raises(
+        ValueError, match=r"photos\.csv: labels must be names or indices, not 'cat'"
+    ):
+        listed(tmp_path, text)
+    mixed = listed(tmp_path, text, classes=[f"class {n}" for n in range(7)] + ["dog", "cat"])
+    assert [item.label for item in items(mixed)] == ["dog", 7, "cat"]
 
 
 def test_bad_lines_are_rejected(tmp_path: Path) -> None:

@@ -60,3 +60,13 @@ def test_a_split_is_a_folder(root: Path) -> None:
     assert [(item.key, item.label) for item in items(dataset)] == [("cow/c.jpg", "cow")]
     with pytest.raises(FileNotFoundError):
         open_dataset(root, kind="folder", split="test")
+
+
+def test_keys_and_labels_have_a_digest(root: Path) -> None:
+    first = open_dataset(root).digest()
+    assert open_dataset(root).digest() == first
+    assert open_dataset(root).sliced(slice(1)).digest() != first
+    (root / "dog/b.jpg").rename(root / "cat/b.jpg")
+    moved = open_dataset(root).digest()
+    (root / "cat/b.jpg").rename(root / "cat/c.jpg")
+    assert len({first, moved, open_dataset(root).digest()}) == 3

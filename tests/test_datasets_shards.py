@@ -176,6 +176,14 @@ def test_several_shards(tmp_path: Path) -> None:
         open_dataset(write(tmp_path / "none/x", "").parent, kind="shards")
 
 
+def test_the_names_of_tar_files_have_a_digest(tmp_path: Path) -> None:
+    opened(tmp_path, ("0.jpg", photo()))
+    first = open_dataset(tmp_path).digest()
+    assert open_dataset(tmp_path / "a.tar").digest() == first
+    (tmp_path / "a.tar").rename(tmp_path / "b.tar")
+    assert open_dataset(tmp_path).digest() != first
+
+
 def test_braces() -> None:
     assert expanded("a.tar") == ["a.tar"]
     assert expanded("{a,b}-{08..10}.tar") == [

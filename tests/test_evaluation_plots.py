@@ -19,12 +19,17 @@ PERTURBATIONS = ("uniform", "constant:black")
 METHODS = ("alpha2_beta1", "sensitivity:norm=max")
 
 
-def tables(orders: tuple[str, ...] = ("morf", "lerf", "random"), interval: bool = True) -> Any:
+def tables(
+    orders: tuple[str, ...] = ("morf", "lerf", "random"),
+    interval: bool = True,
+    perturbations: tuple[str, ...] = PERTURBATIONS,
+    methods: tuple[str, ...] = METHODS,
+) -> Any:
     rows = [
         {"perturbation": perturbation, "order": order, "method": method}
-        for perturbation in PERTURBATIONS
+        for perturbation in perturbations
         for order in orders
-        for method in (METHODS if order != "random" else ("random order",))
+        for method in (methods if order != "random" else ("random order",))
     ]
     ends = {"low": -0.5, "high": 3.0} if interval else {"low": None, "high": None}
     curves = [row | ends | {"step": step, "drop": 0.5 * step} for row in rows for step in range(4)]
@@ -61,6 +66,18 @@ def test_pictures_and_drawings(tmp_path: Path) -> None:
     areas = (tmp_path / "aopc.svg").read_text()
     assert ">alpha2_beta1, lerf<" in areas
     assert ">AOPC (logit)<" in areas
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    r"""No formulas (\frac alone is none that can be read), and none is taken for hidden."""
+    names, methods = (r"mean:a$\frac$.npy", "x_{^"), ("_own", "$a$b", "__")
+    both = tables(orders=("morf",), perturbations=names, methods=methods)
+    write_plots(tmp_path, both, names, methods, "logit")
+    drawings = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
+    assert rf">{names[0]}<" in drawings.pop("curves-mean_a_frac_.npy.svg")
+    for drawing in drawings.values():
+        for shown in (names[1], *methods):
+            assert f">{shown}<" in drawing
 
 
 def test_one_order_needs_no_name(tmp_path: Path) -> None:

@@ -353,13 +353,13 @@ def test_what_other_methods_and_orders_are_there_changes_no_curve(
 
 
 def test_every_kind_of_bad_item_is_listed_with_its_reason(tmp_path: Path) -> None:
-    result = run(tmp_path, 100, **FAST)
+    result = run(tmp_path, 100, target="label", **FAST)
     assert (result.items, result.used, len(result.rejected)) == (100, 97, 3)
     reasons = rejected(tmp_path)
     assert list(reasons) == ["7", "47", "87"]
     assert reasons["7"] == f"the model takes {SHAPE}, not (2, 4, 8)."
     assert "must be finite" in reasons["47"]
-    assert reasons["87"] == "tiny has no class 'horse'."
+    assert reasons["87"].startswith("tiny has no class 'horse'. Name the model's classes (--cl")
     keys = pq.read_table(tmp_path / "curves.parquet")["key"].to_pylist()
     assert set(keys) == {str(index) for index in range(100)} - set(reasons)
 
@@ -395,9 +395,35 @@ def test_items_without_masks_or_labels(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "yes/curves.parquet")["label"].null_count == 6
 
 
+def test_the_predicted_class_needs_no_label_that_the_model_knows(tmp_path: Path) -> None:
+    pixels = images(3)
+    boxes = (Box(0, 0, 4, 4, "horse"),)
+    elements = [Item(str(i), array=pixels[i], label="horse", boxes=boxes) for i in range(3)]
+
+    class Horses:
+        name, classes = "horses", ("horse",)
+
+        def __iter__(self) -> Iterator[Item]:
+            return iter(elements)
+
+    options = FAST | {"regions": "4", "steps": 2, "metrics": ("relevance_mass",)}
+    result = evaluate(explainers(), Horses(), folder=tmp_path / "argmax", **options)  # type: ignore[arg-type]
+    assert (result.used, result.rejected) == (3, [])
+    assert pq.read_table(tmp_path / "argmax/curves.parquet")["label"].null_count == 6
+    assert [row["undefined"] for row in result.tables["metrics"]] == [3, 3]
+    with pytest.raises(TooManyRejectedError, match=r"tiny has no class 'horse'. Name the model's"):
+        evaluate(
+            explainers(),
+            Horses(),  # type: ignore[arg-type]
+            folder=tmp_path / "label",
+            target="label",
+            **options,
+        )
+
+
 def test_too_many_rejected_items_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(TooManyRejectedError, match=r"3 of 100 items were rejected, see .*rejected"):
-        run(tmp_path, 120, most_rejected=0.02, **FAST)
+    with pytest.raises(TooManyRejectedError, match=r"2 of 100 items were rejected, see .*rejected"):
+        run(tmp_path, 120, most_rejected=0.01, **FAST)
     assert not (tmp_path / "result.json").exists()
     assert Checkpoint.read(tmp_path / "checkpoint").position == 100
     run(tmp_path, 120, **FAST)  # it goes on where more are allowed
@@ -425,6 +451,21 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path) -> None:
     (tmp_path / "records").write_bytes(b"left behind")
     run(tmp_path, 10, **FAST)
     assert files(tmp_path) == before
+
+
+def test_a_finished_run_says_what_has_gone(tmp_path: Path) -> None:
+    """It cannot be made again: what was known of each image is in the tables alone."""
+    run(tmp_path, 10)
+    (tmp_path / "aopc.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"aopc\.csv is missing from what a finished run"):
+        run(tmp_path, 10)
+    names = set(files(tmp_path)) - {".lock", "checkpoint", "result.json"}
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        run(tmp_path, 10)
+    said = str(caught.value).partition(": ")[2].partition(" are missing")[0]
+    assert set(said.split(", ")) == names | {"aopc.csv"}
 
 
 @pytest.mark.parametrize(
@@ -468,6 +509,22 @@ def test_other_methods_are_refused(tmp_path: Path) -> None:
             evaluate(others, synthetic(4, bad=False), **options)
 
 
+def test_another_order_is_another_run(tmp_path: Path) -> None:
+    """Records have methods, perturbations and classes by their places."""
+    options = FAST | {"folder": tmp_path, "regions": "4", "steps": 2}
+    known = {"cat": (0,), "dog": (1,), "cow": (2,)}
+    words = ("constant:0", "constant:1")
+    given = options | {"perturbations": words, "class_map": known}
+    methods, dataset = explainers(), synthetic(4, bad=False)
+    evaluate(methods, dataset, **given)
+    with pytest.raises(FileExistsError, match="methods: epsilon_plus_flat, gradient there, grad"):
+        evaluate(dict(reversed(methods.items())), dataset, **given)
+    with pytest.raises(FileExistsError, match="perturbations: constant:0, constant:1 there, const"):
+        evaluate(methods, dataset, **given | {"perturbations": words[::-1]})
+    with pytest.raises(FileExistsError, match="class map: cat, dog, cow there, cow, dog, cat here"):
+        evaluate(methods, dataset, **given | {"class_map": dict(reversed(known.items()))})
+
+
 def test_force_begins_anew(tmp_path: Path) -> None:
     run(tmp_path / "one", 10)
     run(tmp_path / "one", 4, force=True, **FAST)
@@ -498,6 +555,13 @@ def test_wrong_arguments_are_refused(tmp_path: Path, options: dict[str, Any], me
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "out", 10, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_results_among_the_photos(tmp_path: Path) -> None:
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"photos/out lies in the dataset .*photos, all of whose"):
+        evaluate(explainers(), open_dataset(tmp_path / "photos"), folder=tmp_path / "photos/out")
+    assert not (tmp_path / "photos/out").exists()
 
 
 def test_methods_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,14 @@ def test_rows_and_columns(tmp_path: Path) -> None:
 def test_no_metrics_no_table(tmp_path: Path) -> None:
     written(tmp_path, 1, Settings.of(steps=3))
     assert [path.name for path in tmp_path.iterdir()] == ["curves.parquet"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have names in Unicode alone")
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    written(folder, 1)
+    assert {path.name for path in folder.iterdir()} == {"curves.parquet", "metrics.parquet"}
 
 
 def test_groups_of_rows_are_written_one_after_the_other(

@@ -11,6 +11,7 @@ import pytest
 
 from relprop.aggregation import kept_maps
 from relprop.aggregation.kept_maps import KeptMap, KeptMaps
+from scarce_disk import largest_file
 
 SHAPE, OUTPUTS, ROWS = (3, 4, 5), 2, 4
 NAMES = ("cat", "dog")
@@ -97,6 +98,15 @@ def test_a_run_that_goes_on_neither_loses_nor_doubles_maps(
         maps.add(one)
     maps.flush()
     check(tmp_path, expected)
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, kind: str) -> None:
+    maps = opened(tmp_path, kind)
+    for one in some_maps(1):
+        maps.add(one)
+    name = {"zarr": r"maps\.zarr", "virelay": r"attributions-00000\.h5"}[kind]
+    with largest_file(50), pytest.raises(OSError, match=f"File too large.*{name}"):
+        maps.flush()
 
 
 def test_float16_takes_half_the_room(tmp_path: Path) -> None:

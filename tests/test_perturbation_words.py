@@ -57,6 +57,20 @@ def test_a_word_names_a_file(tmp_path: Path) -> None:
         perturbation_of(f"dataset_mean:{tmp_path / 'other.npy'}")
 
 
+def test_a_file_that_holds_no_array_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mean.npy"
+    np.save(path, np.zeros((3, 4, 4), np.float32))
+    whole = path.read_bytes()
+    np.savez(tmp_path / "mean.npz", np.zeros((3, 4, 4)))
+    archive = (tmp_path / "mean.npz").read_bytes()
+    np.save(path, np.array([None]), allow_pickle=True)
+    objects = path.read_bytes()
+    for content in (b"", b"0.1 0.2", whole[:100], whole[:-1], archive, archive[:100], objects):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"mean\.npy holds no array of numpy's \(\.npy\)$"):
+            perturbation_of(f"dataset_mean:{path}")
+
+
 @pytest.mark.parametrize(
     "word",
     ["", "noise", "uniform:1", "uniform:a:b", "uniform:1:2:3", "constant:grey", "constant:nan",

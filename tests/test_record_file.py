@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relprop.evaluation.record_file import Record, RecordFile
+from scarce_disk import largest_file
 
 
 def record(number: int, key: str | None = None) -> Record:
@@ -99,6 +100,16 @@ def test_a_file_that_is_not_what_the_checkpoint_counts_is_refused(tmp_path: Path
     path.unlink()
     with pytest.raises(ValueError, match="it has fewer"):
         opened(path, state)
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    file = opened(tmp_path / "records")
+    file.append(record(0))
+    big = record(1, "key" * 2**20)
+    with largest_file(100):
+        for write in (lambda: file.append(big), file.state, file.close):
+            with pytest.raises(OSError, match=r"File too large: .*records"):
+                write()
 
 
 def test_records_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -139,6 +139,17 @@ def test_words_name_regions() -> None:
     assert isinstance(regions_of("masks"), InsideMasks)
 
 
+def test_a_class_that_the_dataset_does_not_have() -> None:
+    for word in ("boxes:doggo", "masks:doggo"):
+        with pytest.raises(
+            ValueError, match=rf"'{word}': .* has no class 'doggo'; close are dog\.$"
+        ):
+            regions_of(word, ("horse", "dog"))
+        assert regions_of(word).of == "doggo", "nobody knows better"
+    with pytest.raises(ValueError, match=r"has no class '7'\.$"):
+        regions_of("boxes:7", ("horse", "dog"))
+
+
 WRONG = (
     "",
     "halves",

@@ -62,6 +62,16 @@ def test_results_without_a_checkpoint_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "result").exists()
 
 
+def test_a_folder_in_the_place_of_a_file_is_no_results(tmp_path: Path) -> None:
+    (tmp_path / "result").touch()
+    (tmp_path / CHECKPOINT).mkdir()
+    (tmp_path / CHECKPOINT / "mine").touch()
+    for force in (False, True):
+        with pytest.raises(FileExistsError, match="checkpoint: a folder, where a run has a file"):
+            begin(tmp_path, found, {}, force=force)
+    assert (tmp_path / "result").exists() and (tmp_path / CHECKPOINT / "mine").exists()
+
+
 def test_parts_that_a_killed_run_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "maps").mkdir()
     parts = [tmp_path / ".a.csv.0123abcd.part", tmp_path / "maps" / ".b.png.ffffffff.part"]

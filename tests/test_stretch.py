@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from relprop.datasets import Dataset, open_dataset
-from relprop.runs.stretch import count, stretch
+from relprop.runs.stretch import count, digest, stretch
 
 IMAGES = [np.full((1, 2, 2), value, np.float32) for value in range(11)]
 
@@ -46,6 +46,14 @@ def test_a_stretch_has_the_items_of_a_slice(dataset: Dataset, start: int, stop: 
     assert keys(stretch(part, 2)) == expected[2:]
     shards = [keys(part.shard(index, 3)) for index in range(3)]
     assert shards == [expected[index::3] for index in range(3)]
+
+
+def test_what_is_known_of_items_has_a_digest(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).touch()
+    dataset = open_dataset(tmp_path)
+    assert digest(stretch(dataset, 0, 1)) == digest(dataset) is not None
+    assert digest(stretch(open_dataset(InOrder()), 0, 1)) is None
 
 
 def test_items_before_the_start_are_not_read() -> None:

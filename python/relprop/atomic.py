@@ -29,15 +29,25 @@ def atomic_file(target: Path) -> Iterator[Path]:
     """
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        yield part
-        _to_disk(part, os.O_RDWR)
-        part.replace(target)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            _to_disk(target.parent, os.O_RDONLY)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from None
+        with naming(target):
+            yield part
+            _to_disk(part, os.O_RDWR)
+            part.replace(target)
+            if os.name == "posix":  # elsewhere a folder cannot be opened
+                _to_disk(target.parent, os.O_RDONLY)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Have an error of the disk name the file that is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a library's own
+            raise OSError(f"{target}: {error}") from None
+        raise OSError(error.errno, error.strerror, str(target)) from None
 
 
 def remove_parts(folder: Path) -> None:

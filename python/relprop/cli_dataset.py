@@ -41,7 +41,7 @@ MostRejected = Annotated[
     typer.Option(
         min=0.0,
         max=1.0,
-        help="Stop where a larger share of the items cannot be used.",
+        help="Stop where a larger share of the items cannot be used, from the 100th item on.",
         rich_help_panel=_DATASET,
     ),
 ]

@@ -57,7 +57,7 @@ def evaluate(
             "--metrics",
             metavar="METRIC,...",
             help="Figures of the maps: gini, entropy, and where there are boxes or masks "
-            "pointing_game, relevance_mass, relevance_rank, top_k:K.",
+            "pointing_game, pointing_game:PIXELS, relevance_mass, relevance_rank, top_k:K.",
             show_default="none",
         ),
     ] = None,

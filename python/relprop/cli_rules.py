@@ -49,8 +49,12 @@ def preset_parameters(
             )
             raise typer.BadParameter(f"there is no preset {name!r}; {hint}", param_hint=option)
     values: dict[str, dict[str, Any]] = {name: {} for name in presets}
+    seen = set()
     for text in texts:
         key, _, value = text.partition("=")
+        if key in seen:
+            raise typer.BadParameter(f"{key!r} is given twice.", param_hint="--param")
+        seen.add(key)
         takers = [name for name in presets if key in parameters(name)]
         if not takers:
             known = sorted({key for name in presets for key in parameters(name)})
@@ -109,7 +113,13 @@ def rule_text(rule: rules.Rule) -> str:
 
 def overrides(texts: Sequence[str], graph: Graph) -> dict[Matcher, rules.Rule]:
     """Read every NODE=RULE."""
-    return dict(_override(text, graph) for text in texts)
+    found: dict[Matcher, rules.Rule] = {}
+    for text in texts:
+        node, rule = _override(text, graph)
+        if node in found:
+            raise typer.BadParameter(f"{node!r} has two rules.", param_hint="--rule")
+        found[node] = rule
+    return found
 
 
 def _override(text: str, graph: Graph) -> tuple[Matcher, rules.Rule]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from relprop.atomic import atomic_file, write_atomically
+from relprop.atomic import atomic_file, naming, write_atomically
 from relprop.optional import import_optional
 
 Kind = Literal["zarr", "virelay"]
@@ -154,6 +154,7 @@ class _Zarr:
 
     def __init__(self, path: Path, types: Types, rows: int, *, new: bool) -> None:
         zarr = import_optional("zarr", "zarr", "keeping maps as Zarr")
+        self._path = path
         self._rows = rows
         self._group = zarr.open_group(path, mode="w" if new else "a")
         for name, (shape, dtype) in types.items():
@@ -168,10 +169,11 @@ class _Zarr:
 
     def write(self, number: int, rows: Rows) -> None:
         start = number * self._rows
-        for name, values in rows.items():
-            array = self._group[name]
-            array.resize((start + len(values), *array.shape[1:]))
-            array[start:] = values
+        with naming(self._path):
+            for name, values in rows.items():
+                array = self._group[name]
+                array.resize((start + len(values), *array.shape[1:]))
+                array[start:] = values
 
     def cut(self, parts: int, samples: int) -> None:
         for _, array in self._group.arrays():

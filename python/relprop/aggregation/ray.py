@@ -22,7 +22,7 @@ from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset
 from relprop.explain import Explainer
 from relprop.optional import import_optional
-from relprop.runs.arguments import check_reading
+from relprop.runs.arguments import check_folder, check_reading
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import ClassMap, Target
 from relprop.runs.folder import CHECKPOINT, begin, locked
@@ -92,6 +92,7 @@ ValueError, OSError
     if shards < 1:
         raise ValueError(f"shards must be at least 1, not {shards}.")
     check_reading(batch, workers, limit, most_rejected)
+    check_folder(folder, dataset)
     cluster = _Cluster(address, actors, on_gpu=device.startswith("cuda"))
     here = make(device="cpu", precision="float32")  # to check what was given, before all else
     run = Run.of(here, dataset, regions, target, class_map, limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -242,12 +243,12 @@ def regions_of(word: str, classes: Sequence[str] = ()) -> Regions:
         ``"thirds"``, ``"grid:3x4"`` (rows times columns), ``"boxes"`` or ``"masks"`` (of the
         sample's own class), ``"boxes:any"``, ``"boxes:horse"`` and so on.
     classes
-        The names of classes, where samples or their annotations number them.
+        The names of the dataset's classes, where they are known.
 
     Raises
     ------
     ValueError
-        If the word names none.
+        If the word names none, or a class that is not among ``classes``.
     """
     if word == "thirds":
         return Thirds()
@@ -255,7 +256,12 @@ def regions_of(word: str, classes: Sequence[str] = ()) -> Regions:
         return Grid(int(grid[1]), int(grid[2]))
     if annotated := re.fullmatch(r"(boxes|masks)(?::(.+))?", word):
         inside = InsideBoxes if annotated[1] == "boxes" else InsideMasks
-        return inside(annotated[2] or "label", classes)
+        of = annotated[2] or "label"
+        if classes and of not in ("label", "any", *classes):
+            close = ", ".join(get_close_matches(of, classes))
+            hint = f"; close are {close}" if close else ""
+            raise ValueError(f"regions {word!r}: the dataset has no class {of!r}{hint}.")
+        return inside(of, classes)
     raise ValueError(
         "regions must be thirds, grid:ROWSxCOLUMNS, boxes, boxes:any, boxes:CLASS, masks, "
         f"masks:any or masks:CLASS, not {word!r}."

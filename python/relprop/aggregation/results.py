@@ -39,6 +39,14 @@ def results_in(folder: Path) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
+def is_complete(folder: Path, state: RunState) -> bool:
+    """Whether every file is there that :func:`write_results` writes."""
+    tables = state.tables()
+    names = [LAST, REJECTED, CONSERVATION, AVERAGES, *(f"{n}.csv" for n in TABLES if n in tables)]
+    names += [_map_name(*numbered) for numbered in enumerate(state.average_maps())]
+    return all((folder / name).exists() for name in names)
+
+
 def write_results(
     folder: Path, state: RunState, checkpoint: Checkpoint, command: Sequence[str]
 ) -> None:
@@ -68,8 +76,7 @@ def _write_maps(folder: Path, state: RunState) -> None:
     averages = state.average_maps()
     (folder / MAPS).mkdir(exist_ok=True)
     for number, (name, summary) in enumerate(averages.items()):
-        path = folder / MAPS / f"{number:04}-{file_name(name) if name else 'unlabelled'}.png"
-        with atomic_file(path) as part:
+        with atomic_file(folder / _map_name(number, name)) as part:
             heatmap(summary.mean).save(part, format="PNG")
     summaries = list(averages.values())
     with atomic_file(folder / AVERAGES) as part, part.open("wb") as file:
@@ -80,3 +87,8 @@ def _write_maps(folder: Path, state: RunState) -> None:
             means=np.array([one.mean for one in summaries]),
             deviations=np.array([one.deviation for one in summaries]),
         )
+
+
+def _map_name(number: int, name: str | None) -> str:
+    """The file of a class's average map."""
+    return f"{MAPS}/{number:04}-{file_name(name) if name else 'unlabelled'}.png"

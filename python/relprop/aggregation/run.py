@@ -14,15 +14,15 @@ from relprop.aggregation import kept_maps
 from relprop.aggregation.explaining import Explaining, Outcome
 from relprop.aggregation.kept_maps import KeptMap, KeptMaps
 from relprop.aggregation.regions import Regions, regions_of
-from relprop.aggregation.results import LAST, results_in, write_results
+from relprop.aggregation.results import is_complete, results_in, write_results
 from relprop.aggregation.run_state import RunState
 from relprop.datasets import Dataset, Rejected, read_ahead
 from relprop.explain import Explainer
-from relprop.runs.arguments import check_classifier, check_reading
+from relprop.runs.arguments import check_classifier, check_folder, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
-from relprop.runs.fingerprint import Fingerprint, of_explainer
+from relprop.runs.fingerprint import Fingerprint, of_explainer, of_items
 from relprop.runs.folder import CHECKPOINT, begin, locked
 from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
@@ -134,6 +134,7 @@ def aggregate(
         If an argument does not fit, or a file cannot be written.
     """
     check_reading(batch, workers, limit, most_rejected)
+    check_folder(folder, dataset)
     run = Run.of(explainer, dataset, regions, target, class_map, limit)
     fingerprint = run.fingerprint | {"maps": keep_maps and f"{keep_maps} {maps_dtype}"}
     with locked(folder):
@@ -216,10 +217,7 @@ class Run:
         fingerprint = of_explainer(explainer) | {
             "target": target,
             "regions": {name: ", ".join(one.names) for name, one in ways.items()},
-            "class map": {name: str(known) for name, known in (class_map or {}).items()},
-            "dataset": dataset.name,
-            "limit": limit,
-            "items": count(part),
+            **of_items(part, limit, class_map),
         }
         return cls(explainer, part, ways, target, classes, fingerprint)
 
@@ -277,9 +275,9 @@ class Tally(Rejections):
 
 
 def finished_before(folder: Path, begun: Checkpoint, command: Sequence[str]) -> RunResult:
-    """Return what a finished run left; write its results if it was killed before it did."""
+    """Return what a finished run left; write its results where they are not all there."""
     state = RunState.from_bytes(begun.state)
-    if not (folder / LAST).exists():
+    if not is_complete(folder, state):
         write_results(folder, state, begun, command)
     return RunResult(state, begun.position, begun.rejected, before=True)
 

@@ -22,12 +22,12 @@ def file_list(
     A line is ``path`` or ``path,label``, the path relative to ``root`` or else to the list's own
     folder; empty lines, lines from ``#`` on and a first line ``path[,label]`` count for nothing.
     A path with a comma stands in double quotes. A label is a class name; digits are a class
-    index, unless ``classes`` holds such a name.
+    index, unless ``classes`` holds such a name. Without ``classes`` labels are all of one kind.
 
     Raises
     ------
     OSError, ValueError
-        If the list cannot be read or is no text.
+        If the list cannot be read, is no text or mixes names and indices.
     """
     try:
         text = place.read(name, MAX_LIST).decode("utf-8-sig")
@@ -36,8 +36,15 @@ def file_list(
     known = tuple(classes)
     entries = once(_entries(text, known))
     if not known:
-        labels = {entry for _, entry in entries if isinstance(entry, str)}
-        known = tuple(sorted(labels))
+        labels = [entry for _, entry in entries if isinstance(entry, (str, int))]
+        names = {label for label in labels if isinstance(label, str)}
+        index = next((label for label in labels if isinstance(label, int)), None)
+        if names and index is not None:
+            raise ValueError(
+                f"{name}: labels must be names or indices, not {min(names)!r} and {index}, where "
+                "classes are not given."
+            )
+        known = tuple(sorted(names))
     return Listed(name, known, entries, partial(_item, root or place))
 
 

@@ -23,7 +23,7 @@ def folder_dataset(place: Place, classes: Sequence[str] | None = None) -> Listed
     found = place.folders()
     known = tuple(found if classes is None else classes)
     entries = once([*_loose(place, labelled=bool(found)), *_labelled(place, found, known)])
-    return Listed(place.name, known, entries, partial(_item, place))
+    return Listed(place.name, known, entries, partial(_item, place), all_of=place)
 
 
 def is_photo(name: str) -> bool:

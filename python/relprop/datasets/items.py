@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ class Rejected:
 
 
 class Dataset(Protocol):
-    """Items in one stable order; those whose number is known have a length, too."""
+    """Items in one stable order; those whose number is known have a length, too.
+
+    Where keys and labels are known before items are read, ``digest()`` returns a hash of them.
+    """
 
     @property
     def name(self) -> str:
@@ -157,6 +161,14 @@ def check_shard(index: int, count: int) -> None:
     """Raise ValueError unless ``index`` names one of ``count`` parts."""
     if not 0 <= index < count:
         raise ValueError(f"index must be at least 0 and less than count={count}, not {index}.")
+
+
+def digest_of(known: Iterable[Any]) -> str:
+    """Return a short hash of what is known of items before they are read."""
+    hashed = hashlib.sha256()
+    for each in known:
+        hashed.update(repr(each).encode())
+    return hashed.hexdigest()[:16]
 
 
 def main_class(boxes: Iterable[Box]) -> Label | None:

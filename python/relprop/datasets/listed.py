@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from relprop.datasets.items import Item, Rejected, check_shard
+from relprop.datasets.items import Item, Rejected, check_shard, digest_of
+from relprop.datasets.places import Place
 
 Entry = TypeVar("Entry")
 
@@ -15,13 +16,15 @@ Entry = TypeVar("Entry")
 class Listed(Generic[Entry]):
     """Items by key; ``make`` turns a key and its entry into an item, or raises.
 
-    An entry that is `Rejected` stays so, and so does a key that was given before.
+    An entry that is `Rejected` stays so, and so does a key that was given before. Where all files
+    of a folder are items, ``all_of`` is that folder.
     """
 
     name: str
     classes: tuple[str, ...]
     entries: tuple[tuple[str, Entry | Rejected], ...]
     make: Callable[[str, Entry], Item]
+    all_of: Place | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -38,6 +41,10 @@ class Listed(Generic[Entry]):
     def sliced(self, part: slice) -> Listed[Entry]:
         """Return the items of a slice."""
         return replace(self, entries=self.entries[part])
+
+    def digest(self) -> str:
+        """Return a hash of the keys and of their labels or the like; no file is read."""
+        return digest_of(self.entries)
 
     def _made(self, key: str, entry: Entry) -> Item | Rejected:
         try:

@@ -54,6 +54,9 @@ class Place(Protocol):
     def above(self) -> Place:
         """Return the folder that it lies in."""
 
+    def holds(self, path: Path) -> bool:
+        """Whether it is a folder of this machine, and a path of this machine lies in it."""
+
 
 class _LocalPlace:
     """A folder of this machine."""
@@ -97,6 +100,9 @@ class _LocalPlace:
 
     def above(self) -> _LocalPlace:
         return _LocalPlace(self.root.absolute().parent)
+
+    def holds(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root.resolve())
 
     def _path(self, name: str) -> Path:
         return self.root / inside(name)
@@ -152,6 +158,9 @@ class _RemotePlace:
     def above(self) -> _RemotePlace:
         return _RemotePlace(self.system, self.root.rpartition("/")[0])
 
+    def holds(self, path: Path) -> bool:
+        return False
+
     def _path(self, name: str) -> str:
         return "/".join(part for part in (self.root, inside(name)) if part)
 
@@ -168,10 +177,14 @@ def find(spec: str | os.PathLike[str]) -> tuple[Place, str]:
     ------
     FileNotFoundError
         If nothing lies there.
+    ValueError
+        If the path is empty.
     ImportError
         If it is remote and fsspec, or what fsspec needs for it, is not installed.
     """
     spec = os.fspath(spec)
+    if not spec:
+        raise ValueError("a dataset's path must not be empty.")
     if is_remote(spec):
         return _find_remote(spec)
     path = Path(spec)

@@ -129,8 +129,9 @@ class ImageTables:
         group = [first, *islice(images, together - 1)]
         with (
             atomic_file(path) as part,
+            part.open("wb") as file,  # of which pyarrow need not read the name
             self._parquet.ParquetWriter(
-                part, schema, compression="zstd", use_dictionary=texts
+                file, schema, compression="zstd", use_dictionary=texts
             ) as writer,
         ):
             while group:

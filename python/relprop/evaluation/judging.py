@@ -107,7 +107,8 @@ class Judging:
         if isinstance(sample, Rejected):
             return sample
         try:
-            truth = truth_of(sample, self._network, self._classes, self._settings.target)
+            target = self._settings.target
+            truth = truth_of(sample, self._network, self._classes, target, known=False)
             return _Prepared(sample, truth, self._settings.cutting.labels(sample))
         except (ValueError, OSError) as error:  # the latter of a user's own cutting
             return rejection(sample.key, error)

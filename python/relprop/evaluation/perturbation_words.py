@@ -39,7 +39,12 @@ def _read_dataset_mean(*path: str) -> DatasetMean:
     name = ":".join(path)  # a path may hold a colon
     if not name:
         raise ValueError("a file of numpy's must be named")
-    return DatasetMean(np.load(Path(name), allow_pickle=False), name)
+    with Path(name).open("rb") as file:
+        try:
+            image = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # it raises anything on broken data
+            raise ValueError(f"{name} holds no array of numpy's (.npy)") from error
+    return DatasetMean(image, name)
 
 
 def _read_inpainting(method: str = "telea", *radius: str) -> InPainting:

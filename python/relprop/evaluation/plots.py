@@ -75,6 +75,7 @@ def _settings() -> Iterator[None]:
                 "axes.spines.right": False,
                 "axes.titlesize": 10,
                 "legend.frameon": False,
+                "text.parse_math": False,  # names may hold dollars
             }
         )
         yield
@@ -106,21 +107,20 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
     axes = figure.add_subplot()
     several = len({row["order"] for row in rows} - {"random"}) > 1
     alpha = 0.15 if len(looks) <= FEW else 0.06
+    lines, labels = [], []
     for order, method in dict.fromkeys((row["order"], row["method"]) for row in rows):
         own = [row for row in rows if (row["order"], row["method"]) == (order, method)]
         steps = [row["step"] for row in own]
         look = looks[method]
-        label = method
-        if several and order != "random":
-            label = f"{method}, {ORDERS[order]}"
-        axes.plot(
+        named = several and order != "random"
+        labels.append(f"{method}, {ORDERS[order]}" if named else method)
+        lines += axes.plot(
             steps,
             [row["drop"] for row in own],
             linestyle=STYLES[order],
             linewidth=1.4,
             markersize=4,
             markevery=max(1, len(steps) // 10),
-            label=label,
             **look,
         )
         if own[0]["low"] is not None:
@@ -131,7 +131,9 @@ def _curves(rows: list[TableRow], name: str, score: str, looks: dict[str, Any]) 
     axes.set_title(name)
     axes.margins(x=0.01)
     axes.axhline(0.0, color="black", linewidth=0.5)
-    figure.legend(loc="outside right upper")
+    figure.legend(
+        lines, labels, loc="outside right upper"
+    )  # a line's own label may not begin with _
     return figure
 
 

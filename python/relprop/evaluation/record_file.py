@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from relprop.atomic import naming
+
 _HEADER = struct.Struct("<Iqqqd")
 _CHUNK = 2**20
 
@@ -96,20 +98,23 @@ class RecordFile:
                 record.metrics.astype("<f8").tobytes(),
             )
         )
-        self._file.write(content)
+        with naming(self.path):
+            self._file.write(content)
         self._size += len(content)
         self._sum = zlib.crc32(content, self._sum)
         self.count += 1
 
     def state(self) -> bytes:
         """Return what a checkpoint keeps, once all records are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return json.dumps({"count": self.count, "bytes": self._size, "crc32": self._sum}).encode()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with naming(self.path):
+            self._file.close()
 
     def __iter__(self) -> Iterator[Record]:
         """Read the records in their order, one at a time."""

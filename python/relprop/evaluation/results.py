@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from relprop.evaluation.settings import Settings
 from relprop.evaluation.statistics import TABLES, Tables, tables_of
 from relprop.optional import import_optional
 from relprop.runs.checkpoint import Checkpoint
+from relprop.runs.file_names import file_name
 from relprop.runs.folder import CHECKPOINT
 from relprop.runs.rejections import REJECTED, Rejections
 from relprop.runs.tables import versions, write_json, write_table
@@ -103,18 +104,34 @@ class Results:
         (folder / RECORDS).unlink()
         return content
 
+    def read(self, folder: Path) -> dict[str, Any]:
+        """Read what a finished run left in ``result.json``.
 
-def read_result(folder: Path) -> dict[str, Any]:
-    """Read what a finished run left in ``result.json``.
+        Raises
+        ------
+        FileNotFoundError
+            If another of its files has gone: what was known of each image is no longer there.
+        OSError, ValueError
+            If it cannot be read.
+        """
+        content: dict[str, Any] = json.loads((folder / LAST).read_text(encoding="utf-8"))
+        missing = [name for name in self._files(content) if not (folder / name).exists()]
+        if missing:
+            raise FileNotFoundError(
+                f"{folder}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing "
+                "from what a finished run left: take another folder, or overwrite it (force, "
+                "--force)."
+            )
+        (folder / RECORDS).unlink(missing_ok=True)  # of a run that was killed just before the end
+        return content
 
-    Raises
-    ------
-    OSError, ValueError
-        If it cannot be read.
-    """
-    content: dict[str, Any] = json.loads((folder / LAST).read_text(encoding="utf-8"))
-    (folder / RECORDS).unlink(missing_ok=True)  # of a run that was killed just before the end
-    return content
+    def _files(self, content: Mapping[str, Any]) -> list[str]:
+        """The names of all files but ``result.json``, which holds ``content``."""
+        tables = [f"{name}.csv" for name in TABLES if name not in content or content[name]]
+        of_images = [CURVES, METRICS] if self._settings.metrics else [CURVES]
+        plots = ["aopc", *(f"curves-{file_name(name)}" for name in self._settings.perturbations)]
+        drawn = [f"{stem}.{suffix}" for stem in plots for suffix in SUFFIXES]
+        return [REJECTED, *tables, *of_images, *drawn]
 
 
 def _without_curves(tables: Tables) -> Tables:

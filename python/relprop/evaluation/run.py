@@ -23,18 +23,17 @@ from relprop.evaluation.results import (
     LAST,
     RECORDS,
     Results,
-    read_result,
     require_packages,
     results_in,
 )
 from relprop.evaluation.settings import RANDOM_ORDER, Settings
 from relprop.evaluation.statistics import TABLES, Tables
 from relprop.explain import Explainer
-from relprop.runs.arguments import check_classifier, check_reading
+from relprop.runs.arguments import check_classifier, check_folder, check_reading
 from relprop.runs.batches import batches
 from relprop.runs.checkpoint import Checkpoint
 from relprop.runs.classes import Classes, ClassMap, Target
-from relprop.runs.fingerprint import Fingerprint, of_method, of_network
+from relprop.runs.fingerprint import Fingerprint, of_items, of_method, of_network
 from relprop.runs.folder import CHECKPOINT, begin, locked
 from relprop.runs.interruption import interruptible
 from relprop.runs.progress import RunProgress
@@ -185,6 +184,7 @@ def evaluate(
         If an argument does not fit, or a file cannot be written.
     """
     check_reading(batch, workers, limit, most_rejected)
+    check_folder(folder, dataset)
     require_packages()
     network = _network(explainers)
     settings = Settings.of(
@@ -206,7 +206,7 @@ def evaluate(
     with locked(folder):
         begun = begin(folder, results_in, run.fingerprint, resume=resume, force=force)
         if begun is not None and begun.finished and (folder / LAST).exists():
-            return EvaluationResult.of(read_result(folder), before=True)
+            return EvaluationResult.of(run.results.read(folder), before=True)
         records = RecordFile(folder / RECORDS, *run.shapes, None if begun is None else begun.state)
         try:
             tally = Tally(records, run.fingerprint)
@@ -329,10 +329,7 @@ class Run:
         self.fingerprint = of_network(network) | {
             "methods": {name: of_method(one) for name, one in explainers.items()},
             **settings.fingerprint(),
-            "class map": {name: str(known) for name, known in (class_map or {}).items()},
-            "dataset": dataset.name,
-            "limit": limit,
-            "items": count(self.part),
+            **of_items(self.part, limit, class_map),
         }
         self._judging = Judging(explainers, settings, classes, batch)
         self._passes = settings.passes(

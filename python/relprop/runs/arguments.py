@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from relprop.datasets import Dataset
 from relprop.explain import Explainer
 
 
@@ -18,6 +21,22 @@ def check_reading(batch: int, workers: int, limit: int | None, most_rejected: fl
             raise ValueError(f"{name} must be at least 1, not {value}.")
     if not 0 <= most_rejected <= 1:
         raise ValueError(f"most_rejected must lie in [0, 1], not {most_rejected}.")
+
+
+def check_folder(folder: Path, dataset: Dataset) -> None:
+    """Check that results will not be items of the dataset.
+
+    Raises
+    ------
+    ValueError
+        If they would.
+    """
+    place = getattr(dataset, "all_of", None)
+    if place is not None and place.holds(folder):
+        raise ValueError(
+            f"{folder} lies in the dataset {dataset.name}, all of whose files are items: take "
+            "another folder for the results (folder, --output)."
+        )
 
 
 def check_classifier(explainer: Explainer) -> None:

@@ -58,7 +58,10 @@ class Checkpoint:
             if set(head) != {one.name for one in fields(cls)} - {"state"}:
                 raise ValueError("entries are missing")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: damaged, or no checkpoint of relprop: {error}.") from None
+            raise ValueError(
+                f"{path}: damaged, or no checkpoint of relprop: {error}: take another folder, or "
+                "overwrite it (force, --force)."
+            ) from None
         head["rejected"] = [(key, reason) for key, reason in head["rejected"]]
         return cls(state=state, **head)
 

@@ -128,7 +128,8 @@ class Classes:
         try:
             return _index(label, self._model, self._outputs)
         except ValueError as error:
-            raise UnknownClassError(str(error)) from None
+            advice = "Name the model's classes (--classes), or map the dataset's (--classes-map)."
+            raise UnknownClassError(f"{error} {advice}") from None
 
 
 def _different(names: Sequence[str]) -> tuple[str, ...]:
@@ -167,10 +168,10 @@ def read_class_map(path: Path, model: Model, outputs: int) -> dict[str, tuple[in
 
 
 def _from_json(text: str) -> Iterable[tuple[str, list[Any]]]:
-    content = json.loads(text)
-    if not isinstance(content, dict):
+    content = json.loads(text, object_pairs_hook=tuple)  # in a dict the last of equal keys wins
+    if not isinstance(content, tuple):
         raise ValueError("must hold a JSON object, the dataset's classes as its keys.")
-    for name, classes in content.items():
+    for name, classes in content:
         yield name, classes if isinstance(classes, list) else [classes]
 
 

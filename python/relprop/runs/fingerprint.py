@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from relprop.datasets import Dataset
 from relprop.explain import Explainer
 from relprop.model import Model
+from relprop.runs.classes import ClassMap
+from relprop.runs.stretch import count, digest
 
 Fingerprint = dict[str, Any]
 """Texts by what they describe; ``rules`` is a text for each node."""
@@ -52,20 +55,43 @@ def of_method(explainer: Explainer) -> Fingerprint:
     }
 
 
+def of_items(part: Dataset, limit: int | None, class_map: ClassMap | None) -> Fingerprint:
+    """Describe the part of a dataset that is read, and what its classes are in the model.
+
+    Photos are not read for it: that one of them has changed is not seen.
+    """
+    return {
+        "class map": {name: str(known) for name, known in (class_map or {}).items()},
+        "dataset": part.name,
+        "dataset's classes": list(part.classes),
+        "limit": limit,
+        "items": count(part),
+        "keys and labels": digest(part),
+    }
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say in words what differs, the old run's value first."""
+    """Say in words what differs, the old run's value first.
+
+    Of what a run names several of, such as methods or classes, the order counts: what is kept of
+    items has them by their places.
+    """
     found = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
-        if before == after:
-            continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             inner = differences(before, after)
+            if not inner and list(before) != list(after):
+                inner = [_difference(", ".join(before), ", ".join(after))]
             more = f" and {len(inner) - 1} more" if len(inner) > 1 else ""
-            found.append(f"{key}: {inner[0]}{more}")
-        else:
-            found.append(f"{key}: {_said(before)} there, {_said(after)} here")
+            found += [f"{key}: {one}{more}" for one in inner[:1]]
+        elif before != after:
+            found.append(f"{key}: {_difference(before, after)}")
     return found
+
+
+def _difference(before: Any, after: Any) -> str:
+    return f"{_said(before)} there, {_said(after)} here"
 
 
 def _said(value: Any) -> str:

@@ -16,6 +16,9 @@ from relprop.runs.fingerprint import Fingerprint, differences
 CHECKPOINT = "checkpoint"
 LOCK = ".lock"
 
+FOLDERS = ".zarr"
+"""What the names of those results end in that are folders; all others are files."""
+
 Found = Callable[[Path], list[Path]]
 """Lists the files of a run that are in a folder, first the one that is written last."""
 
@@ -54,8 +57,12 @@ def begin(
     Raises
     ------
     FileExistsError
-        If the folder holds results of another run; the message says what differs.
+        If the folder holds results of another run; the message says what differs. If a folder is
+        where a file would be, nothing is removed, whatever ``force`` says.
     """
+    for path in found(folder):
+        if path.is_dir() and path.suffix != FOLDERS:
+            raise FileExistsError(f"{path}: a folder, where a run has a file: take another folder.")
     for place in (folder, *(one for one in folder.iterdir() if one.is_dir())):
         remove_parts(place)  # that a killed run left behind
     if force:

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from relprop.datasets import Rejected, Sample
 from relprop.explain import Explainer
-from relprop.runs.classes import Classes, Target
+from relprop.runs.classes import NO_LABEL, Classes, Target, UnknownClassError
 
 
 class Prepared(Protocol):
@@ -22,8 +22,18 @@ P = TypeVar("P", bound=Prepared)
 E = TypeVar("E")
 
 
-def truth_of(sample: Sample, explainer: Explainer, classes: Classes, target: Target) -> int:
+def truth_of(
+    sample: Sample,
+    explainer: Explainer,
+    classes: Classes,
+    target: Target,
+    *,
+    known: bool = True,
+) -> int:
     """Return the number of a sample's true class, if the sample can be explained.
+
+    Unless classes must be ``known`` for something else than the target, -1 stands for one that is
+    none of ``classes``, as it does for a sample without a class.
 
     Raises
     ------
@@ -34,7 +44,12 @@ def truth_of(sample: Sample, explainer: Explainer, classes: Classes, target: Tar
     shape = explainer.graph.inputs[0].shape
     if sample.pixels.shape != shape:
         raise ValueError(f"the model takes {shape}, not {sample.pixels.shape}.")
-    truth = classes.truth(sample.label)
+    try:
+        truth = classes.truth(sample.label)
+    except UnknownClassError:
+        if known or target == "label":
+            raise
+        truth = NO_LABEL
     if target == "label":
         classes.require_outputs(truth)
     return truth

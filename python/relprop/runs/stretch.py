@@ -33,6 +33,12 @@ def count(dataset: Dataset) -> int | None:
         return None
 
 
+def digest(dataset: Dataset) -> str | None:
+    """Return a hash of what a dataset knows of its items unread, None where that is nothing."""
+    known: Any = dataset.whole if isinstance(dataset, Stretch) else dataset
+    return known.digest() if hasattr(known, "digest") else None
+
+
 @dataclass(frozen=True)
 class Stretch:
     """The items of ``whole`` from ``start`` to before ``stop``, every ``step``-th."""
