@@ -754,12 +754,58 @@ def test_unsupported(name):
         lambda x: x + torch.arange(x.shape[0])[:, None, None],
         lambda x: x + torch.ones(x.shape[0], 1, 1).cumsum(0),
         lambda x: x + torch.ones(100, 1, 1)[: x.shape[0]].cumsum(0),
+        lambda x: x + torch.ones_like(x).sum(0),
+        lambda x: x / x.new_full((x.shape[0], 1, 1), 2).sum(0),
+        lambda x: x + torch.ones(x.shape[0], 6).triu(-1)[:, None],
+        lambda x: x + torch.full((6,), x.shape[0] * 0.1),
+        lambda x: x + torch.full((6,), x.shape[0] ** 0.5),
+        lambda x: x + torch.ones(6) * torch.sym_not(x.shape[0] > 3),
+        lambda x: x + torch.full((6,), x.sum().item()),
         lambda x: x * x[0].sum().item(),
     ],
 )
 def test_batch_axis_is_out_of_bounds(function):
     with pytest.raises(UnsupportedOperatorError, match=r"batch"):
         convert(Function(function).eval(), samples(4, 6))
+
+
+FILLED = {
+    "ones": lambda x: x * torch.ones_like(x).cumsum(1),
+    "zeros": lambda x: x + torch.zeros_like(x).cos(),
+    "integers": lambda x: x * torch.full_like(x, 2.7, dtype=torch.int64),
+    "ids": lambda x: x + torch.eye(6)[:4][torch.ones_like(x[:, 0, :4], dtype=torch.int64)],
+    "truths": lambda x: x * torch.where(x.new_ones(6, dtype=torch.bool), 2.0, 3.0),
+    "no batch": lambda x: x - x.new_full((4, 1), 0.5),
+    "numbers for each sample": lambda x: x + x.new_zeros(x.size(0), 1, 6).exp(),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_constants_of_an_input_shape_and_type(name):
+    assert_same(Function(FILLED[name]).eval(), samples(4, 6), 1e-6)
+
+
+def test_constant_ids():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.word, self.kind = nn.Embedding(10, 4), nn.Embedding(2, 4)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.word(ids) + self.kind(torch.zeros_like(ids))
+
+    module, ids = Tokens().eval(), torch.tensor([[1, 5, 7], [0, 9, 9]])
+    graph = convert(module, ids)
+    expected = module(ids).detach().numpy()
+    np.testing.assert_allclose(forward(graph, ids.numpy())[graph.output], expected, rtol=1e-6)
+
+
+def test_constants_that_torch_cannot_compute_are_named():
+    module = Function(lambda x: x + torch.eye(6)[torch.tensor([9])])
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"aten.index.Tensor at node 'index'.* constants: index 9 is"
+    ):
+        convert(module.eval(), samples(6))
 
 
 def test_constants_for_each_sample():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from relprop.frontends.aten_call import Call, Converter, is_data, operator_name, to_array
+from relprop.frontends.aten_call import Call, Converter, is_data, to_array
 from relprop.frontends.conversion import BATCH_AXIS, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
@@ -155,10 +155,3 @@ def _to_copy(call: Call) -> str:
         same = after in (before, torch.float32, torch.float64)
     call.require(same, f"a cast from {before} to {after}")
     return call.input
-
-
-@_converts("zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full")
-def _filled(call: Call) -> torch.Tensor:
-    name = operator_name(call.node.target)
-    value = call["fill_value"] if "full" in name else float("ones" in name)
-    return torch.full((1, *call.shape), float(value))

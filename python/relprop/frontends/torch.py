@@ -42,6 +42,13 @@ _Arguments: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
+# Constants that take shape and type, but no values, from a tensor that may depend on the input.
+_FILLED = {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+
+# One sample and so many must have the same constants. Two would not do: torch.ones(2, 4).triu(-1)
+# is full; nor an odd number, for what asks for parity.
+_MANY = 8
+
 # While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
 
@@ -225,8 +232,8 @@ class _Conversion:
         self.problems: list[str] = []
         self.batches: set[Any] = set()
         """The sizes, as symbols, that stand for the batch."""
-        self.of_two: dict[fx.Node, Any] = {}
-        """What a constant is in a batch of two, where the batch size enters; ``values`` has one."""
+        self.of_many: dict[fx.Node, Any] = {}
+        """What a constant is in a batch of many, where the batch size enters; else as of one."""
 
     def run(self) -> Graph:
         traced = self.program.graph_module.graph
@@ -289,7 +296,9 @@ class _Conversion:
         call = Call(node, self.graph, self.values, self.labels)
         sources = [self.values[source] for source in node.all_input_nodes]
         try:
-            depends = any(value is _Unknown or is_data(value) for value in sources)
+            depends = any(
+                value is _Unknown or (is_data(value) and name not in _FILLED) for value in sources
+            )
             if depends and name != "getitem" and name not in TABLE:
                 raise Unsupported("")
             if any(value is _Unknown for value in sources):
@@ -323,35 +332,43 @@ class _Conversion:
     def _evaluate_constant(self, node: fx.Node) -> Any:
         """An operator on parameters alone, for a batch of one where the batch size enters.
 
-        A batch of two must then have the same values for both of its samples.
+        A batch of many must then have the same values for each of its samples.
         """
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Unsupported("it draws random numbers")
         one = self._call(node, 1)
         if any(
-            n in self.of_two or isinstance(self.values[n], _SYMBOLS) for n in node.all_input_nodes
+            n in self.of_many or isinstance(self.values[n], _SYMBOLS) or is_data(self.values[n])
+            for n in node.all_input_nodes
         ):
-            self.of_two[node] = self._call(node, 2)
-            if not _repeats(self.of_two[node], one):
+            self.of_many[node] = self._call(node, _MANY)
+            if not _repeats(self.of_many[node], one):
                 raise Unsupported(
                     "its values depend on the batch size; samples must be independent"
                 )
         return one
 
     def _call(self, node: fx.Node, batch: int) -> Any:
-        """Call an operator on constants, in a batch of one or two."""
+        """Call an operator on constants, in a batch of so many."""
 
         def value_of(argument: Any) -> Any:
             value = self.values[argument] if isinstance(argument, fx.Node) else argument
-            if isinstance(value, torch.SymInt):
+            if isinstance(value, _SYMBOLS):
                 if not self._is_batch(value):
-                    raise Unsupported(f"its size {value} depends on the batch axis")
+                    raise Unsupported(f"{value} is computed from the batch size or from the input")
                 return batch
-            return self.of_two.get(argument, value) if batch == 2 else value
+            if is_data(value) and isinstance(argument, fx.Node):
+                like = argument.meta["val"]  # only its shape and type are read
+                shape = (batch, *like.shape[1:])
+                return torch.empty(shape, dtype=like.dtype, device=like.device)
+            return value if batch == 1 else self.of_many.get(argument, value)
 
         args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), value_of)
-        with torch.inference_mode(False), torch.no_grad():
-            return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        except Exception as error:  # whatever torch, or somebody's own operator, raises
+            raise Unsupported(f"it fails on constants: {error}") from error
 
     def _is_batch_first(self, shape: Sequence[Any]) -> bool:
         first, *rest = shape or (0,)
@@ -361,13 +378,13 @@ class _Conversion:
         return isinstance(size, torch.SymInt) and size.node.expr in self.batches
 
 
-def _repeats(two: Any, one: Any) -> bool:
-    """Whether results for a batch of two are those for a batch of one, for each sample again."""
+def _repeats(many: Any, one: Any) -> bool:
+    """Whether results for a batch of many are those for a batch of one, for each sample again."""
     return all(
         a.ndim == b.ndim
         and all(m in (n, 1) for n, m in zip(a.shape, b.shape))
         and torch.equal(a, b.expand_as(a))
-        for a, b in zip(pytree.tree_leaves(two), pytree.tree_leaves(one))
+        for a, b in zip(pytree.tree_leaves(many), pytree.tree_leaves(one))
         if isinstance(a, torch.Tensor)
     )
 
