@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging.handlers
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -485,6 +486,8 @@ SPELLINGS = {
     "split by sizes": lambda x: torch.cat(x.unsafe_split_with_sizes([1, 3], 1)[::-1], 1),
     "split by indices": lambda x: torch.cat(torch.tensor_split(x, (1, 3), 1)[::-1], 1),
     "split along a named axis": lambda x: torch.cat(torch.hsplit(x, 2)[::-1], 1),
+    "the whole batch": lambda x: x[: x.size(0)].narrow(0, 0, x.size(0)).relu(),
+    "response norm": lambda x: x / _response(x, (1, 4, 9, 7)),
     "unbind": lambda x: torch.stack(x.unbind(-1)[::-1], 1),
     "unbind and sum": lambda x: sum(x.unbind(1)),
 }
@@ -661,6 +664,12 @@ def test_all_unsupported_operators_are_listed():
     assert "GroupNorm" in lines[1]
 
 
+def _response(x: Tensor, view: tuple[int, ...]) -> Tensor:
+    """The denominator of a response norm over the second axis of a view of each sample."""
+    squares = F.pad((x * x).view(-1, *view), (0, 0, 0, 0, 1, 1))
+    return (F.avg_pool3d(squares, (3, 1, 1), 1).squeeze(1).view(x.shape) * 0.5 + 1) ** 0.75
+
+
 UNSUPPORTED = {
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), IMAGE, "upsample_bicubic"),
     "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),
@@ -701,6 +710,21 @@ UNSUPPORTED = {
         lambda: Function(lambda x: F.linear(x, x.mean(0, keepdim=True))),
         VECTOR,
         "batch",
+    ),
+    "bytes of another type": (
+        lambda: Function(lambda x: x.view(torch.int32).float()),
+        VECTOR,
+        "view.dtype at node 'view': it reads the bytes of one type as another",
+    ),
+    "response norm over halves of channels": (
+        lambda: Function(lambda x: x / _response(x, (1, 2, 18, 7))),
+        IMAGE,
+        "pow",
+    ),
+    "response norm over rows": (
+        lambda: Function(lambda x: x / _response(x, (1, 36, 7, 1))),
+        IMAGE,
+        "pow",
     ),
     "quotient": (lambda: Function(lambda x: x / (x + 9)), VECTOR, "division"),
     "random numbers": (lambda: Function(lambda x: x + torch.rand(6)), VECTOR, "random"),
@@ -767,6 +791,31 @@ def test_unsupported(name):
 def test_batch_axis_is_out_of_bounds(function):
     with pytest.raises(UnsupportedOperatorError, match=r"batch"):
         convert(Function(function).eval(), samples(4, 6))
+
+
+@pytest.mark.parametrize(
+    ("function", "conditions"),
+    [
+        (lambda x: x * 2 if x.size(0) > 4 else x + 1, ["s <= 4"]),
+        (lambda x: x * 2 if x.size(0) % 2 == 0 else x + 1, ["Eq(Mod(s, 2), 0)"]),
+        (lambda x: x * 2 if x.size(0) == 3 else x + 1, ["Ne(s, 3)"]),
+        (lambda x: x * 2 if x.numel() < 100 else x + 1, ["24*s < 100"]),
+        (lambda x: x * float(x.size(0) * 0.5), ["Eq(0.5*ToFloat(s), 1.0)"]),
+        (lambda x: F.pad(x, (1, 1), value=x.size(0) * 0.5), ["Eq(0.5*ToFloat(s), 1.0)"]),
+        (lambda x: x[:, x.size(0) - 1 : x.size(0)], ["s - 1 <= 4", "s <= 4"]),
+        (lambda x: x.narrow(2, x.size(0), 2), ["s <= 6", "s <= 4"]),
+        (lambda x: x[:100] + 1, ["s < 100"]),
+    ],
+)
+def test_conditions_on_the_batch_size_are_told(function, conditions):
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(Function(function).eval(), samples(4, 6))
+    lines = str(caught.value).splitlines()[1:]
+    told = [
+        re.fullmatch(r"  the condition (.*) on the batch size (s\d+) \(.*\); samples .*", line)
+        for line in lines
+    ]
+    assert [one[1].replace(one[2], "s") for one in told if one] == conditions
 
 
 FILLED = {
@@ -903,6 +952,7 @@ def test_inputs_that_mix_samples_or_name_layers():
             self.image = nn.Linear(6, 5)
 
         def forward(self, image: Tensor, meta: Tensor) -> Tensor:
+            assert image.size(0) == meta.size(0)
             return self.image(image) + meta
 
     graph = convert(Clash().eval(), (samples(6), samples(5)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,7 +79,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
     Notes
     -----
     Conversions wait for each other. Another thread must not run the module meanwhile. A module
-    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches.
+    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches; any
+    other condition on the batch size is refused.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
@@ -272,6 +274,7 @@ class _Conversion:
     def _read_placeholders(self, traced: fx.Graph) -> None:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         tensors = {**self.program.state_dict, **self.program.constants}
+        conditions: list[str] = []
         for node in traced.nodes:
             if node.op == "get_attr":
                 self.values[node] = getattr(self.program.graph_module, node.target)
@@ -281,12 +284,14 @@ class _Conversion:
             if spec.kind == InputKind.USER_INPUT:
                 batch, *sample = node.meta["val"].shape
                 self.batches.add(batch.node.expr)
+                conditions = _conditions(batch.node.shape_env)
                 name = "input" if self.alone else node.name
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 self.values[node] = self.graph.add(name, Input(tuple(sample), content))
             else:
                 self.values[node] = tensors.get(spec.target)
                 self.labels[node] = str(spec.target)
+        self.problems += conditions  # of all inputs the same
 
     def _evaluate(self, node: fx.Node) -> Any:
         result = node.meta.get("val")
@@ -308,10 +313,11 @@ class _Conversion:
             if isinstance(result, torch.Tensor) and not self._is_batch_first(result.shape):
                 raise Unsupported(f"{BATCH_AXIS} (result of shape {tuple(result.shape)})")
             for argument, value in call.arguments.items():
-                # A slice by a symbol has a symbol as its size, or is of the whole batch.
-                symbol = isinstance(value, _SYMBOLS) and name not in ("slice", "narrow")
+                # The whole batch is a slice up to its size, as _is_batch_first has seen.
+                whole = argument in ("end", "length") and call["dim"] == 0
                 call.require(
-                    not symbol, f"{argument} is computed from the batch size or from the input"
+                    whole or not isinstance(value, _SYMBOLS),
+                    f"{argument} is computed from the batch size or from the input",
                 )
             if name == "getitem":
                 value = self.values[node.args[0]][node.args[1]]
@@ -378,6 +384,24 @@ class _Conversion:
         return isinstance(size, torch.SymInt) and size.node.expr in self.batches
 
 
+def _conditions(shapes: Any) -> list[str]:
+    """What of the batch size, two while it is traced, decided which way a module went.
+
+    That several inputs have batches of one size is no such condition: it always holds.
+    """
+    told = []
+    for guard in shapes.guards:
+        symbols = guard.expr.free_symbols
+        size = min(symbols, key=str)
+        condition = guard.expr.xreplace(dict.fromkeys(symbols, size))
+        if condition.free_symbols:
+            told.append(
+                f"the condition {condition} on the batch size {size} {guard.sloc}; "
+                "samples must be independent"
+            )
+    return list(dict.fromkeys(told))
+
+
 def _repeats(many: Any, one: Any) -> bool:
     """Whether results for a batch of many are those for a batch of one, for each sample again."""
     return all(
@@ -433,11 +457,15 @@ def _match_local_response_norm(node: fx.Node) -> dict[str, Any] | None:
         padded, kernel, stride = undo(volume, "avg_pool3d", [0, 0, 0], False, True, None)
         squares, pads = undo(padded, "pad", "constant", None)
         factors = undo(undo(squares, "view")[0], "mul")
-    except (LookupError, ValueError):  # another operator, or another number of arguments
+        shape = signal.meta["val"].shape
+        batch, channels, rows, *places = shape
+    except (LookupError, ValueError):  # another operator, or other numbers of arguments or axes
         return None
     size = kernel[0]
     fits = (
         factors == (signal, signal)
+        and squares.meta["val"].shape == (batch, 1, channels, rows, math.prod(places))
+        and image.meta["val"].shape == shape
         and list(kernel) == [size, 1, 1]
         and list(stride) == [1, 1, 1]
         and list(pads) == [0, 0, 0, 0, size // 2, (size - 1) // 2]
