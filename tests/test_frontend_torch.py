@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging.handlers
 import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -598,6 +599,53 @@ def test_module_is_unchanged_after_a_failure():
     assert fingerprint(module) == before
 
 
+class Lazy(nn.Module):
+    """Makes what it needs when it first runs, and keeps what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+        self.seen: list[Tensor] = []
+        self.tables: dict[int, Tensor] = {}
+        self.last: Any = None
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "attribute"):
+            self.attribute = torch.arange(5.0)
+            self.part = nn.ReLU()
+            self.linear.attribute = torch.ones(5)
+        self.tables[1] = self.attribute + 1
+        self.last = self.part(self.linear(x)) + self.tables[1] * self.linear.attribute
+        self.seen.append(self.last)
+        return self.last
+
+
+def test_what_a_module_makes_when_it_runs_is_made_again():
+    module = Lazy()
+    before = fingerprint(module)
+    graph = convert(module, samples(6))
+    assert fingerprint(module) == before
+    assert (module.seen, module.tables, module.last) == ([], {}, None)
+    result = module(samples(6)).detach().numpy()
+    np.testing.assert_allclose(forward(graph, samples(6).numpy())[graph.output], result, rtol=1e-6)
+    assert type(module.attribute) is Tensor
+
+
+def test_a_buffer_made_in_a_run_is_refused_and_taken_out_again():
+    class Buffered(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.register_buffer("buffer", torch.ones(6), persistent=False)
+            return x + self.buffer
+
+    module = Buffered().eval()
+    before = fingerprint(module)
+    with pytest.raises(UnsupportedOperatorError, match=r"aten\.copy"):
+        convert(module, samples(6))
+    assert fingerprint(module) == before
+    assert not module._non_persistent_buffers_set
+
+
 def test_graph_keeps_its_own_parameters():
     module = nn.Linear(6, 5).eval()
     graph = convert(module, samples(6))
@@ -968,11 +1016,20 @@ def test_inputs_that_mix_samples_or_name_layers():
         (lambda x: None, "returns no tensor"),
         (lambda x: torch.ones(2), "'output' does not depend on any input"),
         (lambda x: x if x.sum() > 0 else -x, "cannot trace"),
+        (lambda x: x[:, int(torch.arange(4).argmax())], "cannot trace.* data-dependent"),
     ],
 )
 def test_other_modules_that_are_refused(function, reason):
     with pytest.raises(ValueError, match=reason):
         convert(Function(function).eval(), samples(6))
+
+
+def test_a_failure_is_raised_and_not_printed(capsys):
+    with pytest.raises(ValueError, match="cannot trace the module: Could not guard on data"):
+        convert(Function(lambda x: x if x.sum() > 0 else -x).eval(), samples(6))
+    assert not any(capsys.readouterr())
+    convert(Function(lambda x: (print("traced", file=sys.stderr), x + 1)[1]).eval(), samples(6))
+    assert capsys.readouterr() == ("", "traced\n")
 
 
 def test_a_failure_is_raised_and_not_logged():

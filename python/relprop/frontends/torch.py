@@ -8,13 +8,16 @@ here and becomes a parameter of the Graph.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import io
 import logging
 import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -49,6 +52,9 @@ _FILLED = {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new
 # One sample and so many must have the same constants. Two would not do: torch.ones(2, 4).triu(-1)
 # is full; nor an odd number, for what asks for parity.
 _MANY = 8
+
+_FIXED_BATCH = ("specialized it to be a constant", "Constraints violated")
+"""What torch.export says of a module that computes with the batch size itself."""
 
 # While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
@@ -159,7 +165,7 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet():
+    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet(), _as_it_was(module):
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
@@ -171,7 +177,7 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
                 module, args, kwargs, dynamic_shapes=shapes, strict=False
             ).run_decompositions({})
         except Exception as error:
-            if "specialized" in str(error) or "Constraints violated" in str(error):
+            if any(text in str(error) for text in _FIXED_BATCH):
                 raise UnsupportedOperatorError(
                     "the module fixes or mixes the batch axis, samples must be independent; "
                     f"torch.export says: {error}"
@@ -189,14 +195,32 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
 
 
 @contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """Take out again what the module puts into itself when it runs: it would stay a fake."""
+    kept: list[tuple[Any, Any]] = []
+    for part in module.modules():
+        for held in (vars(part), *vars(part).values()):
+            if isinstance(held, (dict, list, set)):
+                kept.append((held, copy.copy(held)))
+    try:
+        yield
+    finally:
+        for held, before in kept:
+            held.clear()
+            (held.extend if isinstance(held, list) else held.update)(before)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from logging tracebacks of failures, which are raised as well."""
+    """Keep torch from logging and printing what failed, which is raised as well."""
     names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     try:
         for logger in levels:
             logger.setLevel(logging.CRITICAL)
-        yield
+        with redirect_stderr(io.StringIO()) as printed:
+            yield
+        sys.stderr.write(printed.getvalue())  # by the module, since nothing failed
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)
