@@ -199,6 +199,9 @@ def _with_padding(graph: Graph, reader: Operator, pad: Pad, source: str) -> Oper
     if any(max(pads) >= kernel for pads, kernel in zip(padding, reader.kernel)):
         return None
     if isinstance(reader, MaxPool):
+        # A step across the image altogether leaves nothing but padding as well.
+        if any(step > size for step, size in zip(reader.dilation, graph[source].shape[1:])):
+            return None
         # The pool's padding never wins: the same as zeros only where nothing is below zero.
         return replace(reader, padding=padding) if source in nonnegative(graph) else None
     if any(map(any, own)) and not reader.count_include_pad:
