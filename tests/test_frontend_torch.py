@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import relprop.torch
 from networks import NETWORKS, initialise
 from reference import forward
 from relprop.canonizers import canonize
@@ -219,6 +220,13 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["Dense"],
     ),
     "max pool": (lambda: nn.MaxPool2d(3, 2, 1, 1, ceil_mode=True), IMAGE, ["MaxPool"]),
+    "max pool after a pad that it steps across": (
+        lambda: nn.Sequential(
+            nn.MaxPool2d((4, 7)), nn.ReLU(), nn.ZeroPad2d(1), nn.MaxPool2d(2, 1, dilation=(3, 1))
+        ),
+        IMAGE,
+        ["MaxPool", "Activation", "Pad", "MaxPool"],
+    ),
     "max pool, dilated": (lambda: nn.MaxPool2d((3, 2), 1, 0, (2, 3)), IMAGE, ["MaxPool"]),
     "max pool with indices": (
         lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
@@ -983,7 +991,21 @@ def test_inputs_are_named_by_their_arguments():
     assert names == ["parts_0", "parts_1"]
     named = convert(Pair(Named), {"meta": samples(4), "image": samples(6)})
     assert [node.name for node in named.inputs] == ["meta", "image"]
+
+    class Capitals(nn.Module):
+        def forward(self, x: Tensor, imgL: Tensor, X: Tensor, add: Tensor) -> Tensor:  # noqa: N803
+            return torch.cat([x + X, imgL + add], 1)
+
+    sizes = {"X": 6, "imgL": 3, "add": 3, "x": 6}
+    example = {name: samples(size) for name, size in sizes.items()}
+    graph = convert(Capitals().eval(), example)
+    assert {node.name: node.shape for node in graph.inputs} == {n: (m,) for n, m in sizes.items()}
+    relevance = relprop.torch.attribute(Capitals().eval(), example, 1)
+    assert {name: tuple(one.shape) for name, one in relevance.items()} == {
+        name: (2, size) for name, size in sizes.items()
+    }
     assert [node.name for node in convert(nn.ReLU().eval(), (samples(6),)).inputs] == ["input"]
+    assert [node.name for node in convert(Open().eval(), {"x": samples(6)}).inputs] == ["x"]
 
 
 def test_inputs_that_mix_samples_or_name_layers():
@@ -1044,6 +1066,13 @@ def test_a_failure_is_raised_and_not_logged():
     assert not handler.buffer
 
 
+class Open(nn.Module):
+    """Takes whatever else it is given as well."""
+
+    def forward(self, x: Tensor, **rest: Tensor) -> Tensor:
+        return sum(rest.values(), x.relu())
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_bad_arguments():
     module = nn.Linear(6, 5).eval()
@@ -1053,6 +1082,8 @@ def test_bad_arguments():
         convert(module, (samples(6), samples(6)))
     with pytest.raises(TypeError, match=r"example\[1\] must be a tensor, not list; for several"):
         convert(module, (samples(6), [6]))
+    with pytest.raises(ValueError, match=r"not of \*\*rest \(as b, c\), which torch\.export"):
+        convert(Open().eval(), {"x": samples(6), "b": samples(6), "c": samples(6)})
     with pytest.raises(ValueError, match="a scripted module cannot be traced"):
         convert(torch.jit.script(module), samples(6))
     with pytest.raises(ValueError, match="batch"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import io
 import logging
 import math
@@ -97,8 +98,10 @@ def convert(module: nn.Module, example: Example) -> Graph:
     _refuse_train_mode(module)
     with _TRACING:
         _refuse_what_has_no_values(module)
-        program = _trace(module, _arguments(module, example))
-        return _Conversion(program, alone=isinstance(example, torch.Tensor)).run()
+        args, kwargs = _arguments(module, example)
+        program = _trace(module, (args, kwargs))
+        names = ("input",) if isinstance(example, torch.Tensor) else tuple(kwargs)
+        return _Conversion(program, names).run()
 
 
 def _refuse_train_mode(module: nn.Module) -> None:
@@ -126,6 +129,14 @@ def _refuse_what_has_no_values(module: nn.Module) -> None:
 def _arguments(module: nn.Module, example: Example) -> _Arguments:
     """Positional and keyword arguments of the module, made of its example."""
     if isinstance(example, Mapping):
+        known = inspect.signature(module.forward).parameters
+        opened = [p for p in known.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+        unknown = [name for name in example if name not in known]
+        if opened and unknown:
+            raise ValueError(
+                f"example must be of arguments that forward names, not of **{opened[0].name} (as "
+                f"{', '.join(map(str, unknown))}), which torch.export cannot trace; wrap it."
+            )
         named = {
             name: _example_like(module, one, f"example[{name!r}]") for name, one in example.items()
         }
@@ -248,10 +259,10 @@ class _Conversion:
     otherwise a tensor or number; several results are a list.
     """
 
-    def __init__(self, program: ExportedProgram, *, alone: bool) -> None:
+    def __init__(self, program: ExportedProgram, names: Sequence[str]) -> None:
         self.program = program
-        self.alone = alone
-        """Whether there is one input, which needs no name of its own."""
+        self.names = dict(zip(program.graph_signature.user_inputs, names))
+        """Names of inputs where they are not those of the trace, which has no capitals."""
         self.graph = Graph()
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, str] = {}
@@ -309,7 +320,7 @@ class _Conversion:
                 batch, *sample = node.meta["val"].shape
                 self.batches.add(batch.node.expr)
                 conditions = _conditions(batch.node.shape_env)
-                name = "input" if self.alone else node.name
+                name = self.names.get(node.name, node.name)
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 self.values[node] = self.graph.add(name, Input(tuple(sample), content))
             else:
