@@ -555,6 +555,12 @@ def test_softmax_is_cut_at_the_end():
         assert types(canonize(graph)) == ["Dense"]
 
 
+def test_of_an_example_only_the_shape_matters():
+    module = nn.Linear(6, 5).eval()
+    for example in (samples(6).to("meta"), samples(6)[:1] * torch.nan, samples(6).half()):
+        assert str(convert(module, example)) == str(convert(module, samples(6)))
+
+
 def test_double_parameters_become_float32():
     module = nn.Linear(6, 5).double().eval()
     graph = convert(module, samples(6))
@@ -1074,6 +1080,8 @@ class Open(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*quantiz:UserWarning")
 def test_bad_arguments():
     module = nn.Linear(6, 5).eval()
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
@@ -1090,7 +1098,13 @@ def test_bad_arguments():
         convert(module, samples(6)[0])
     with pytest.raises(ValueError, match="empty"):
         convert(module, samples(6)[:0])
-    with pytest.raises(ValueError, match="real floating"):
-        convert(module, samples(6).to(torch.complex64))
+    for bad, kind in (
+        (samples(6).to(torch.complex64), "torch.complex64"),
+        (samples(6).to_sparse(), "torch.sparse_coo"),
+        (torch.quantize_per_tensor(samples(6), 0.1, 0, torch.qint8), "torch.qint8"),
+        (torch.nested.nested_tensor([samples(6)]), "nested"),
+    ):
+        with pytest.raises(ValueError, match=rf"example must be dense and of a real .*{kind}"):
+            convert(module, bad)
     with pytest.raises(ValueError, match="cannot trace"):
         convert(module, samples(7))

@@ -149,7 +149,7 @@ def _arguments(module: nn.Module, example: Example) -> _Arguments:
 
 
 def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.Tensor:
-    """One sample of the example on the module's device and in its precision, twice.
+    """Two samples of the example's shape, of zeros, on the module's device and in its precision.
 
     A batch of 1 would be taken for a constant; a batch of 2 can be marked dynamic.
     """
@@ -158,18 +158,20 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
             f"{name} must be a tensor, not {type(example).__name__}; for several inputs example "
             "is a tuple or a dictionary of tensors."
         )
+    layout = "nested" if example.is_nested else example.layout
+    if layout != torch.strided or example.is_complex() or example.is_quantized:
+        raise ValueError(
+            f"{name} must be dense and of a real floating type, not {layout}, {example.dtype}."
+        )
     ids = example.dtype in (torch.int32, torch.int64)
     if example.ndim < (1 if ids else 2) or 0 in example.shape:
         raise ValueError(
             f"{name} must have shape (batch, ...) without an empty axis, "
             f"not {tuple(example.shape)}."
         )
-    if example.is_complex() or example.is_quantized:
-        raise ValueError(f"{name} must be of a real floating type, not {example.dtype}.")
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     kind = example.dtype if ids else parameter.dtype
-    sample = example[:1].detach().to(device=parameter.device, dtype=kind)
-    return torch.cat([sample, sample])
+    return torch.zeros((2, *example.shape[1:]), dtype=kind, device=parameter.device)
 
 
 def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
