@@ -732,6 +732,13 @@ def _response(x: Tensor, view: tuple[int, ...]) -> Tensor:
     return (F.avg_pool3d(squares, (3, 1, 1), 1).squeeze(1).view(x.shape) * 0.5 + 1) ** 0.75
 
 
+def test_what_reads_an_unsupported_operator_is_not_listed():
+    module = Function(lambda x: torch.ones_like(F.mish(x)) * x.relu())
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(module.eval(), samples(6))
+    assert [line.split()[0] for line in str(caught.value).splitlines()[1:]] == ["aten.mish.default"]
+
+
 UNSUPPORTED = {
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), IMAGE, "upsample_bicubic"),
     "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),

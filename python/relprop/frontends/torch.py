@@ -233,7 +233,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(logging.CRITICAL)
         with redirect_stderr(io.StringIO()) as printed:
             yield
-        sys.stderr.write(printed.getvalue())  # by the module, since nothing failed
+        print(printed.getvalue(), end="", file=sys.stderr)  # the module's own, if nothing failed
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)
@@ -338,14 +338,12 @@ class _Conversion:
         call = Call(node, self.graph, self.values, self.labels)
         sources = [self.values[source] for source in node.all_input_nodes]
         try:
-            depends = any(
-                value is _Unknown or (is_data(value) and name not in _FILLED) for value in sources
-            )
-            if depends and name != "getitem" and name not in TABLE:
+            depends = any(value is _Unknown or is_data(value) for value in sources)
+            if depends and name != "getitem" and name not in TABLE and name not in _FILLED:
                 raise Unsupported("")
             if any(value is _Unknown for value in sources):
                 return _Unknown
-            if not depends:
+            if not depends or name in _FILLED:
                 return self._evaluate_constant(node)
             if isinstance(result, torch.Tensor) and not self._is_batch_first(result.shape):
                 raise Unsupported(f"{BATCH_AXIS} (result of shape {tuple(result.shape)})")
