@@ -207,6 +207,12 @@ NOT_FOLDED = [
     [PAD, g.MaxPool((3, 3), (2, 2))],  # a zero may beat what is below zero
     [g.Activation("tanh"), PAD, g.MaxPool((3, 3), (2, 2))],
     [g.Activation("relu"), PAD, g.MaxPool((2, 2), (1, 1))],  # windows with nothing but padding
+    [
+        g.AvgPool((5, 1), (5, 1)),
+        g.Activation("relu"),
+        g.Pad(((0, 0), (1, 1), (0, 0))),
+        g.MaxPool((2, 1), (1, 1), dilation=(2, 1)),
+    ],
     [PAD, g.AvgPool((3, 4), (1, 2), ((1, 1), (0, 0)), count_include_pad=False)],
     [g.Pad(PAD.pads, 0.5), conv()],
     [g.Pad(((2, 2), (0, 0), (0, 0))), conv(8)],
@@ -252,12 +258,12 @@ def test_pads_before_pools_of_any_geometry(data):
     own = data.draw(st.integers(0, min(kernel) // 2))  # torch allows no more
     ceil = data.draw(st.booleans())
     if data.draw(st.booleans()):
-        pool = g.MaxPool(kernel, stride, ((own, own),) * 2, ceil_mode=ceil)
+        pool = g.MaxPool(kernel, stride, ((own, own),) * 2, pair(1, 3), ceil)
     else:
         pool = g.AvgPool(kernel, stride, ((own, own),) * 2, ceil, data.draw(st.booleans()))
     pad = g.Pad(((0, 0), pair(0, 2), pair(0, 2)))
     try:
-        graph = chain((2, 5, 6), g.Activation("relu"), pad, pool)
+        graph = chain((2, *pair(1, 6)), g.Activation("relu"), pad, pool)
     except ValueError:
         return  # the window does not fit
     assert_same(graph, canonize(graph), 1e-12)

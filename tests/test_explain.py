@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -76,6 +77,8 @@ def test_empty_batch(explainer: Explainer, images: np.ndarray) -> None:
     assert result.ledger is not None
     assert result.ledger.closure_error.shape == (0,)
     assert explainer.forward(images[:0]).shape == (0, 3)
+    for target in ([], (), np.zeros(0, int)):
+        assert explainer(images[:0], target).scores.shape == (0, 3)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +225,12 @@ def test_box_defaults_to_what_preprocessing_implies(images: np.ndarray) -> None:
         explainer(np.full((1, 3, 4, 4), 1.1, np.float32))
 
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # torch says that these are not what they will be
+    NESTED = torch.nested.nested_tensor([torch.zeros(2, 6, 5)])
+    QUANTIZED = torch.quantize_per_tensor(torch.zeros(1, 2, 6, 5), 0.1, 0, torch.qint8)
+
+
 @pytest.mark.parametrize(
     ("bad", "error", "text"),
     [
@@ -234,6 +243,10 @@ def test_box_defaults_to_what_preprocessing_implies(images: np.ndarray) -> None:
         (np.array([["a"]]), TypeError, "array of numbers"),
         (np.zeros((1, 2, 6, 5), complex), TypeError, "array of numbers"),
         (torch.zeros(1, 2, 6, 5, dtype=torch.bfloat16), TypeError, "bfloat16"),
+        (torch.zeros(1, 2, 6, 5).to_sparse(), TypeError, "images must be dense.* torch.sparse_coo"),
+        (NESTED, TypeError, "images must be dense.* nested"),
+        (QUANTIZED, TypeError, "images must be dense.* torch.qint8"),
+        (np.ma.zeros((1, 2, 6, 5)), TypeError, "images must not be a masked array"),
         (torch.zeros(1, 2, 6, 5, device="meta"), TypeError, "must be on the CPU.*not on meta"),
     ],
 )
@@ -248,6 +261,7 @@ def test_bad_images(explainer: Explainer, bad, error: type[Exception], text: str
         (3, ValueError, r"target must be in \[0, 3\), not 3"),
         (-1, ValueError, r"target must be in \[0, 3\), not -1"),
         ([0, 1], ValueError, "one class for each of 5 samples, not 2"),
+        ([], ValueError, "one class for each of 5 samples, not 0"),
         ("horse", ValueError, "horse"),
         (np.zeros((5, 4), np.float32), ValueError, r"shape \(5, 3\), not \(5, 4\)"),
         (np.full((5, 3), np.inf), ValueError, "must be finite"),

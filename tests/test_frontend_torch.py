@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging.handlers
+import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import relprop.torch
 from networks import NETWORKS, initialise
 from reference import forward
 from relprop.canonizers import canonize
@@ -217,6 +220,13 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["Dense"],
     ),
     "max pool": (lambda: nn.MaxPool2d(3, 2, 1, 1, ceil_mode=True), IMAGE, ["MaxPool"]),
+    "max pool after a pad that it steps across": (
+        lambda: nn.Sequential(
+            nn.MaxPool2d((4, 7)), nn.ReLU(), nn.ZeroPad2d(1), nn.MaxPool2d(2, 1, dilation=(3, 1))
+        ),
+        IMAGE,
+        ["MaxPool", "Activation", "Pad", "MaxPool"],
+    ),
     "max pool, dilated": (lambda: nn.MaxPool2d((3, 2), 1, 0, (2, 3)), IMAGE, ["MaxPool"]),
     "max pool with indices": (
         lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
@@ -485,6 +495,8 @@ SPELLINGS = {
     "split by sizes": lambda x: torch.cat(x.unsafe_split_with_sizes([1, 3], 1)[::-1], 1),
     "split by indices": lambda x: torch.cat(torch.tensor_split(x, (1, 3), 1)[::-1], 1),
     "split along a named axis": lambda x: torch.cat(torch.hsplit(x, 2)[::-1], 1),
+    "the whole batch": lambda x: x[: x.size(0)].narrow(0, 0, x.size(0)).relu(),
+    "response norm": lambda x: x / _response(x, (1, 4, 9, 7)),
     "unbind": lambda x: torch.stack(x.unbind(-1)[::-1], 1),
     "unbind and sum": lambda x: sum(x.unbind(1)),
 }
@@ -543,6 +555,12 @@ def test_softmax_is_cut_at_the_end():
         assert types(canonize(graph)) == ["Dense"]
 
 
+def test_of_an_example_only_the_shape_matters():
+    module = nn.Linear(6, 5).eval()
+    for example in (samples(6).to("meta"), samples(6)[:1] * torch.nan, samples(6).half()):
+        assert str(convert(module, example)) == str(convert(module, samples(6)))
+
+
 def test_double_parameters_become_float32():
     module = nn.Linear(6, 5).double().eval()
     graph = convert(module, samples(6))
@@ -593,6 +611,53 @@ def test_module_is_unchanged_after_a_failure():
     with pytest.raises(UnsupportedOperatorError):
         convert(module, samples(5, 8))
     assert fingerprint(module) == before
+
+
+class Lazy(nn.Module):
+    """Makes what it needs when it first runs, and keeps what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 5)
+        self.seen: list[Tensor] = []
+        self.tables: dict[int, Tensor] = {}
+        self.last: Any = None
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "attribute"):
+            self.attribute = torch.arange(5.0)
+            self.part = nn.ReLU()
+            self.linear.attribute = torch.ones(5)
+        self.tables[1] = self.attribute + 1
+        self.last = self.part(self.linear(x)) + self.tables[1] * self.linear.attribute
+        self.seen.append(self.last)
+        return self.last
+
+
+def test_what_a_module_makes_when_it_runs_is_made_again():
+    module = Lazy()
+    before = fingerprint(module)
+    graph = convert(module, samples(6))
+    assert fingerprint(module) == before
+    assert (module.seen, module.tables, module.last) == ([], {}, None)
+    result = module(samples(6)).detach().numpy()
+    np.testing.assert_allclose(forward(graph, samples(6).numpy())[graph.output], result, rtol=1e-6)
+    assert type(module.attribute) is Tensor
+
+
+def test_a_buffer_made_in_a_run_is_refused_and_taken_out_again():
+    class Buffered(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.register_buffer("buffer", torch.ones(6), persistent=False)
+            return x + self.buffer
+
+    module = Buffered().eval()
+    before = fingerprint(module)
+    with pytest.raises(UnsupportedOperatorError, match=r"aten\.copy"):
+        convert(module, samples(6))
+    assert fingerprint(module) == before
+    assert not module._non_persistent_buffers_set
 
 
 def test_graph_keeps_its_own_parameters():
@@ -661,6 +726,19 @@ def test_all_unsupported_operators_are_listed():
     assert "GroupNorm" in lines[1]
 
 
+def _response(x: Tensor, view: tuple[int, ...]) -> Tensor:
+    """The denominator of a response norm over the second axis of a view of each sample."""
+    squares = F.pad((x * x).view(-1, *view), (0, 0, 0, 0, 1, 1))
+    return (F.avg_pool3d(squares, (3, 1, 1), 1).squeeze(1).view(x.shape) * 0.5 + 1) ** 0.75
+
+
+def test_what_reads_an_unsupported_operator_is_not_listed():
+    module = Function(lambda x: torch.ones_like(F.mish(x)) * x.relu())
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(module.eval(), samples(6))
+    assert [line.split()[0] for line in str(caught.value).splitlines()[1:]] == ["aten.mish.default"]
+
+
 UNSUPPORTED = {
     "upsampling": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), IMAGE, "upsample_bicubic"),
     "layer norm": (lambda: nn.LayerNorm(6), VECTOR, "layer_norm"),
@@ -701,6 +779,21 @@ UNSUPPORTED = {
         lambda: Function(lambda x: F.linear(x, x.mean(0, keepdim=True))),
         VECTOR,
         "batch",
+    ),
+    "bytes of another type": (
+        lambda: Function(lambda x: x.view(torch.int32).float()),
+        VECTOR,
+        "view.dtype at node 'view': it reads the bytes of one type as another",
+    ),
+    "response norm over halves of channels": (
+        lambda: Function(lambda x: x / _response(x, (1, 2, 18, 7))),
+        IMAGE,
+        "pow",
+    ),
+    "response norm over rows": (
+        lambda: Function(lambda x: x / _response(x, (1, 36, 7, 1))),
+        IMAGE,
+        "pow",
     ),
     "quotient": (lambda: Function(lambda x: x / (x + 9)), VECTOR, "division"),
     "random numbers": (lambda: Function(lambda x: x + torch.rand(6)), VECTOR, "random"),
@@ -754,12 +847,83 @@ def test_unsupported(name):
         lambda x: x + torch.arange(x.shape[0])[:, None, None],
         lambda x: x + torch.ones(x.shape[0], 1, 1).cumsum(0),
         lambda x: x + torch.ones(100, 1, 1)[: x.shape[0]].cumsum(0),
+        lambda x: x + torch.ones_like(x).sum(0),
+        lambda x: x / x.new_full((x.shape[0], 1, 1), 2).sum(0),
+        lambda x: x + torch.ones(x.shape[0], 6).triu(-1)[:, None],
+        lambda x: x + torch.full((6,), x.shape[0] * 0.1),
+        lambda x: x + torch.full((6,), x.shape[0] ** 0.5),
+        lambda x: x + torch.ones(6) * torch.sym_not(x.shape[0] > 3),
+        lambda x: x + torch.full((6,), x.sum().item()),
         lambda x: x * x[0].sum().item(),
     ],
 )
 def test_batch_axis_is_out_of_bounds(function):
     with pytest.raises(UnsupportedOperatorError, match=r"batch"):
         convert(Function(function).eval(), samples(4, 6))
+
+
+@pytest.mark.parametrize(
+    ("function", "conditions"),
+    [
+        (lambda x: x * 2 if x.size(0) > 4 else x + 1, ["s <= 4"]),
+        (lambda x: x * 2 if x.size(0) % 2 == 0 else x + 1, ["Eq(Mod(s, 2), 0)"]),
+        (lambda x: x * 2 if x.size(0) == 3 else x + 1, ["Ne(s, 3)"]),
+        (lambda x: x * 2 if x.numel() < 100 else x + 1, ["24*s < 100"]),
+        (lambda x: x * float(x.size(0) * 0.5), ["Eq(0.5*ToFloat(s), 1.0)"]),
+        (lambda x: F.pad(x, (1, 1), value=x.size(0) * 0.5), ["Eq(0.5*ToFloat(s), 1.0)"]),
+        (lambda x: x[:, x.size(0) - 1 : x.size(0)], ["s - 1 <= 4", "s <= 4"]),
+        (lambda x: x.narrow(2, x.size(0), 2), ["s <= 6", "s <= 4"]),
+        (lambda x: x[:100] + 1, ["s < 100"]),
+    ],
+)
+def test_conditions_on_the_batch_size_are_told(function, conditions):
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        convert(Function(function).eval(), samples(4, 6))
+    lines = str(caught.value).splitlines()[1:]
+    told = [
+        re.fullmatch(r"  the condition (.*) on the batch size (s\d+) \(.*\); samples .*", line)
+        for line in lines
+    ]
+    assert [one[1].replace(one[2], "s") for one in told if one] == conditions
+
+
+FILLED = {
+    "ones": lambda x: x * torch.ones_like(x).cumsum(1),
+    "zeros": lambda x: x + torch.zeros_like(x).cos(),
+    "integers": lambda x: x * torch.full_like(x, 2.7, dtype=torch.int64),
+    "ids": lambda x: x + torch.eye(6)[:4][torch.ones_like(x[:, 0, :4], dtype=torch.int64)],
+    "truths": lambda x: x * torch.where(x.new_ones(6, dtype=torch.bool), 2.0, 3.0),
+    "no batch": lambda x: x - x.new_full((4, 1), 0.5),
+    "numbers for each sample": lambda x: x + x.new_zeros(x.size(0), 1, 6).exp(),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_constants_of_an_input_shape_and_type(name):
+    assert_same(Function(FILLED[name]).eval(), samples(4, 6), 1e-6)
+
+
+def test_constant_ids():
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.word, self.kind = nn.Embedding(10, 4), nn.Embedding(2, 4)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.word(ids) + self.kind(torch.zeros_like(ids))
+
+    module, ids = Tokens().eval(), torch.tensor([[1, 5, 7], [0, 9, 9]])
+    graph = convert(module, ids)
+    expected = module(ids).detach().numpy()
+    np.testing.assert_allclose(forward(graph, ids.numpy())[graph.output], expected, rtol=1e-6)
+
+
+def test_constants_that_torch_cannot_compute_are_named():
+    module = Function(lambda x: x + torch.eye(6)[torch.tensor([9])])
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"aten.index.Tensor at node 'index'.* constants: index 9 is"
+    ):
+        convert(module.eval(), samples(6))
 
 
 def test_constants_for_each_sample():
@@ -840,7 +1004,21 @@ def test_inputs_are_named_by_their_arguments():
     assert names == ["parts_0", "parts_1"]
     named = convert(Pair(Named), {"meta": samples(4), "image": samples(6)})
     assert [node.name for node in named.inputs] == ["meta", "image"]
+
+    class Capitals(nn.Module):
+        def forward(self, x: Tensor, imgL: Tensor, X: Tensor, add: Tensor) -> Tensor:  # noqa: N803
+            return torch.cat([x + X, imgL + add], 1)
+
+    sizes = {"X": 6, "imgL": 3, "add": 3, "x": 6}
+    example = {name: samples(size) for name, size in sizes.items()}
+    graph = convert(Capitals().eval(), example)
+    assert {node.name: node.shape for node in graph.inputs} == {n: (m,) for n, m in sizes.items()}
+    relevance = relprop.torch.attribute(Capitals().eval(), example, 1)
+    assert {name: tuple(one.shape) for name, one in relevance.items()} == {
+        name: (2, size) for name, size in sizes.items()
+    }
     assert [node.name for node in convert(nn.ReLU().eval(), (samples(6),)).inputs] == ["input"]
+    assert [node.name for node in convert(Open().eval(), {"x": samples(6)}).inputs] == ["x"]
 
 
 def test_inputs_that_mix_samples_or_name_layers():
@@ -857,6 +1035,7 @@ def test_inputs_that_mix_samples_or_name_layers():
             self.image = nn.Linear(6, 5)
 
         def forward(self, image: Tensor, meta: Tensor) -> Tensor:
+            assert image.size(0) == meta.size(0)
             return self.image(image) + meta
 
     graph = convert(Clash().eval(), (samples(6), samples(5)))
@@ -872,11 +1051,20 @@ def test_inputs_that_mix_samples_or_name_layers():
         (lambda x: None, "returns no tensor"),
         (lambda x: torch.ones(2), "'output' does not depend on any input"),
         (lambda x: x if x.sum() > 0 else -x, "cannot trace"),
+        (lambda x: x[:, int(torch.arange(4).argmax())], "cannot trace.* data-dependent"),
     ],
 )
 def test_other_modules_that_are_refused(function, reason):
     with pytest.raises(ValueError, match=reason):
         convert(Function(function).eval(), samples(6))
+
+
+def test_a_failure_is_raised_and_not_printed(capsys):
+    with pytest.raises(ValueError, match="cannot trace the module: Could not guard on data"):
+        convert(Function(lambda x: x if x.sum() > 0 else -x).eval(), samples(6))
+    assert not any(capsys.readouterr())
+    convert(Function(lambda x: (print("traced", file=sys.stderr), x + 1)[1]).eval(), samples(6))
+    assert capsys.readouterr() == ("", "traced\n")
 
 
 def test_a_failure_is_raised_and_not_logged():
@@ -891,7 +1079,16 @@ def test_a_failure_is_raised_and_not_logged():
     assert not handler.buffer
 
 
+class Open(nn.Module):
+    """Takes whatever else it is given as well."""
+
+    def forward(self, x: Tensor, **rest: Tensor) -> Tensor:
+        return sum(rest.values(), x.relu())
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*quantiz:UserWarning")
 def test_bad_arguments():
     module = nn.Linear(6, 5).eval()
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
@@ -900,13 +1097,21 @@ def test_bad_arguments():
         convert(module, (samples(6), samples(6)))
     with pytest.raises(TypeError, match=r"example\[1\] must be a tensor, not list; for several"):
         convert(module, (samples(6), [6]))
+    with pytest.raises(ValueError, match=r"not of \*\*rest \(as b, c\), which torch\.export"):
+        convert(Open().eval(), {"x": samples(6), "b": samples(6), "c": samples(6)})
     with pytest.raises(ValueError, match="a scripted module cannot be traced"):
         convert(torch.jit.script(module), samples(6))
     with pytest.raises(ValueError, match="batch"):
         convert(module, samples(6)[0])
     with pytest.raises(ValueError, match="empty"):
         convert(module, samples(6)[:0])
-    with pytest.raises(ValueError, match="real floating"):
-        convert(module, samples(6).to(torch.complex64))
+    for bad, kind in (
+        (samples(6).to(torch.complex64), "torch.complex64"),
+        (samples(6).to_sparse(), "torch.sparse_coo"),
+        (torch.quantize_per_tensor(samples(6), 0.1, 0, torch.qint8), "torch.qint8"),
+        (torch.nested.nested_tensor([samples(6)]), "nested"),
+    ):
+        with pytest.raises(ValueError, match=rf"example must be dense and of a real .*{kind}"):
+            convert(module, bad)
     with pytest.raises(ValueError, match="cannot trace"):
         convert(module, samples(7))

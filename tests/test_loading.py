@@ -31,7 +31,14 @@ def network() -> nn.Module:
 
 @pytest.mark.parametrize(
     "example",
-    [torch.zeros(1, 3, 6, 8), np.zeros((5, 3, 6, 8)), np.zeros((1, 3, 6, 8), np.uint8), (3, 6, 8)],
+    [
+        torch.zeros(1, 3, 6, 8),
+        np.zeros((5, 3, 6, 8)),
+        np.zeros((1, 3, 6, 8), np.uint8),
+        (3, 6, 8),
+        tuple(np.array([3, 6, 8])),
+        [np.int32(3), 6, 8],
+    ],
 )
 def test_module(example):
     model = load(network(), example)
@@ -60,6 +67,8 @@ def test_what_does_not_fit_together_is_refused():
         load(network(), (3, 6, 8), classes=["cat", "dog"])
     with pytest.raises(TypeError, match="classes must be names, not 7"):
         load(network(), (3, 6, 8), classes=["cat", 7])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="classes must be a list of names, not the string 'ab'"):
+        load(network(), (3, 6, 8), classes="ab")
     with pytest.raises(TypeError, match="example must be"):
         load(network(), (torch.zeros(1, 3, 6, 8), "image"))
     with pytest.raises(ValueError, match=r"example\[1\] must have shape \(batch, \.\.\.\)"):

@@ -96,13 +96,23 @@ def _elsewhere(name: str, where: str, gpu: int | None) -> TypeError:
     return TypeError(f"{name} must be {wanted}, not on {where}.")
 
 
+def _dense(tensor: Any, name: str) -> Any:
+    """A tensor of torch's without its history, if each of its numbers has a place in memory."""
+    layout = "nested" if tensor.is_nested else str(tensor.layout)
+    if layout != "torch.strided" or tensor.is_quantized:
+        raise TypeError(f"{name} must be dense and not quantized, not {layout}, {tensor.dtype}.")
+    return tensor.detach()
+
+
 def to_numpy(value: Any, name: str) -> NDArray[Any]:
     """Return an array of numbers on the host, wherever it is; no copy of what is there already."""
     if _is_of("torch", value):
-        value = value.detach().cpu()
+        value = _dense(value, name).cpu()
         if value.is_complex() or str(value.dtype) == "torch.bfloat16":
             raise TypeError(f"{name} must be float32, float64 or float16, not {value.dtype}.")
         return np.asarray(value.numpy())
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: fill it, as by filled(0).")
     array = np.asarray(value.get() if _is_of("cupy", value) else value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of numbers, not of {array.dtype}.")
@@ -176,7 +186,7 @@ class _TorchOnGpu:
     def take(self, value: Any, name: str) -> Any:
         if value.is_complex():
             raise TypeError(f"{name} must be an array of numbers, not of {value.dtype}.")
-        return value.detach()
+        return _dense(value, name)
 
     def number_kind(self, array: Any) -> str:
         if array.is_floating_point():

@@ -30,6 +30,7 @@ from relprop.graph import (
     Pad,
     Permute,
     Reshape,
+    Shape,
     Slice,
     Softmax,
 )
@@ -181,18 +182,19 @@ def _find_pad(
     if not readers[node.name] or node.name in graph.outputs.values():
         return None
     operators: dict[str, Operator] = {}
+    padded = graph[node.inputs[0]]
     for reader in readers[node.name]:
-        operator = _with_padding(reader.operator, pad, node.inputs[0] in positive)
-        if operator is None or operator.infer_shape(graph[node.inputs[0]].shape) != reader.shape:
+        operator = _with_padding(reader.operator, pad, padded.shape, padded.name in positive)
+        if operator is None or operator.infer_shape(padded.shape) != reader.shape:
             return None
         operators[reader.name] = operator
     return operators, node.name
 
 
-def _with_padding(reader: Operator, pad: Pad, positive: bool) -> Operator | None:
+def _with_padding(reader: Operator, pad: Pad, shape: Shape, positive: bool) -> Operator | None:
     """The reader with the pad's zeros as padding of its own, None where that is not the same.
 
-    ``positive`` tells whether nothing that is padded is below zero.
+    ``shape`` is that of what is padded, ``positive`` whether nothing of it is below zero.
     """
     if not isinstance(reader, (Conv, MaxPool, AvgPool)):
         return None
@@ -206,6 +208,9 @@ def _with_padding(reader: Operator, pad: Pad, positive: bool) -> Operator | None
     if any(max(pads) >= kernel for pads, kernel in zip(padding, reader.kernel)):
         return None
     if isinstance(reader, MaxPool):
+        # A step across the image altogether leaves nothing but padding as well.
+        if any(step > size for step, size in zip(reader.dilation, shape[1:])):
+            return None
         # The pool's padding never wins: the same as zeros only where nothing is below zero.
         return replace(reader, padding=padding) if positive else None
     if any(map(any, own)) and not reader.count_include_pad:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 One = Union["torch.Tensor", NDArray[Any], Sequence[int]]
 """An input with its batch axis, or the shape of one sample without it."""
 
+_INTEGER = (int, np.integer)
+
 Example = One | tuple[One, ...] | Mapping[str, One]
 """Of the one input, or of several in the model's order or by their names."""
 
@@ -70,6 +72,8 @@ def load(
     ValueError
         If ``source`` is unknown, or the arguments do not fit it or each other.
     """
+    if isinstance(classes, str):
+        raise TypeError(f"classes must be a list of names, not the string {classes!r}.")
     classes = tuple(classes)
     for name in classes:
         if not isinstance(name, str):
@@ -210,7 +214,7 @@ def _each(example: Any, change: Callable[[Any], Any]) -> Any:
     """The example, or each of a tuple or a mapping of them, changed."""
     if isinstance(example, Mapping):
         return {name: change(one) for name, one in example.items()}
-    if isinstance(example, tuple) and not all(isinstance(size, int) for size in example):
+    if isinstance(example, tuple) and not all(isinstance(size, _INTEGER) for size in example):
         return tuple(change(one) for one in example)
     return change(example)
 
@@ -229,13 +233,13 @@ def _shape(example: Any) -> tuple[int, ...]:
     if (
         not isinstance(example, Sequence)
         or not example
-        or not all(isinstance(n, int) and n > 0 for n in example)
+        or not all(isinstance(n, _INTEGER) and n > 0 for n in example)
     ):
         raise TypeError(
             "example must be one array with its batch axis, or a shape of positive integers "
             f"without it, not {example!r}."
         )
-    return tuple(example)
+    return tuple(map(int, example))
 
 
 def made_by(text: str) -> Any:

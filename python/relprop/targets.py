@@ -74,7 +74,7 @@ def read_target(target: Target, samples: int, shape: Shape, model: Model) -> Sta
         return Start(np.zeros(samples, np.int64), argmax=True)
     if not isinstance(target, int | str | np.integer) and not _has_names(target):
         array = to_numpy(target, "target")
-        if array.dtype.kind in "fb":
+        if array.dtype.kind in "fb" and array.shape != (0,):  # [] is a list of classes
             none = np.full(samples, -1, np.int64)
             if array.dtype.kind == "b":
                 mask = _like_output(array, samples, shape, "a mask")

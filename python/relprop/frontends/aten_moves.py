@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from relprop.frontends.aten_call import Call, Converter, is_data, operator_name, to_array
+from relprop.frontends.aten_call import Call, Converter, is_data, to_array
 from relprop.frontends.conversion import BATCH_AXIS, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
@@ -50,12 +50,8 @@ def _slice(call: Call) -> str:
     if "length" in call.arguments:
         call.arguments["end"] = call["start"] + call["length"]
     if dim == 0:
-        whole = (
-            call["start"] in (None, 0)
-            and call["end"] in (None, 2**63 - 1)
-            and call["step"] in (None, 1)
-        )
-        call.require(whole, BATCH_AXIS)
+        # Wherever it ends: its size is that of the batch, else it had been refused before.
+        call.require(call["start"] in (None, 0) and call["step"] in (None, 1), BATCH_AXIS)
         return call.input
     start, stop, _ = slice(call["start"], call["end"]).indices(call.input_shape[dim - 1])
     return call.emit(Slice(dim - 1, start, stop, call["step"] or 1))
@@ -107,6 +103,7 @@ def _pad(call: Call) -> str:
 
 @_converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
 def _reshape(call: Call) -> str:
+    call.require("dtype" not in call.arguments, "it reads the bytes of one type as another")
     return call.emit(Reshape(call.shape))
 
 
@@ -155,10 +152,3 @@ def _to_copy(call: Call) -> str:
         same = after in (before, torch.float32, torch.float64)
     call.require(same, f"a cast from {before} to {after}")
     return call.input
-
-
-@_converts("zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full")
-def _filled(call: Call) -> torch.Tensor:
-    name = operator_name(call.node.target)
-    value = call["fill_value"] if "full" in name else float("ones" in name)
-    return torch.full((1, *call.shape), float(value))

@@ -8,12 +8,17 @@ here and becomes a parameter of the Graph.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
+import io
 import logging
+import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -41,6 +46,16 @@ Example: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | Mapping[str, torc
 _Arguments: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+# Constants that take shape and type, but no values, from a tensor that may depend on the input.
+_FILLED = {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+
+# One sample and so many must have the same constants. Two would not do: torch.ones(2, 4).triu(-1)
+# is full; nor an odd number, for what asks for parity.
+_MANY = 8
+
+_FIXED_BATCH = ("specialized it to be a constant", "Constraints violated")
+"""What torch.export says of a module that computes with the batch size itself."""
 
 # While torch.export traces, it patches torch itself and the module holds fake parameters.
 _TRACING = threading.Lock()
@@ -71,7 +86,8 @@ def convert(module: nn.Module, example: Example) -> Graph:
     Notes
     -----
     Conversions wait for each other. Another thread must not run the module meanwhile. A module
-    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches.
+    that treats a batch of one otherwise (``if len(x) > 1``) is read as for larger batches; any
+    other condition on the batch size is refused.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}.")
@@ -82,8 +98,10 @@ def convert(module: nn.Module, example: Example) -> Graph:
     _refuse_train_mode(module)
     with _TRACING:
         _refuse_what_has_no_values(module)
-        program = _trace(module, _arguments(module, example))
-        return _Conversion(program, alone=isinstance(example, torch.Tensor)).run()
+        args, kwargs = _arguments(module, example)
+        program = _trace(module, (args, kwargs))
+        names = ("input",) if isinstance(example, torch.Tensor) else tuple(kwargs)
+        return _Conversion(program, names).run()
 
 
 def _refuse_train_mode(module: nn.Module) -> None:
@@ -111,6 +129,14 @@ def _refuse_what_has_no_values(module: nn.Module) -> None:
 def _arguments(module: nn.Module, example: Example) -> _Arguments:
     """Positional and keyword arguments of the module, made of its example."""
     if isinstance(example, Mapping):
+        known = inspect.signature(module.forward).parameters
+        opened = [p for p in known.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+        unknown = [name for name in example if name not in known]
+        if opened and unknown:
+            raise ValueError(
+                f"example must be of arguments that forward names, not of **{opened[0].name} (as "
+                f"{', '.join(map(str, unknown))}), which torch.export cannot trace; wrap it."
+            )
         named = {
             name: _example_like(module, one, f"example[{name!r}]") for name, one in example.items()
         }
@@ -123,7 +149,7 @@ def _arguments(module: nn.Module, example: Example) -> _Arguments:
 
 
 def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.Tensor:
-    """One sample of the example on the module's device and in its precision, twice.
+    """Two samples of the example's shape, of zeros, on the module's device and in its precision.
 
     A batch of 1 would be taken for a constant; a batch of 2 can be marked dynamic.
     """
@@ -132,25 +158,27 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
             f"{name} must be a tensor, not {type(example).__name__}; for several inputs example "
             "is a tuple or a dictionary of tensors."
         )
+    layout = "nested" if example.is_nested else example.layout
+    if layout != torch.strided or example.is_complex() or example.is_quantized:
+        raise ValueError(
+            f"{name} must be dense and of a real floating type, not {layout}, {example.dtype}."
+        )
     ids = example.dtype in (torch.int32, torch.int64)
     if example.ndim < (1 if ids else 2) or 0 in example.shape:
         raise ValueError(
             f"{name} must have shape (batch, ...) without an empty axis, "
             f"not {tuple(example.shape)}."
         )
-    if example.is_complex() or example.is_quantized:
-        raise ValueError(f"{name} must be of a real floating type, not {example.dtype}.")
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
     kind = example.dtype if ids else parameter.dtype
-    sample = example[:1].detach().to(device=parameter.device, dtype=kind)
-    return torch.cat([sample, sample])
+    return torch.zeros((2, *example.shape[1:]), dtype=kind, device=parameter.device)
 
 
 def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
     # Parameters made in inference mode can be traced only there, all others only outside of it.
     tensors = (*module.parameters(), *module.buffers())
     mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet():
+    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet(), _as_it_was(module):
         warnings.simplefilter("ignore")
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
@@ -162,7 +190,7 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
                 module, args, kwargs, dynamic_shapes=shapes, strict=False
             ).run_decompositions({})
         except Exception as error:
-            if "specialized" in str(error) or "Constraints violated" in str(error):
+            if any(text in str(error) for text in _FIXED_BATCH):
                 raise UnsupportedOperatorError(
                     "the module fixes or mixes the batch axis, samples must be independent; "
                     f"torch.export says: {error}"
@@ -180,14 +208,32 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
 
 
 @contextmanager
+def _as_it_was(module: nn.Module) -> Iterator[None]:
+    """Take out again what the module puts into itself when it runs: it would stay a fake."""
+    kept: list[tuple[Any, Any]] = []
+    for part in module.modules():
+        for held in (vars(part), *vars(part).values()):
+            if isinstance(held, (dict, list, set)):
+                kept.append((held, copy.copy(held)))
+    try:
+        yield
+    finally:
+        for held, before in kept:
+            held.clear()
+            (held.extend if isinstance(held, list) else held.update)(before)
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from logging tracebacks of failures, which are raised as well."""
+    """Keep torch from logging and printing what failed, which is raised as well."""
     names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     try:
         for logger in levels:
             logger.setLevel(logging.CRITICAL)
-        yield
+        with redirect_stderr(io.StringIO()) as printed:
+            yield
+        print(printed.getvalue(), end="", file=sys.stderr)  # the module's own, if nothing failed
     finally:
         for logger, level in levels.items():
             logger.setLevel(level)
@@ -215,18 +261,18 @@ class _Conversion:
     otherwise a tensor or number; several results are a list.
     """
 
-    def __init__(self, program: ExportedProgram, *, alone: bool) -> None:
+    def __init__(self, program: ExportedProgram, names: Sequence[str]) -> None:
         self.program = program
-        self.alone = alone
-        """Whether there is one input, which needs no name of its own."""
+        self.names = dict(zip(program.graph_signature.user_inputs, names))
+        """Names of inputs where they are not those of the trace, which has no capitals."""
         self.graph = Graph()
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, str] = {}
         self.problems: list[str] = []
         self.batches: set[Any] = set()
         """The sizes, as symbols, that stand for the batch."""
-        self.of_two: dict[fx.Node, Any] = {}
-        """What a constant is in a batch of two, where the batch size enters; ``values`` has one."""
+        self.of_many: dict[fx.Node, Any] = {}
+        """What a constant is in a batch of many, where the batch size enters; else as of one."""
 
     def run(self) -> Graph:
         traced = self.program.graph_module.graph
@@ -265,6 +311,7 @@ class _Conversion:
     def _read_placeholders(self, traced: fx.Graph) -> None:
         specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         tensors = {**self.program.state_dict, **self.program.constants}
+        conditions: list[str] = []
         for node in traced.nodes:
             if node.op == "get_attr":
                 self.values[node] = getattr(self.program.graph_module, node.target)
@@ -274,12 +321,14 @@ class _Conversion:
             if spec.kind == InputKind.USER_INPUT:
                 batch, *sample = node.meta["val"].shape
                 self.batches.add(batch.node.expr)
-                name = "input" if self.alone else node.name
+                conditions = _conditions(batch.node.shape_env)
+                name = self.names.get(node.name, node.name)
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 self.values[node] = self.graph.add(name, Input(tuple(sample), content))
             else:
                 self.values[node] = tensors.get(spec.target)
                 self.labels[node] = str(spec.target)
+        self.problems += conditions  # of all inputs the same
 
     def _evaluate(self, node: fx.Node) -> Any:
         result = node.meta.get("val")
@@ -290,19 +339,20 @@ class _Conversion:
         sources = [self.values[source] for source in node.all_input_nodes]
         try:
             depends = any(value is _Unknown or is_data(value) for value in sources)
-            if depends and name != "getitem" and name not in TABLE:
+            if depends and name != "getitem" and name not in TABLE and name not in _FILLED:
                 raise Unsupported("")
             if any(value is _Unknown for value in sources):
                 return _Unknown
-            if not depends:
+            if not depends or name in _FILLED:
                 return self._evaluate_constant(node)
             if isinstance(result, torch.Tensor) and not self._is_batch_first(result.shape):
                 raise Unsupported(f"{BATCH_AXIS} (result of shape {tuple(result.shape)})")
             for argument, value in call.arguments.items():
-                # A slice by a symbol has a symbol as its size, or is of the whole batch.
-                symbol = isinstance(value, _SYMBOLS) and name not in ("slice", "narrow")
+                # The whole batch is a slice up to its size, as _is_batch_first has seen.
+                whole = argument in ("end", "length") and call["dim"] == 0
                 call.require(
-                    not symbol, f"{argument} is computed from the batch size or from the input"
+                    whole or not isinstance(value, _SYMBOLS),
+                    f"{argument} is computed from the batch size or from the input",
                 )
             if name == "getitem":
                 value = self.values[node.args[0]][node.args[1]]
@@ -323,35 +373,43 @@ class _Conversion:
     def _evaluate_constant(self, node: fx.Node) -> Any:
         """An operator on parameters alone, for a batch of one where the batch size enters.
 
-        A batch of two must then have the same values for both of its samples.
+        A batch of many must then have the same values for each of its samples.
         """
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Unsupported("it draws random numbers")
         one = self._call(node, 1)
         if any(
-            n in self.of_two or isinstance(self.values[n], _SYMBOLS) for n in node.all_input_nodes
+            n in self.of_many or isinstance(self.values[n], _SYMBOLS) or is_data(self.values[n])
+            for n in node.all_input_nodes
         ):
-            self.of_two[node] = self._call(node, 2)
-            if not _repeats(self.of_two[node], one):
+            self.of_many[node] = self._call(node, _MANY)
+            if not _repeats(self.of_many[node], one):
                 raise Unsupported(
                     "its values depend on the batch size; samples must be independent"
                 )
         return one
 
     def _call(self, node: fx.Node, batch: int) -> Any:
-        """Call an operator on constants, in a batch of one or two."""
+        """Call an operator on constants, in a batch of so many."""
 
         def value_of(argument: Any) -> Any:
             value = self.values[argument] if isinstance(argument, fx.Node) else argument
-            if isinstance(value, torch.SymInt):
+            if isinstance(value, _SYMBOLS):
                 if not self._is_batch(value):
-                    raise Unsupported(f"its size {value} depends on the batch axis")
+                    raise Unsupported(f"{value} is computed from the batch size or from the input")
                 return batch
-            return self.of_two.get(argument, value) if batch == 2 else value
+            if is_data(value) and isinstance(argument, fx.Node):
+                like = argument.meta["val"]  # only its shape and type are read
+                shape = (batch, *like.shape[1:])
+                return torch.empty(shape, dtype=like.dtype, device=like.device)
+            return value if batch == 1 else self.of_many.get(argument, value)
 
         args, kwargs = fx.node.map_aggregate((node.args, node.kwargs), value_of)
-        with torch.inference_mode(False), torch.no_grad():
-            return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                return cast(Callable[..., Any], node.target)(*args, **kwargs)
+        except Exception as error:  # whatever torch, or somebody's own operator, raises
+            raise Unsupported(f"it fails on constants: {error}") from error
 
     def _is_batch_first(self, shape: Sequence[Any]) -> bool:
         first, *rest = shape or (0,)
@@ -361,13 +419,31 @@ class _Conversion:
         return isinstance(size, torch.SymInt) and size.node.expr in self.batches
 
 
-def _repeats(two: Any, one: Any) -> bool:
-    """Whether results for a batch of two are those for a batch of one, for each sample again."""
+def _conditions(shapes: Any) -> list[str]:
+    """What of the batch size, two while it is traced, decided which way a module went.
+
+    That several inputs have batches of one size is no such condition: it always holds.
+    """
+    told = []
+    for guard in shapes.guards:
+        symbols = guard.expr.free_symbols
+        size = min(symbols, key=str)
+        condition = guard.expr.xreplace(dict.fromkeys(symbols, size))
+        if condition.free_symbols:
+            told.append(
+                f"the condition {condition} on the batch size {size} {guard.sloc}; "
+                "samples must be independent"
+            )
+    return list(dict.fromkeys(told))
+
+
+def _repeats(many: Any, one: Any) -> bool:
+    """Whether results for a batch of many are those for a batch of one, for each sample again."""
     return all(
         a.ndim == b.ndim
         and all(m in (n, 1) for n, m in zip(a.shape, b.shape))
         and torch.equal(a, b.expand_as(a))
-        for a, b in zip(pytree.tree_leaves(two), pytree.tree_leaves(one))
+        for a, b in zip(pytree.tree_leaves(many), pytree.tree_leaves(one))
         if isinstance(a, torch.Tensor)
     )
 
@@ -416,11 +492,15 @@ def _match_local_response_norm(node: fx.Node) -> dict[str, Any] | None:
         padded, kernel, stride = undo(volume, "avg_pool3d", [0, 0, 0], False, True, None)
         squares, pads = undo(padded, "pad", "constant", None)
         factors = undo(undo(squares, "view")[0], "mul")
-    except (LookupError, ValueError):  # another operator, or another number of arguments
+        shape = signal.meta["val"].shape
+        batch, channels, rows, *places = shape
+    except (LookupError, ValueError):  # another operator, or other numbers of arguments or axes
         return None
     size = kernel[0]
     fits = (
         factors == (signal, signal)
+        and squares.meta["val"].shape == (batch, 1, channels, rows, math.prod(places))
+        and image.meta["val"].shape == shape
         and list(kernel) == [size, 1, 1]
         and list(stride) == [1, 1, 1]
         and list(pads) == [0, 0, 0, 0, size // 2, (size - 1) // 2]
