@@ -56,6 +56,17 @@ ON_EVERY_DEVICE = frozenset(
 """Test files whose tests run once on the CPU and once, marked ``gpu``, on a GPU."""
 
 
+GPU_CHECKS = (
+    "device_check",
+    "kernels_check",
+    "pool_check",
+    "product_check",
+    "recording_check",
+    "wgmma_check",
+)
+"""Programs of tests/gpu that run on a GPU, and where CUDA is emulated."""
+
+
 def without_gpu() -> str:
     """Why no test can run on a GPU here; empty where one can."""
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import GPU_CHECKS
+
 pytestmark = pytest.mark.emulator
 
 BUILD = Path(__file__).parent.parent / "build" / "emulated"
@@ -89,17 +91,7 @@ def test_what_the_runtime_does_not_forgive_ends_the_program(name: str, message: 
     assert message in done.stderr
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        "device_check",
-        "kernels_check",
-        "pool_check",
-        "product_check",
-        "recording_check",
-        "wgmma_check",
-    ],
-)
+@pytest.mark.parametrize("check", GPU_CHECKS)
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     done = run(check)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from conftest import GPU_CHECKS
+
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize(
-    "check",
-    [
-        "device_check",
-        "kernels_check",
-        "pool_check",
-        "product_check",
-        "recording_check",
-        "wgmma_check",
-    ],
-)
+@pytest.mark.parametrize("check", GPU_CHECKS)
 def test_the_programs_of_tests_gpu_succeed(check: str) -> None:
     if not Path("/dev/nvidia0").exists():
         pytest.skip("this machine has no NVIDIA GPU")

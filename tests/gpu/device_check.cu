@@ -1,11 +1,10 @@
 // Checks what cuda/device.cu says of itself: what becomes of errors, and marks in a stream. Built
 // with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU, and by
 // test_emulator.py where CUDA is emulated.
-#include <cstdio>
-#include <exception>
 #include <functional>
 
 #include "backend.cuh"
+#include "checks.hpp"
 #include "launch.cuh"
 #include "memory.hpp"
 
@@ -70,12 +69,7 @@ bool marks_that_are_not_reached_have_no_time() {
     return refused;
 }
 
-struct Case {
-    const char *name;
-    bool (*holds)();
-};
-
-const Case cases[] = {
+const Check checks[] = {
     {"errors are told once", errors_are_told_once},
     {"memory that is not there is told as such", memory_that_is_not_there_is_told_as_such},
     {"pinned memory that is not there is told as such",
@@ -86,17 +80,4 @@ const Case cases[] = {
 
 } // namespace
 
-int main() {
-    try {
-        bool all = true;
-        for (const Case &of : cases) {
-            const bool holds = of.holds();
-            std::printf("%-4s %s\n", holds ? "ok" : "FAIL", of.name);
-            all = holds && all;
-        }
-        return all ? 0 : 1;
-    } catch (const std::exception &error) {
-        std::fprintf(stderr, "%s\n", error.what());
-        return 2;
-    }
-}
+int main() { return run(checks); }

@@ -4,10 +4,10 @@
 #pragma once
 
 #include <cstdio>
-#include <exception>
 #include <string>
 #include <vector>
 
+#include "checks.hpp"
 #include "launch.cuh"
 
 namespace relprop {
@@ -76,33 +76,18 @@ constexpr Arrays none{nullptr, nullptr};
 
 // ---- checks
 
-struct Check {
-    const char *name;
-    bool (*holds)();
-};
-
 // A program: `die` runs what is named, and returns where that did not end it.
 template <size_t count>
 int run(const Check (&checks)[count], int (*die)(const std::string &), int given,
         char **arguments) {
-    try {
-        if (given > 1) {
-            const int left = die(arguments[1]);
-            RELPROP_CHECK(cudaDeviceSynchronize());
-            std::printf("%s did not end the program\n", arguments[1]);
-            return left;
-        }
-        bool all = true;
-        for (const Check &check : checks) {
-            const bool holds = check.holds();
-            std::printf("%-4s %s\n", holds ? "ok" : "FAIL", check.name);
-            all = holds && all;
-        }
-        return all ? 0 : 1;
-    } catch (const std::exception &error) {
-        std::fprintf(stderr, "%s\n", error.what());
-        return 2;
-    }
+    if (given == 1)
+        return run(checks);
+    return exit_code([&] {
+        const int left = die(arguments[1]);
+        RELPROP_CHECK(cudaDeviceSynchronize());
+        std::printf("%s did not end the program\n", arguments[1]);
+        return left;
+    });
 }
 
 } // namespace relprop

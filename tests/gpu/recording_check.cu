@@ -2,11 +2,11 @@
 // Built with RELPROP_GPU_CHECKS; run by test_gpu.py, or by hand on a machine with a GPU, and by
 // test_emulator.py where CUDA is emulated.
 #include <cstdio>
-#include <exception>
 #include <stdexcept>
 #include <string>
 
 #include "backend.cuh"
+#include "checks.hpp"
 #include "launch.cuh"
 #include "memory.hpp"
 #include "recording.hpp"
@@ -136,12 +136,7 @@ bool a_few_recordings_are_kept() {
     return calls_of(0) == 1 && right;
 }
 
-struct Case {
-    const char *name;
-    bool (*holds)();
-};
-
-const Case cases[] = {
+const Check checks[] = {
     {"a recording does nothing before it is replayed",
      recording_does_nothing_before_it_is_replayed},
     {"waits are refused", waits_are_refused},
@@ -153,17 +148,4 @@ const Case cases[] = {
 
 } // namespace
 
-int main() {
-    try {
-        bool all = true;
-        for (const Case &of : cases) {
-            const bool holds = of.holds();
-            std::printf("%-4s %s\n", holds ? "ok" : "FAIL", of.name);
-            all = holds && all;
-        }
-        return all ? 0 : 1;
-    } catch (const std::exception &error) {
-        std::fprintf(stderr, "%s\n", error.what());
-        return 2;
-    }
-}
+int main() { return run(checks); }
