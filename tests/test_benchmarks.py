@@ -346,7 +346,8 @@ def tensors() -> int:
     """Bytes of all tensors that anybody holds."""
     gc.collect()
     found = [one for one in gc.get_objects() if issubclass(type(one), torch.Tensor)]
-    held = [one.untyped_storage() for one in found if not isinstance(one, FakeTensor)]
+    dense = [one for one in found if one.layout == torch.strided and not one.is_nested]
+    held = [one.untyped_storage() for one in dense if not isinstance(one, FakeTensor)]
     return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
 
 

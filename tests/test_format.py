@@ -98,7 +98,7 @@ def test_a_model_survives(tmp_path: Path) -> None:
     found = load(tmp_path / "x.relprop")
     assert dataclasses.replace(found, graph=graph) == model
     assert_same(found.graph, graph)
-    assert load(str(tmp_path / "x.relprop"), classes="ab").classes == ("a", "b")
+    assert load(str(tmp_path / "x.relprop"), classes=["a", "b"]).classes == ("a", "b")
     whole = dataclasses.replace(preprocessing, resize=None)
     assert load(tmp_path / "x.relprop", preprocessing=whole).preprocessing == whole
     with pytest.raises(ValueError, match="example must be left out for the saved model"):

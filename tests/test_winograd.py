@@ -91,6 +91,51 @@ def test_any_layer(way, data, seed, empty, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_an_image_on_empty_ground_leaves_it_empty(way, monkeypatch) -> None:
+    """Relevance is given everywhere, so that what is not quite zero would take some."""
+    monkeypatch.setenv("RELPROP_PRODUCT", way)
+    rng = np.random.default_rng(0)
+    x = np.zeros((2, 33, 28, 28), np.float32)
+    x[:, :, 9:18, 4:16] = 255 * rng.random((2, 33, 9, 12))
+    graph = g.Graph()
+    graph.add("input", g.Input(x.shape[1:]))
+    last = graph.add("before", g.Activation("relu"), ["input"])
+    for name in ("first", "second"):
+        weight = numbers(rng, (33, 33, 3, 3)) / np.float32(12)
+        graph.add(name, g.Conv(weight, padding=((1, 1),) * 2), [last])
+        last = graph.add(f"{name}.relu", g.Activation("relu"), [name])
+    graph.add("sum", g.Conv(np.ones((1, 33, 1, 1), np.float32)), [last])
+    scores = Explainer(graph, "epsilon_plus").forward(x)
+    ground = np.ones((28, 28), bool)
+    ground[7:20, 2:18] = False
+    assert (scores[:, 0, ground] == 0).all()
+    assert (scores[:, 0, ~ground] > 0).mean() > 0.9
+    for composite in ("epsilon", "epsilon_plus", "epsilon_alpha2_beta1"):
+        explainer = Explainer(graph, composite)
+        result = assert_every_node_agrees(explainer, {"input": x}, np.ones_like(scores))
+        assert result.ledger is not None
+        assert (result.ledger.closure_error <= 1e-6).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_volumes_that_padding_makes_deep(way, monkeypatch) -> None:
+    monkeypatch.setenv("RELPROP_PRODUCT", way)
+    rng = np.random.default_rng(0)
+    layer = g.Conv(numbers(rng, (40, 20, 1, 3, 3)), padding=((0, 1), (1, 1), (1, 1)))
+    graph = g.Graph()
+    graph.add("input", g.Input((20, 1, 9, 9)))
+    graph.add("before", g.Activation("relu"), ["input"])
+    graph.add("conv", layer, ["before"])
+    graph.add("after", g.Activation("relu"), ["conv"])
+    x = numbers(rng, (2, 20, 1, 9, 9))
+    for rule in RULES:
+        explainer = Explainer(graph, rules={"conv": rule})
+        scores = explainer.forward(x)
+        assert (scores[:, :, 1] == 0).all()
+        assert_every_node_agrees(explainer, {"input": x}, scores)
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("composite", ["epsilon_plus", "epsilon_alpha2_beta1"])
 def test_a_sample_is_bit_identical_wherever_it_runs(way, composite, monkeypatch) -> None:
     monkeypatch.setenv("RELPROP_PRODUCT", way)

@@ -12,23 +12,25 @@ namespace {
 // Pixels of a row that share a load of the weights, as many as the registers hold.
 constexpr int together(int out) { return out < 4 ? (lanes == 16 ? 8 : 4) : (lanes == 16 ? 6 : 3); }
 
-// What a tap reads for pixels x, x + 1, ... of a row of the grid; false where that row is outside.
+// What a tap reads for pixels x, x + 1, ... of a row of the grid, for those beyond its end what it
+// reads for the last; false where that row is outside.
 template <int pixels>
 [[gnu::always_inline]] inline bool find(const Product &p, const float *data, int64_t n,
                                         const Pixel &at, int tap, const float *(&from)[pixels]) {
     const TapGrid &grid = p.grid;
+    const int last = smaller(pixels, grid.size.x - at.x) - 1;
     const Pixel first = moved(at, grid.step, grid.taps[tap]);
     if (!inside(grid.from, {first.z, first.y, 0}))
         return false;
     const float *row = data + row_of(grid.from, n, {first.z, first.y, 0}) * grid.from.channels;
     const int64_t step = grid.step.x; // of any size
-    if (first.x >= 0 && first.x + (pixels - 1) * step < grid.from.width) {
+    if (last == pixels - 1 && first.x >= 0 && first.x + last * step < grid.from.width) {
         const float *begin = row + static_cast<int64_t>(first.x) * grid.from.channels;
         for (int m = 0; m < pixels; ++m)
             from[m] = begin + m * step * grid.from.channels;
     } else {
         for (int m = 0; m < pixels; ++m) {
-            const int64_t x = first.x + m * step;
+            const int64_t x = first.x + smaller(m, last) * step;
             from[m] = x >= 0 && x < grid.from.width ? row + x * grid.from.channels : p.zeros;
         }
     }

@@ -110,6 +110,14 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
+// Whether any of these floats is not zero. The first mostly is, if any is.
+bool any_of(const float *values, int count) {
+    for (int i = 0; i < count; ++i)
+        if (!(values[i] == 0.0f)) // NaN is not
+            return true;
+    return false;
+}
+
 // Everything about a product that all its tasks share.
 template <int outputs> struct Layer {
     static constexpr int side = side_of(outputs), points = points_of(outputs);
@@ -144,16 +152,22 @@ template <int outputs> struct Layer {
                 static_cast<int>(tile % tiles_x) * outputs};
     }
 
-    // One tile of a source at all points, every `apart` floats.
-    void tile_to_points(const float *source, const At &tile, float *out, int64_t apart) const {
+    // The pixels that one output reads, as bits of a tile's.
+    static constexpr uint64_t window = uint64_t{7} | uint64_t{7} << side | uint64_t{7} << 2 * side;
+
+    // One tile of a source at all points, every `apart` floats. Returns which of its pixels are not
+    // zero, as bits.
+    uint64_t tile_to_points(const float *source, const At &tile, float *out, int64_t apart) const {
         const Image &from = of.grid.from;
         const float *pixel[side][side];
+        uint64_t lives = 0;
         for (int y = 0; y < side; ++y)
             for (int x = 0; x < side; ++x) {
                 const int sy = tile.y + of.grid.taps[0].y + y, sx = tile.x + of.grid.taps[0].x + x;
                 const bool real = sy >= 0 && sy < from.height && sx >= 0 && sx < from.width;
                 pixel[y][x] =
                     real ? source + row_of(from, tile.n, {0, sy, sx}) * from.channels : of.zeros;
+                lives |= uint64_t{real && any_of(pixel[y][x], of.run)} << (y * side + x);
             }
         for (int c = 0; c < stride; c += lanes) {
             Vec d[side][side];
@@ -173,11 +187,14 @@ template <int outputs> struct Layer {
                     store(out + (y * side + x) * apart + c, at[x]);
             }
         }
+        return lives;
     }
 
-    // Channels [channel, channel + count) of a tile's outputs from its products at the points.
-    void finish(const At &tile, const float *products, int64_t apart, int channel, int count,
-                int64_t chunk) const {
+    // Channels [channel, channel + count) of a tile's outputs from its products at the points. Who
+    // reads nothing but zeros has exactly zero, not what its neighbours' rounding leaves.
+    void finish(const At &tile, uint64_t lives, const float *products, int64_t apart, int channel,
+                int count, int64_t chunk) const {
+        alignas(64) static constexpr float nothing[panel] = {};
         alignas(64) float sums[outputs][outputs][panel];
         for (int v = 0; v < panel; v += lanes) {
             Vec d[outputs][side];
@@ -199,7 +216,8 @@ template <int outputs> struct Layer {
         for (int y = 0; y < smaller(outputs, of.grid.size.y - tile.y); ++y)
             for (int x = 0; x < smaller(outputs, of.grid.size.x - tile.x); ++x)
                 epilogue_row(of.epilogue, row_of(of.grid.to, tile.n, {0, tile.y + y, tile.x + x}),
-                             of.grid.to.channels, channel, count, sums[y][x], chunk);
+                             of.grid.to.channels, channel, count,
+                             lives >> (y * side + x) & window ? sums[y][x] : nothing, chunk);
     }
 };
 
@@ -256,10 +274,12 @@ template <int outputs> void run(const Product &of) {
         const int step = ceil_div(held, ceil_div(held, tile_rows));
         float *at_points = scratch.take(of.sources * per_source + points * products_apart);
         float *products = at_points + of.sources * per_source;
+        uint64_t lives[most_tiles] = {};
         for (int s = 0; s < of.sources; ++s)
             for (int t = 0; t < held; ++t)
-                layer.tile_to_points(of.source[s].data, layer.tile_at(first + t),
-                                     at_points + s * per_source + t * layer.stride, apart);
+                lives[t] |=
+                    layer.tile_to_points(of.source[s].data, layer.tile_at(first + t),
+                                         at_points + s * per_source + t * layer.stride, apart);
         for (int at = first_panel; at < smaller(first_panel + block_panels, panels); ++at) {
             const int width = width_of(out, at);
             const int64_t per_point = static_cast<int64_t>(of.run) * width;
@@ -276,8 +296,8 @@ template <int outputs> void run(const Product &of) {
                                  of.run, products + point * products_apart + t * panel, s > 0);
                 }
             for (int t = 0; t < held; ++t)
-                layer.finish(layer.tile_at(first + t), products + t * panel, products_apart,
-                             at * panel, smaller(panel, out - at * panel), at);
+                layer.finish(layer.tile_at(first + t), lives[t], products + t * panel,
+                             products_apart, at * panel, smaller(panel, out - at * panel), at);
         }
     });
 }
@@ -328,7 +348,7 @@ int winograd_outputs(const TapGrid &grid, int run) {
     const Pixel &a = grid.taps[0], &b = grid.taps[8];
     const auto ones = [](const Pixel &step) { return step.z == 1 && step.y == 1 && step.x == 1; };
     if (b.z != a.z || b.y - a.y != 2 || b.x - a.x != 2 || a.z != 0 || grid.groups != 1 ||
-        grid.from.depth != 1 || !ones(grid.step) || !ones(grid.out_step))
+        grid.from.depth != 1 || grid.to.depth != 1 || !ones(grid.step) || !ones(grid.out_step))
         return 0;
     if (wanted_winograd() >= 0)
         return wanted_winograd();

@@ -121,6 +121,7 @@ class Linear final : public Step {
     Rule rule_;
     Surroundings around_;
     Resident<float> low_, high_;
+    bool winograd_wanted_ = wanted_winograd() != 0; // when the layer is made
     bool depthwise_ = false;
     bool dense_ = false;   // of single pixels, whose weights the host's kernels read in place
     bool selects_ = false; // both messages go back in one product

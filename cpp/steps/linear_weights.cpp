@@ -23,7 +23,7 @@ bool Linear::takes_difference() const {
     const bool clamped = around_.low < around_.high;
     const bool kept = !clamped || (around_.supported && std::isinf(around_.high));
     return rule_.kind == RuleKind::alpha_beta && rule_.beta > 0.0f && kept && !transposed_ &&
-           !depthwise_ && wanted_winograd() != 0;
+           !depthwise_ && winograd_wanted_;
 }
 
 // Winograd's filtering is faster still.
