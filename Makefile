@@ -64,8 +64,8 @@ APART = cmake --preset $@ && cmake --build --preset $@ \
 SANITIZED = $(APART) \
   && LD_PRELOAD="$$($(CXX) -print-file-name=lib$@.so) $$($(CXX) -print-file-name=libstdc++.so)" \
     PYTHONPATH='$(CURDIR)/build/$@' python -m pytest --capture=sys
-CORE_TESTS := $(addprefix tests/test_,bindings.py canvas.py conv.py conv_transpose.py dense.py \
-  embedding.py instruction_sets.py long_sums.py merge.py messages.py move.py norm.py packed.py \
+CORE_TESTS := $(addprefix tests/test_,attention.py bindings.py canvas.py conv.py conv_transpose.py \
+  dense.py embedding.py instruction_sets.py long_sums.py merge.py messages.py move.py norm.py packed.py \
   pointwise.py pool.py ranges.py region_sums.py scarce.py stages.py upsample.py whole_graphs.py \
   winograd.py)
 

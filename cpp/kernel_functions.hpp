@@ -32,6 +32,14 @@ void local_response_norm(const LocalResponseNorm &, Stream);
 void local_response_norm_sums(const LocalResponseNorm &, Stream);
 void local_response_norm_relevance(const LocalResponseNorm &, Stream);
 void local_response_norm_gradient(const LocalResponseNorm &, Stream);
+void layer_norm(const RowNorm &, Stream);
+void layer_norm_relevance(const RowNorm &, Stream);
+void layer_norm_gradient(const RowNorm &, Stream);
+
+void softmax(const RowSoftmax &, Stream);
+void softmax_relevance(const RowSoftmax &, Stream);
+void softmax_gradient(const RowSoftmax &, Stream);
+void matrix_product(const MatrixProduct &, Stream);
 
 void activation(Function, float parameter, const float *x, float *y, int64_t n, Stream);
 void activation_gradient(Function, float parameter, const float *x, const float *r, float *out,

@@ -261,6 +261,46 @@ struct LocalResponseNorm {
     bool add;
 };
 
+// y = (x - mean) / deviation * weight + bias over each row; its deviation squared is the mean
+// square of x - mean, plus epsilon; the mean counts as 0 unless `centred`.
+struct RowNorm {
+    int64_t rows;
+    int width;
+    bool centred;
+    float epsilon;
+    const float *x;      // [rows, width]
+    const float *weight; // [width]; null: 1
+    const float *bias;   // [width]; null: 0
+    const float *s;      // relevance, where the deviation is a constant, and gradient: like x
+    float *result;
+    bool add;
+};
+
+// y = exp(x) / (sum of exp(x) over the row); relevance by its first-order Taylor terms.
+struct RowSoftmax {
+    int64_t rows;
+    int width;
+    const float *x; // [rows, width]  forward, relevance
+    const float *y; // relevance, gradient: like x
+    const float *r; // relevance, gradient: like x
+    float *result;
+    float *constant; // relevance: like x  out: what the expansion's constant takes of each r
+    bool add;
+};
+
+// For each of `count` pairs of matrices: out = factor * times * (a @ b), times element by element.
+struct MatrixProduct {
+    int64_t count;
+    int rows, depth, columns;
+    const float *a; // [count, rows, depth], or [count, depth, rows] where turned
+    const float *b; // [count, depth, columns], or [count, columns, depth] where turned
+    bool a_turned, b_turned;
+    float factor;
+    const float *times; // like out; null: 1
+    float *out;         // [count, rows, columns]
+    bool add;
+};
+
 enum class Function {
     leaky_relu,
     elu,
@@ -460,6 +500,16 @@ struct Kernels {
     void (*local_response_norm_sums)(const LocalResponseNorm &, Stream);
     void (*local_response_norm_relevance)(const LocalResponseNorm &, Stream);
     void (*local_response_norm_gradient)(const LocalResponseNorm &, Stream);
+
+    void (*layer_norm)(const RowNorm &, Stream);
+    void (*layer_norm_relevance)(const RowNorm &, Stream);
+    void (*layer_norm_gradient)(const RowNorm &, Stream);
+
+    // attention
+    void (*softmax)(const RowSoftmax &, Stream);
+    void (*softmax_relevance)(const RowSoftmax &, Stream);
+    void (*softmax_gradient)(const RowSoftmax &, Stream);
+    void (*matrix_product)(const MatrixProduct &, Stream);
 
     // elementwise and movement; a gradient is the derivative times r, which it may overwrite
     void (*activation)(Function, float parameter, const float *x, float *y, int64_t n, Stream);

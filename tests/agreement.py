@@ -175,6 +175,12 @@ def bounds(
         return gradient_bounds(operator, inputs, r, expected), np.zeros(len(r))
     if isinstance(operator, reference.LINEAR) and not isinstance(rule, rules.Pass):
         return linear_bounds(operator, rule, inputs[0], r)
+    if isinstance(operator, reference.attention.NORMS):
+        return norm_bounds(operator, rule, inputs[0], r)
+    if isinstance(operator, g.Softmax):
+        return softmax_bounds(operator, inputs[0], r)
+    if isinstance(operator, g.MatMul):
+        return mat_mul_bounds(operator, rule, inputs, r)
     if isinstance(operator, g.Add):
         branches = reference.aligned(inputs)
         denominator = np.abs(reference.stabilize(sum(branches), rule.epsilon))
@@ -202,7 +208,84 @@ def gradient_bounds(
         weight, _ = reference.parameters(operator, inputs[0].ndim - 1)
         shape = inputs[0].shape
         return [reference.adjoint(operator, np.abs(r), np.abs(weight), shape)]
+    if isinstance(operator, reference.attention.NORMS):
+        return [norm_gradient_bounds(operator, inputs[0], r)]
+    if isinstance(operator, g.Softmax):
+        return [softmax_gradient_bounds(operator, inputs[0], r)]
+    if isinstance(operator, g.MatMul):
+        sizes = [np.abs(x) for x in inputs]
+        return list(reference.attention.mat_mul_gradient(operator, *sizes, np.abs(r)))
     return [np.abs(e) + np.abs(r).max(initial=0) for e in expected]
+
+
+def norm_bounds(
+    operator: g.LayerNorm | g.GroupNorm, rule: rules.Epsilon, x: Values, r: Values
+) -> tuple[list[Values], Values]:
+    """As of layers with weights; a value close to the mean is a difference of larger ones."""
+    of = reference.attention
+    rows = of.in_rows(operator, x)
+    mean, spread = of.deviation(operator, rows)
+    read = ((np.abs(rows) + np.abs(mean)) / spread).reshape(x.shape)
+    weight, bias = (np.abs(v) for v in of.parameters(operator, x.shape[1:]))
+    denominator = np.abs(reference.stabilize(of.norm(operator, x), rule.epsilon))
+    t = np.abs(r) / denominator * np.maximum(1, (weight * read + bias) / denominator)
+    booked = (weight * read + bias) * t
+    t = t * weight
+    if isinstance(operator, g.GroupNorm):
+        hat = of.normal(operator, x)
+        between = read * t
+        denominator = np.abs(reference.stabilize(hat, rule.epsilon))
+        t = between / denominator * np.maximum(1, read / denominator)
+        booked = booked + read * t
+    t = of.in_rows(operator, t)
+    reach = np.abs(rows) * (t + t.mean(-1, keepdims=True)) / spread
+    return [reach.reshape(x.shape)], reference.per_sample(np.abs(r) + booked)
+
+
+def norm_gradient_bounds(operator: g.LayerNorm | g.GroupNorm, x: Values, r: Values) -> Values:
+    """What goes straight, by the mean and by the deviation, each by its size."""
+    of = reference.attention
+    rows = of.in_rows(operator, x)
+    mean, spread = of.deviation(operator, rows)
+    weight, _ = of.parameters(operator, x.shape[1:])
+    t = of.in_rows(operator, np.abs(r * weight))
+    read = (np.abs(rows) + np.abs(mean)) / spread
+    reach = t + t.mean(-1, keepdims=True) + read * (t * read).mean(-1, keepdims=True)
+    return (reach / spread).reshape(x.shape)
+
+
+def softmax_bounds(operator: g.Softmax, x: Values, r: Values) -> tuple[list[Values], Values]:
+    """Sizes of what comes and goes; an exponential errs by its argument's rounding."""
+    axis = operator.axis + 1
+    y, condition = reference.attention.softmax(operator, x), exponent(x, axis)
+    reach = np.abs(x) * (np.abs(r) + y * condition * np.abs(r).sum(axis, keepdims=True))
+    mean = (y * condition * np.abs(x)).sum(axis, keepdims=True)
+    return [reach], reference.per_sample(np.abs(r) * (1 + np.abs(x) + mean))
+
+
+def softmax_gradient_bounds(operator: g.Softmax, x: Values, r: Values) -> Values:
+    """Both terms by their sizes."""
+    axis = operator.axis + 1
+    y = reference.attention.softmax(operator, x) * exponent(x, axis)
+    return y * (np.abs(r) + (y * np.abs(r)).sum(axis, keepdims=True))
+
+
+def exponent(x: Values, axis: int) -> Values:
+    """How much larger than its own rounding the error of an exponential is."""
+    return 1 + np.abs(x) + np.abs(x).max(axis, keepdims=True)
+
+
+def mat_mul_bounds(
+    operator: g.MatMul, rule: rules.Rule, inputs: list[Values], r: Values
+) -> tuple[list[Values], Values]:
+    """As of layers with weights: terms by their sizes, sums by their condition."""
+    of = reference.attention
+    sizes = [np.abs(x) for x in inputs]
+    largest = of.mat_mul(operator, *sizes)
+    denominator = np.abs(reference.stabilize(of.mat_mul(operator, *inputs), rule.epsilon))
+    t = np.abs(r) / denominator * np.maximum(1, largest / denominator)
+    back = of.mat_mul_gradient(operator, *sizes, t)
+    return [x * b for x, b in zip(sizes, back)], reference.per_sample(np.abs(r) + largest * t)
 
 
 def linear_bounds(

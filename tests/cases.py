@@ -109,6 +109,23 @@ def batch_norm(channels: int) -> Callable[[Generator], g.BatchNorm]:
     return lambda rng: g.BatchNorm(numbers(rng, (channels,)), numbers(rng, (channels,)))
 
 
+def layer_norm(
+    *shape: int, bias: bool = True, centred: bool = True
+) -> Callable[[Generator], g.LayerNorm]:
+    """A layer norm over axes of this shape."""
+
+    def build(rng: Generator) -> g.LayerNorm:
+        shift = numbers(rng, shape) if bias else None
+        return g.LayerNorm(numbers(rng, shape), shift, 1e-5, centred)
+
+    return build
+
+
+def group_norm(channels: int, groups: int) -> Callable[[Generator], g.GroupNorm]:
+    """A group norm of so many channels."""
+    return lambda rng: g.GroupNorm(groups, numbers(rng, (channels,)), numbers(rng, (channels,)))
+
+
 def fixed(operator: g.Operator) -> Callable[[Generator], g.Operator]:
     """A layer without parameters."""
     return lambda rng: operator
@@ -237,6 +254,19 @@ NORM = [
         (4, 6, 5),
         fixed(g.LocalResponseNorm(3, 0.8, within_channel=True)),
     ),
+]
+LAYER_NORM = [
+    Case("layer norm", (5, 24), layer_norm(24)),
+    Case("layer norm of a vector", (37,), layer_norm(37)),
+    Case("layer norm without bias", (3, 4, 10), layer_norm(10, bias=False)),
+    Case("layer norm over two axes", (3, 4, 10), layer_norm(4, 10)),
+    Case("layer norm of one value", (6, 1), layer_norm(1)),
+    Case("layer norm wide", (2, 1200), layer_norm(1200)),
+    Case("rms norm", (5, 24), layer_norm(24, bias=False, centred=False)),
+    Case("group norm", (6, 4, 5), group_norm(6, 3)),
+    Case("group norm of one group", (4, 3), group_norm(4, 1)),
+    Case("instance norm", (5, 6, 7), group_norm(5, 5)),
+    Case("group norm of a volume", (4, 2, 3, 4), group_norm(4, 2)),
 ]
 CASES = [*CONVOLUTIONS, *DENSE, *POOL, *NORM]
 

@@ -21,6 +21,7 @@ if "CI" in os.environ:
 ON_EVERY_DEVICE = frozenset(
     f"test_{name}"
     for name in (
+        "attention",
         "bindings",
         "branching_networks",
         "captum",

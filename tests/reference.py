@@ -21,14 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import reference_attention as attention
+from reference_values import STABILIZER, Ledger, Values, flat, per_sample, stabilize
 from relprop import graph as g
 from relprop import rules
 
-Values = NDArray[np.float64]
-Ledger = dict[str, Values]
-"""Absorbed relevance by category ("bias", "stabilizer", "constants", "zero"), each (N,)."""
-
-STABILIZER = 1e-6
 MOVES = (
     g.Concat,
     g.Slice,
@@ -48,11 +45,6 @@ LINEAR = (
     g.UpsampleBilinear2d,
     *POOLS,
 )
-
-
-def stabilize(z: Values, epsilon: float = STABILIZER) -> Values:
-    """Z moved away from zero by epsilon; zero itself counts as positive."""
-    return z + np.where(z >= 0, epsilon, -epsilon)
 
 
 # --- Forward -----------------------------------------------------------------------------------
@@ -103,8 +95,11 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     if isinstance(operator, g.Activation):
         return activate(operator, x, decided)
     if isinstance(operator, g.Softmax):
-        exponential = np.exp(x - x.max(axis=operator.axis + 1, keepdims=True))
-        return exponential / exponential.sum(axis=operator.axis + 1, keepdims=True)
+        return attention.softmax(operator, x)
+    if isinstance(operator, attention.NORMS):
+        return attention.norm(operator, x)
+    if isinstance(operator, g.MatMul):
+        return attention.mat_mul(operator, *inputs)
     if isinstance(operator, g.Add):
         return sum(aligned(inputs)[1:], start=aligned(inputs)[0])
     if isinstance(operator, g.Mul):
@@ -632,16 +627,6 @@ def linear(
     return r_in, {"bias": per_sample(to_bias), "stabilizer": per_sample(into_stabilizer)}
 
 
-def per_sample(x: Values) -> Values:
-    """Sum over everything but the batch."""
-    return flat(x).sum(axis=1)
-
-
-def flat(x: Values) -> Values:
-    """(N, values); the batch may be empty."""
-    return x.reshape(len(x), int(np.prod(x.shape[1:])))
-
-
 # --- Rules of the other operators --------------------------------------------------------------
 
 
@@ -679,8 +664,15 @@ def propagate(
         return taylor(operator, x, r)
     if isinstance(operator, g.Add):
         return add(rule, inputs, r)
+    if isinstance(operator, attention.NORMS):
+        return attention.norm_relevance(operator, rule, x, r)
+    if isinstance(operator, g.Softmax):
+        return attention.softmax_relevance(operator, x, r)
     if isinstance(operator, g.Mul):
         return multiply(rule, inputs, r, gate, constant)
+    if isinstance(operator, g.MatMul):
+        weights = factor_weights(rule, gate, constant)
+        return attention.mat_mul_relevance(operator, rule, inputs, r, weights)
     if isinstance(operator, g.Maximum):
         return maximum(inputs, r)
     if isinstance(operator, g.Embedding):
@@ -707,6 +699,12 @@ def gradient(
         return [response_gradient(operator, x, r)]
     if isinstance(operator, g.Add):
         return [reduce_to(r, x.shape).reshape(y.shape) for x, y in zip(aligned(inputs), inputs)]
+    if isinstance(operator, attention.NORMS):
+        return [attention.norm_gradient(operator, x, r)]
+    if isinstance(operator, g.Softmax):
+        return [attention.softmax_gradient(operator, x, r)]
+    if isinstance(operator, g.MatMul):
+        return list(attention.mat_mul_gradient(operator, *inputs, r))
     if isinstance(operator, g.Mul):
         left, right = aligned(inputs)
         pairs = zip((left, right), (r * right, r * left), inputs)
@@ -812,6 +810,17 @@ def add(rule: rules.Rule, inputs: list[Values], r: Values) -> tuple[list[Values]
 def multiply(
     rule: rules.Rule, inputs: list[Values], r: Values, gate: int | None, constant: tuple[bool, ...]
 ) -> tuple[list[Values], Ledger]:
+    """Each factor has its weight's part of the relevance."""
+    weights = factor_weights(rule, gate, constant)
+    branches = aligned(inputs)
+    shares = [
+        reduce_to(weight * r, x.shape).reshape(y.shape)
+        for weight, x, y in zip(weights, branches, inputs)
+    ]
+    return shares, {}
+
+
+def factor_weights(rule: rules.Rule, gate: int | None, constant: tuple[bool, ...]) -> list[float]:
     """The signal takes all; two signals half each; a constant nothing."""
     signal = None if gate is None else 1 - gate
     if isinstance(rule, rules.HalfAndHalf):
@@ -820,13 +829,7 @@ def multiply(
         signal = rule.signal
     if any(constant):
         signal = constant.index(False)
-    weights = [0.5, 0.5] if signal is None else [float(i == signal) for i in (0, 1)]
-    branches = aligned(inputs)
-    shares = [
-        reduce_to(weight * r, x.shape).reshape(y.shape)
-        for weight, x, y in zip(weights, branches, inputs)
-    ]
-    return shares, {}
+    return [0.5, 0.5] if signal is None else [float(i == signal) for i in (0, 1)]
 
 
 def maximum(inputs: list[Values], r: Values) -> tuple[list[Values], Ledger]:
@@ -932,7 +935,7 @@ def input_dependent(graph: g.Graph) -> set[str]:
 
 def gate_of(graph: g.Graph, node: g.Node) -> int | None:
     """Position of a product's gate: the one operand that ends in a sigmoid or softmax."""
-    if not isinstance(node.operator, g.Mul):
+    if not isinstance(node.operator, g.Mul | g.MatMul):
         return None
     gates = [
         position for position, name in enumerate(node.inputs) if _ends_in_gate(graph[name], graph)

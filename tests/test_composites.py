@@ -8,7 +8,7 @@ import pytest
 from composite_networks import dense_first, network
 from relprop.composites import Composite, Entry, assign, preset
 from relprop.errors import UnmatchedLayerError
-from relprop.graph import Add, Conv, Dense, Operator, Softmax
+from relprop.graph import Add, Conv, Dense
 from relprop.rules import (
     AlphaBeta,
     Deconvolution,
@@ -128,16 +128,6 @@ def test_a_rule_that_does_not_apply_is_refused(name: str, applicable: set[type])
 def test_only_layers_with_weights_take_a_bias_mode(name: str) -> None:
     with pytest.raises(UnmatchedLayerError, match=rf"{name} .*bias must be 'absorb' there"):
         assign(preset("epsilon"), network(), {name: Epsilon(1e-6, "exclude")})
-
-
-@pytest.mark.parametrize("rule", [Pass(), Zero(), Epsilon()])
-def test_a_softmax_inside_has_no_rule(rule: Rule) -> None:
-    graph = dense_first()
-    softmax: Operator = Softmax(0)
-    graph.add("softmax", softmax, ["second"])
-    graph.add("last", Dense(np.ones((2, 2), np.float32)), ["softmax"])
-    with pytest.raises(UnmatchedLayerError, match=r"softmax \(Softmax\): no rule exists"):
-        assign(preset("epsilon"), graph, {"softmax": rule})
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from relprop import costs
 from relprop import graph as g
 
-WITHOUT_PRODUCTS = {"Embedding"}
-"""Operators whose weight is only looked up."""
+WITHOUT_PRODUCTS = {"Embedding", "LayerNorm", "GroupNorm"}
+"""Operators whose weight is only looked up, or multiplies each value once."""
 
 
 def test_every_layer_with_a_weight_is_counted() -> None:
@@ -36,6 +36,13 @@ def test_shared_weights_count_once_but_work_twice() -> None:
     assert [costs.parameters(node) for node in graph] == [0, 16, 20, 3, 0]
     assert costs.total_parameters(graph) == 23
     assert [costs.multiply_adds(graph, node) for node in graph] == [0, 48, 48, 0, 0]
+
+
+def test_matrix_products_are_counted() -> None:
+    graph = g.Graph()
+    graph.add("x", g.Input((2, 3, 4)))
+    graph.add("scores", g.MatMul(transposed=True), ["x", "x"])
+    assert costs.multiply_adds(graph, graph["scores"]) == 2 * 3 * 3 * 4
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "mobilenet_v2", "waveform", "scan"])

@@ -21,6 +21,7 @@ from cases import (
     BATCHES,
     CASES,
     KINDS,
+    LAYER_NORM,
     SEEDS,
     TRANSPOSED_CONVOLUTIONS,
     Case,
@@ -57,6 +58,8 @@ OTHERS = [
     Case("reshape", (3, 4), fixed(g.Reshape((2, 6)))),
     Case("permute", (3, 4, 2), fixed(g.Permute((2, 0, 1)))),
     Case("identity", (3, 4), fixed(g.Identity())),
+    Case("softmax", (3, 4, 9), fixed(g.Softmax(2))),
+    Case("softmax of channels", (5, 3, 4), fixed(g.Softmax(0))),
 ]
 MERGES = [
     (g.Add(), [(3, 4, 5)] * 3),
@@ -66,6 +69,8 @@ MERGES = [
     (g.Maximum(), [(3, 4, 5)] * 3),
     (g.Maximum(), [(4, 5), (3, 1, 5)]),
     (g.Concat(1), [(3, 4), (3, 1), (3, 2)]),
+    (g.MatMul(), [(3, 4, 5), (3, 5, 2)]),
+    (g.MatMul(transposed=True), [(2, 3, 9, 4), (2, 3, 7, 4)]),
 ]
 
 
@@ -91,6 +96,12 @@ def in_torch(operator: g.Operator, xs: list[Tensor]) -> Tensor | None:
         return x.mean(tuple(a + 1 for a in operator.axes), operator.keepdims)
     if isinstance(operator, g.BatchNorm):
         return x * torch.from_numpy(operator.scale).double().reshape(-1, *(1,) * axes)
+    if isinstance(operator, g.LayerNorm | g.GroupNorm):
+        return normed(operator, x)
+    if isinstance(operator, g.Softmax):
+        return x.softmax(operator.axis + 1)
+    if isinstance(operator, g.MatMul):
+        return x @ (xs[1].transpose(-1, -2) if operator.transposed else xs[1])
     if isinstance(operator, g.LocalResponseNorm):
         n, alpha, beta, k = operator.size, operator.alpha, operator.beta, operator.k
         if not operator.within_channel:
@@ -125,6 +136,19 @@ def in_torch(operator: g.Operator, xs: list[Tensor]) -> Tensor | None:
     xs = [x.reshape(len(x), *(1,) * (most - x.ndim), *x.shape[1:]) for x in xs]
     merge = {g.Add: torch.add, g.Mul: torch.mul, g.Maximum: torch.maximum}[type(operator)]
     return reduce(merge, xs)
+
+
+def normed(operator: g.LayerNorm | g.GroupNorm, x: Tensor) -> Tensor | None:
+    weight = torch.from_numpy(operator.weight).double()
+    bias = None if operator.bias is None else torch.from_numpy(operator.bias).double()
+    epsilon = float(np.float32(operator.epsilon))
+    if isinstance(operator, g.GroupNorm):
+        if np.prod(x.shape[1:]) == operator.groups:
+            return None  # torch wants more than one value in each
+        return F.group_norm(x, operator.groups, weight, bias, epsilon)
+    if operator.centred:
+        return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+    return F.rms_norm(x, weight.shape, weight, epsilon) + (0 if bias is None else bias)
 
 
 def padded(x: Tensor, pads: g.Padding, value: float) -> Tensor:
@@ -181,7 +205,7 @@ def draw_and_assert(
     assert_is_torchs(operator, xs, numbers(rng, (n, *operator.infer_shape(*shapes)), of_r))
 
 
-@pytest.mark.parametrize("case", [*CASES, *TRANSPOSED_CONVOLUTIONS, *OTHERS], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *TRANSPOSED_CONVOLUTIONS, *LAYER_NORM, *OTHERS], ids=str)
 def test_listed_cases(case: Case) -> None:
     rng = np.random.default_rng(len(case.name))
     draw_and_assert(case.layer(rng), [case.shape], rng)
@@ -215,7 +239,7 @@ def test_any_other_operator(data, n, seed) -> None:
     rng = np.random.default_rng(seed)
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
     operator = data.draw(any_operator(shape, rng))
-    twice = isinstance(operator, g.Add | g.Mul | g.Concat)
+    twice = isinstance(operator, g.Add | g.Mul | g.MatMul | g.Concat)
     draw_and_assert(operator, [shape, shape] if twice else [shape], rng, n)
 
 
@@ -451,11 +475,3 @@ def test_ids_have_no_gradient() -> None:
     result = explainer(np.array([[1, 2, 3, 8]]), 1, intermediate=["vectors"])
     assert not result.relevance.any()
     np.testing.assert_allclose(result.intermediate["vectors"].ravel(), weight[1])
-
-
-def test_a_softmax_inside_is_refused() -> None:
-    graph = simple()
-    graph.add("softmax", g.Softmax(0), ["scores"])
-    graph.add("last", g.Dense(np.ones((2, 3), np.float32)), ["softmax"])
-    with pytest.raises(UnmatchedLayerError, match=r"softmax \(Softmax\): no rule exists"):
-        Explainer(graph, "gradient")

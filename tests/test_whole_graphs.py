@@ -40,6 +40,10 @@ RULES: dict[type, list[rules.Rule]] = {
     g.Mean: [rules.Epsilon(0.01)],
     g.Add: [rules.Epsilon(0.01)],
     g.Mul: [rules.SignalTakesAll(), rules.HalfAndHalf(), rules.SignalTakesAll(1)],
+    g.MatMul: [rules.SignalTakesAll(None, 0.01), rules.HalfAndHalf(0.01)],
+    g.Softmax: [rules.Taylor()],
+    g.LayerNorm: [rules.Epsilon(0.01)],
+    g.GroupNorm: [rules.Epsilon(0.01)],
     g.BatchNorm: [rules.Epsilon(0.01), rules.Pass()],
     g.Maximum: [rules.WinnerTakesAll()],
     g.LocalResponseNorm: [rules.Pass(), rules.Taylor()],
@@ -133,7 +137,7 @@ def tensors(draw: st.DrawFn) -> tuple[g.Graph, dict[str, rules.Rule]]:
         source = draw(st.sampled_from(names[-3:]))
         operator = draw(any_operator(graph[source].shape, rng))
         sources = [source]
-        if isinstance(operator, (g.Add, g.Mul, g.Concat)):
+        if isinstance(operator, (g.Add, g.Mul, g.MatMul, g.Concat)):
             sources.append(draw(st.sampled_from(names)))
         try:
             names.append(graph.add(f"{type(operator).__name__}{len(graph)}", operator, sources))
@@ -161,10 +165,20 @@ def any_operator(draw: st.DrawFn, shape: g.Shape, rng: np.random.Generator) -> g
         g.PReLU(numbers(rng, shape[:1])),
         g.Concat(axis),
         draw(st.sampled_from([g.Add(), g.Mul()])),
+        g.Softmax(axis),
+        g.LayerNorm(numbers(rng, shape[axis:]), numbers(rng, shape[axis:]), 0.1),
     ]
+    if len(shape) >= 2:
+        found.append(g.MatMul(transposed=True))
     if len(shape) < 5:
         found += [
             g.BatchNorm(numbers(rng, shape[:1]), numbers(rng, shape[:1])),
+            g.GroupNorm(
+                draw(st.sampled_from([1, shape[0]])),
+                numbers(rng, shape[:1]),
+                numbers(rng, shape[:1]),
+                0.1,
+            ),
             g.Reshape((*shape[:axis], 1, *shape[axis:])),
         ]
     if 2 <= len(shape) <= 4:

@@ -1,18 +1,9 @@
 // Batch norm that stands alone, and local response normalisation.
 #include "backend.hpp"
-#include "parallel.hpp"
+#include "rows.hpp"
 
 namespace relprop::RELPROP_ISA {
 namespace {
-
-template <class Body> void each_row(int64_t rows, int channels, const Body &body) {
-    const int64_t block = slab / channels > 0 ? slab / channels : 1;
-    parallel_for((rows + block - 1) / block, [&](int64_t task) {
-        const int64_t last = (task + 1) * block < rows ? (task + 1) * block : rows;
-        for (int64_t row = task * block; row < last; ++row)
-            body(row * channels);
-    });
-}
 
 // Values whose windows meet: a pixel's channels as one row, or a channel's pixels as an image.
 struct Plane {

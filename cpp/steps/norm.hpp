@@ -1,4 +1,4 @@
-// Batch norm that stands alone and local response normalisation as steps of a Plan.
+// Batch norm that stands alone, layer norm and local response normalisation as steps of a Plan.
 #pragma once
 
 #include <optional>
@@ -22,6 +22,24 @@ class BatchNorm final : public Proportional {
     Affine arguments(const Run &run) const;
     Resident<float> scale_, shift_;
     bool pass_;
+};
+
+// Rows of `width` values, over each of which the statistics are taken, see RowNorm; weight and bias
+// may be empty. Under epsilon the deviation is a constant.
+class LayerNorm final : public Proportional {
+  public:
+    LayerNorm(const Kernels &kernels, Image rows, std::vector<float> weight,
+              std::vector<float> bias, float variance_epsilon, bool centred,
+              std::optional<float> epsilon);
+    bool needs_inputs() const override { return true; }
+    void forward(const Run &run) const override;
+    void relevance(const Run &run) const override;
+
+  private:
+    RowNorm arguments(const Run &run) const;
+    Resident<float> weight_, bias_;
+    float variance_epsilon_;
+    bool centred_;
 };
 
 enum class ResponseRule { pass, taylor, gradient }; // taylor: shares by first-order terms

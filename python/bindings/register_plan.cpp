@@ -16,6 +16,7 @@
 #include "device_arrays.hpp"
 #include "plan.hpp"
 #include "registers.hpp"
+#include "steps/attention.hpp"
 #include "steps/embedding.hpp"
 #include "steps/linear.hpp"
 #include "steps/merge.hpp"
@@ -248,6 +249,58 @@ int add_batch_norm(Plan &plan, int input, const py::array &scale, const py::arra
     auto step = std::make_unique<BatchNorm>(plan.kernels(), of.image, copy(scale, "scale", shape),
                                             copy(shift, "shift", shape), epsilon, pass);
     return plan.add_step(std::move(step), {input}, of, blocks);
+}
+
+// A tensor as rows of so many values.
+Image rows_of(const Plan &plan, int input, int width) {
+    const int64_t size = plan.tensor(input).image.size();
+    if (width < 1 || size % width != 0)
+        throw std::invalid_argument("width must divide the " + std::to_string(size) +
+                                    " values of the input, not be " + std::to_string(width) + ".");
+    return {1, 1, static_cast<int>(size / width), width};
+}
+
+int add_layer_norm(Plan &plan, int input, int width, const py::object &weight,
+                   const py::object &bias, float variance_epsilon, bool centred,
+                   std::optional<float> epsilon, const Extent &to, bool channels_first,
+                   bool blocks) {
+    const Image rows = rows_of(plan, input, width), out = image_of(to);
+    check_input(plan, input, out.size());
+    if (!(variance_epsilon >= 0.0f))
+        throw std::invalid_argument("variance_epsilon must be >= 0.");
+    auto step = std::make_unique<LayerNorm>(plan.kernels(), rows, copy(weight, "weight", {width}),
+                                            copy(bias, "bias", {width}), variance_epsilon, centred,
+                                            epsilon);
+    return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
+}
+
+int add_softmax(Plan &plan, int input, int width, const std::string &rule, const Extent &to,
+                bool channels_first, bool blocks) {
+    const Image rows = rows_of(plan, input, width), out = image_of(to);
+    check_input(plan, input, out.size());
+    if (rule != "taylor" && rule != "gradient")
+        throw std::invalid_argument("rule must be taylor or gradient, not \"" + rule + "\".");
+    auto step = std::make_unique<Softmax>(rows.width, width, rule == "taylor");
+    return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
+}
+
+// Of (rows, depth, columns) matrices.
+int add_mat_mul(Plan &plan, int a, int b, int count, const Triple &sides, bool turned,
+                std::optional<std::array<float, 2>> shares, float epsilon, const Extent &to,
+                bool channels_first, bool blocks) {
+    const auto [rows, depth, columns] = sides;
+    image_of({1, count, rows, depth}); // throws
+    image_of({1, count, depth, columns});
+    const Image out = image_of({1, count, rows, columns});
+    check_input(plan, a, int64_t{1} * count * rows * depth);
+    check_input(plan, b, int64_t{1} * count * depth * columns);
+    if (image_of(to).size() != out.size())
+        throw std::invalid_argument("to_image must hold the product's values.");
+    if (!(epsilon > 0.0f))
+        throw std::invalid_argument("epsilon must be > 0.");
+    auto step = std::make_unique<MatMul>(
+        plan.kernels(), Matrices{count, rows, depth, columns, turned}, shares, epsilon);
+    return plan.add_step(std::move(step), {a, b}, {image_of(to), channels_first}, blocks);
 }
 
 ResponseRule response_rule_of(const std::string &name) {
@@ -497,6 +550,13 @@ void register_plan(py::module_ &module) {
              "blocks"_a)
         .def("batch_norm", add_batch_norm, "input"_a, "scale"_a, "shift"_a, "epsilon"_a, "passes"_a,
              "blocks"_a)
+        .def("layer_norm", add_layer_norm, "input"_a, "width"_a, "weight"_a, "bias"_a,
+             "variance_epsilon"_a, "centred"_a, "epsilon"_a, "to_image"_a, py::kw_only(),
+             "channels_first"_a, "blocks"_a)
+        .def("softmax", add_softmax, "input"_a, "width"_a, "rule"_a, "to_image"_a, py::kw_only(),
+             "channels_first"_a, "blocks"_a)
+        .def("mat_mul", add_mat_mul, "a"_a, "b"_a, "count"_a, "sides"_a, "turned"_a, "shares"_a,
+             "epsilon"_a, "to_image"_a, py::kw_only(), "channels_first"_a, "blocks"_a)
         .def("local_response_norm", add_local_response_norm, "input"_a, "within_channel"_a,
              "size"_a, "alpha"_a, "beta"_a, "k"_a, "rule"_a, "blocks"_a)
         .def("activation", add_activation, "input"_a, "function"_a, "parameter"_a, "rule"_a,

@@ -123,6 +123,44 @@ class Plan:
         passes: bool,
         blocks: bool,
     ) -> int: ...
+    def layer_norm(
+        self,
+        input: int,
+        width: int,
+        weight: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        variance_epsilon: float,
+        centred: bool,
+        epsilon: float | None,
+        to_image: _Extent,
+        *,
+        channels_first: bool,
+        blocks: bool,
+    ) -> int: ...
+    def softmax(
+        self,
+        input: int,
+        width: int,
+        rule: str,
+        to_image: _Extent,
+        *,
+        channels_first: bool,
+        blocks: bool,
+    ) -> int: ...
+    def mat_mul(
+        self,
+        a: int,
+        b: int,
+        count: int,
+        sides: _Triple,
+        turned: bool,
+        shares: tuple[float, float] | None,
+        epsilon: float,
+        to_image: _Extent,
+        *,
+        channels_first: bool,
+        blocks: bool,
+    ) -> int: ...
     def local_response_norm(
         self,
         input: int,

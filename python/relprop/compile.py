@@ -13,7 +13,17 @@ from relprop import _core
 from relprop import rules as r
 from relprop.devices import Precision
 from relprop.graph import Graph
-from relprop.lowering import linear, merge, move, norm, pointwise, pool, sources, upsampling
+from relprop.lowering import (
+    attention,
+    linear,
+    merge,
+    move,
+    norm,
+    pointwise,
+    pool,
+    sources,
+    upsampling,
+)
 from relprop.lowering.lowering import Lowering, Table
 
 _LOWER: Table = {
@@ -24,6 +34,7 @@ _LOWER: Table = {
     **norm.TABLE,
     **pointwise.TABLE,
     **merge.TABLE,
+    **attention.TABLE,
     **move.TABLE,
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from relprop.graph import Array, Conv, ConvTranspose, Dense, Graph, Node, Shape
+from relprop.graph import Array, Conv, ConvTranspose, Dense, Graph, MatMul, Node, Shape
 
 _POSITIONS: dict[type, Callable[[Shape, Shape], int]] = {
     Conv: lambda source, result: math.prod(result[1:]),
@@ -30,7 +30,9 @@ def total_parameters(graph: Graph) -> int:
 
 
 def multiply_adds(graph: Graph, node: Node) -> int:
-    """Count the multiply-adds of a layer with weights, as papers do; all else counts as 0."""
+    """Count the multiply-adds of a layer with weights or a matrix product; all else counts as 0."""
+    if isinstance(node.operator, MatMul):
+        return math.prod(node.shape) * graph[node.inputs[0]].shape[-1]
     positions = _POSITIONS.get(type(node.operator))
     if positions is None:
         return 0

@@ -46,7 +46,8 @@ class Epsilon:
     """Each input gets its share of the pre-activation (Bach et al. 2015, Eq. 58).
 
     Applies to every linear node: convolution, dense layer, average pooling, mean, sum of
-    branches, batch norm that stands alone. ``epsilon=1e-9`` is the customary LRP-0.
+    branches, batch norm that stands alone, and to layer and group norm, whose deviation is held
+    constant (Achtibat et al. 2024). ``epsilon=1e-9`` is the customary LRP-0.
     """
 
     epsilon: float = 1e-6
@@ -173,7 +174,12 @@ class Proportional:
 
 @dataclass(frozen=True)
 class Taylor:
-    """Local response normalisation by first-order Taylor expansion (Binder et al. 2016)."""
+    """First-order Taylor expansion.
+
+    Of local response normalisation around the point where a value's neighbours are gone (Binder
+    et al. 2016); of a softmax around its input, whose constant term is booked as ``bias``
+    (Achtibat et al. 2024, Proposition 3.1).
+    """
 
 
 @dataclass(frozen=True)
@@ -181,15 +187,30 @@ class SignalTakesAll:
     """A product of two branches: the signal takes the relevance, the gate none.
 
     ``signal`` is the signal's position among the inputs; None finds the gate as the operand
-    that ends in a sigmoid or softmax and falls back to half and half.
+    that ends in a sigmoid or softmax and falls back to half and half. Each entry of a matrix
+    product is a sum, of which the signal's values get their shares as under :class:`Epsilon`,
+    with ``epsilon`` (Ali et al. 2022, attention weights held constant).
     """
 
     signal: Literal[0, 1] | None = None
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_finite("epsilon", self.epsilon, low=0.0, inclusive=False)
 
 
 @dataclass(frozen=True)
 class HalfAndHalf:
-    """A product of two branches: each takes half of the relevance."""
+    """A product of two branches: each takes half of the relevance.
+
+    Of a matrix product's entries by their terms, with ``epsilon`` as under :class:`Epsilon`
+    (Achtibat et al. 2024, Proposition 3.3).
+    """
+
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_finite("epsilon", self.epsilon, low=0.0, inclusive=False)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from relprop.graph import (
     Graph,
     Identity,
     LocalResponseNorm,
+    MatMul,
     Maximum,
     MaxPool,
     Mean,
@@ -43,9 +44,11 @@ from relprop.rules import (
     AlphaBeta,
     Epsilon,
     Gamma,
+    HalfAndHalf,
     Pass,
     Proportional,
     Rule,
+    SignalTakesAll,
     Taylor,
     WinnerTakesAll,
     Zero,
@@ -62,6 +65,7 @@ _KEEP_SIGN = (
     Concat,
     Add,
     Mul,
+    MatMul,
     PReLU,
     Slice,
     Reshape,
@@ -141,6 +145,8 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return True
     if isinstance(rule, Epsilon | AlphaBeta | Gamma):
         return rule.bias != "distribute"
+    if isinstance(operator, MatMul):
+        return isinstance(rule, SignalTakesAll | HalfAndHalf)  # shares in proportion to values
     if isinstance(operator, BatchNorm | Embedding):
         return False  # passes on, and its value at 0 is the shift, or a row
     if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:

@@ -318,6 +318,228 @@ void check_local_response_norm() {
                     }
 }
 
+// ---- layer_norm.cu, softmax.cu
+
+struct RowsCase {
+    int64_t rows;
+    int width, by; // by: floats that arrays begin behind an aligned place
+
+    std::string name() const {
+        return std::to_string(rows) + " of " + std::to_string(width) +
+               (by > 0 ? " from " + std::to_string(by) : "");
+    }
+};
+
+const RowsCase row_cases[] = {{1, 1, 0},    {9, 1, 0},    {40, 3, 0},    {5, 7, 0},
+                              {41, 8, 0},   {3, 8, 1},    {6, 197, 0},   {130, 49, 0},
+                              {7, 768, 0},  {2, 768, 3},  {5, 1023, 0},  {1, 1024, 0},
+                              {2, 1025, 0}, {3, 1028, 1}, {2, 5000, 0},  {1, 5000, 1},
+                              {2, 8192, 0}, {2, 9001, 0}, {2, 10000, 0}, {1, 10000, 2}};
+
+void check_layer_norm() {
+    for (const RowsCase &c : row_cases)
+        for (const bool centred : {false, true})
+            for (const int arrays : {0, 1, 2}) // weight, and bias
+                for (const bool add : {false, true}) {
+                    const int64_t n = c.rows * c.width;
+                    Case of;
+                    const auto floats = [&](int64_t count) {
+                        return of.floats(count + c.by) + c.by;
+                    };
+                    const float *x = floats(n), *s = floats(n);
+                    const float *weight = floats(c.width), *bias = floats(c.width);
+                    float *y = floats(n), *r = floats(n), *gradient = floats(n);
+                    const std::string what = c.name() + (centred ? " centred, " : ", ") +
+                                             std::to_string(arrays) + " arrays";
+                    of.run(with("layer_norm", what, add), rounding, [&](const Side &on) {
+                        RowNorm p{c.rows,
+                                  c.width,
+                                  centred,
+                                  1e-3f,
+                                  on(x),
+                                  arrays > 0 ? on(weight) : nullptr,
+                                  arrays > 1 ? on(bias) : nullptr,
+                                  on(s),
+                                  on(y),
+                                  add};
+                        on.kernels.layer_norm(p, stream);
+                        p.result = on(r);
+                        on.kernels.layer_norm_relevance(p, stream);
+                        p.result = on(gradient);
+                        on.kernels.layer_norm_gradient(p, stream);
+                    });
+                }
+}
+
+void check_softmax() {
+    for (const RowsCase &c : row_cases)
+        for (const bool add : {false, true}) {
+            const int64_t n = c.rows * c.width;
+            Case of;
+            const auto floats = [&] { return of.floats(n + c.by) + c.by; };
+            std::vector<float> drawn;
+            for (int64_t i = 0; i < n + c.by; ++i)
+                drawn.push_back(0.4f * static_cast<float>(draw(41) - 20));
+            if (add) // a row's largest value leaves the others almost nothing
+                for (int64_t row = 0; row < c.rows; ++row)
+                    drawn[static_cast<size_t>(c.by + row * c.width + draw(c.width))] = 100.0f;
+            const float *x = of.give(drawn, Type::float32) + c.by, *r = floats();
+            float *y = floats(), *constant = floats(), *relevance = floats(), *gradient = floats();
+            of.run(with("softmax", c.name(), add), rounding, [&](const Side &on) {
+                RowSoftmax p{c.rows, c.width, on(x), on(y), on(r), on(y), on(constant), add};
+                on.kernels.softmax(p, stream);
+                p.result = on(relevance);
+                on.kernels.softmax_relevance(p, stream);
+                p.result = on(gradient);
+                on.kernels.softmax_gradient(p, stream);
+            });
+        }
+    constexpr float far = HUGE_VALF; // places that a mask leaves out, and what is no distribution
+    Case of;
+    const float *x = of.give(std::vector<float>{1,         -far,      2,    3,     -far,  0.5f, //
+                                                -far,      -far,      -far, -far,  -far,  -far, //
+                                                1,         nan_value, 2,    3,     4,     5,    //
+                                                nan_value, 1,         2,    3,     4,     5,    //
+                                                1,         far,       2,    3,     4,     5,    //
+                                                90,        -90,       0,    1e30f, 1e30f, -1e30f});
+    float *y = of.floats(36);
+    of.run("softmax, infinite", rounding, [&](const Side &on) {
+        on.kernels.softmax({6, 6, on(x), nullptr, nullptr, on(y), nullptr, false}, stream);
+    });
+}
+
+// ---- matrix_product.cu
+
+struct MatricesCase {
+    int64_t count;
+    int rows, depth, columns;
+};
+
+void check_matrix_product() {
+    for (const MatricesCase &c : {MatricesCase{1, 1, 1, 1},
+                                  {3, 7, 5, 11},
+                                  {2, 13, 131, 17},
+                                  {1, 67, 300, 37},
+                                  {1, 31, 128, 33},
+                                  {1, 197, 64, 197},
+                                  {2, 197, 197, 64},
+                                  {5, 64, 16, 64},
+                                  {1, 2, 1000, 3},
+                                  {300, 19, 33, 21}}) // tiles are large on every GPU
+        for (const bool a_turned : {false, true})
+            for (const bool b_turned : {false, true})
+                for (const bool times : {false, true})
+                    for (const bool add : {false, true}) {
+                        const int64_t n = c.count * c.rows * c.columns;
+                        Case of;
+                        const float *a = of.floats(c.count * c.rows * c.depth);
+                        const float *b = of.floats(c.count * c.depth * c.columns);
+                        const float *by = of.floats(n);
+                        float *out = of.floats(n);
+                        const std::string what =
+                            std::to_string(c.count) + " of " + std::to_string(c.rows) + " x " +
+                            std::to_string(c.depth) + " x " + std::to_string(c.columns) +
+                            (a_turned ? ", a turned" : "") + (b_turned ? ", b turned" : "") +
+                            (times ? ", times" : "");
+                        of.run(with("matrix_product", what, add), rounding, [&](const Side &on) {
+                            on.kernels.matrix_product({c.count, c.rows, c.depth, c.columns, on(a),
+                                                       on(b), a_turned, b_turned, 0.3f,
+                                                       times ? on(by) : nullptr, on(out), add},
+                                                      stream);
+                        });
+                    }
+}
+
+// Of values with one sign, rounding grows with what is summed in a row.
+void check_long_products() {
+    const int depth = 50000;
+    Case of;
+    const float *a = of.positive(3 * depth), *b = of.positive(5 * depth);
+    float *out = of.floats(15);
+    of.run("matrix_product, a long sum", 1e-6, [&](const Side &on) {
+        on.kernels.matrix_product(
+            {1, 3, depth, 5, on(a), on(b), false, true, 1.0f, nullptr, on(out), false}, stream);
+    });
+}
+
+// Rows and products are the same bits by themselves, in a batch, and where their values are not
+// aligned.
+void check_rows_of_batches() {
+    const Kernels &kernels = cuda_kernels(0, Precision::float32);
+    const auto drawn = [](int64_t count) {
+        std::vector<float> values;
+        for (int64_t i = 0; i < count; ++i) // sums round
+            values.push_back(std::ldexp(static_cast<float>(draw(1 << 20)) - 5e5f,
+                                        -static_cast<int>(20 + draw(10))));
+        return values;
+    };
+    using Body = std::function<void(int64_t n, const float *, const float *, float *)>;
+    // whether n items of these values give the bits that they give one after the other
+    const auto same = [&](int64_t n, const std::vector<float> &a, const std::vector<float> &b,
+                          int64_t size, const Body &body) {
+        const auto results = [&](int64_t first, int64_t items, int64_t by) {
+            const auto part = [&](const std::vector<float> &values) {
+                const auto each = static_cast<int64_t>(values.size()) / n;
+                const auto begin = values.begin() + first * each;
+                std::vector<float> own(static_cast<size_t>(by), 0.0f);
+                own.insert(own.end(), begin, begin + items * each);
+                return own;
+            };
+            std::deque<Block> blocks;
+            const auto room = [&](const std::vector<float> &values) {
+                const char *bytes = reinterpret_cast<const char *>(values.data());
+                blocks.emplace_back(std::vector<char>(bytes, bytes + values.size() * sizeof(float)),
+                                    Type::unchecked);
+                return reinterpret_cast<float *>(blocks.back().device) + by;
+            };
+            const float *of_a = room(part(a)), *of_b = room(part(b));
+            float *out = room(std::vector<float>(static_cast<size_t>(by + items * size), 0.0f));
+            body(items, of_a, of_b, out);
+            RELPROP_CHECK(cudaDeviceSynchronize());
+            const std::vector<char> bytes = blocks.back().read();
+            return std::vector<char>(bytes.begin() + by * 4, bytes.end());
+        };
+        const std::vector<char> all = results(0, n, 0);
+        for (const int64_t i : {int64_t{0}, n / 2, n - 1})
+            for (const int64_t by : {0, 1}) {
+                const std::vector<char> one = results(i, 1, by);
+                if (std::memcmp(one.data(), all.data() + i * size * 4, one.size()) != 0)
+                    return false;
+            }
+        return true;
+    };
+    for (const int width : {8, 197, 768, 1028, 5000, 10000}) {
+        const int64_t n = 5;
+        const std::vector<float> x = drawn(n * width), s = drawn(n * width);
+        const auto of_norm = [&](void (*kernel)(const RowNorm &, Stream)) {
+            return same(
+                n, x, s, width, [&](int64_t rows, const float *a, const float *b, float *to) {
+                    kernel({rows, width, true, 1e-5f, a, nullptr, nullptr, b, to, false}, stream);
+                });
+        };
+        const auto of_softmax = [&](void (*kernel)(const RowSoftmax &, Stream)) {
+            return same(n, x, s, width,
+                        [&](int64_t rows, const float *a, const float *b, float *to) {
+                            kernel({rows, width, a, b, a, to, nullptr, true}, stream);
+                        });
+        };
+        report(("layer norm of a batch, " + std::to_string(width)).c_str(),
+               of_norm(kernels.layer_norm) && of_norm(kernels.layer_norm_relevance) &&
+                   of_norm(kernels.layer_norm_gradient));
+        report(("softmax of a batch, " + std::to_string(width)).c_str(),
+               of_softmax(kernels.softmax) && of_softmax(kernels.softmax_gradient));
+    }
+    const int64_t n = 300; // products whose tiles are large, and small ones
+    const int rows = 19, depth = 300, columns = 21;
+    report("matrix product of a batch",
+           same(n, drawn(n * rows * depth), drawn(n * depth * columns), rows * columns,
+                [&](int64_t count, const float *a, const float *b, float *to) {
+                    kernels.matrix_product(
+                        {count, rows, depth, columns, a, b, false, true, 1.0f, nullptr, to, false},
+                        stream);
+                }));
+}
+
 // ---- resample.cu, move.cu, lookup.cu
 
 // Who reads each of `size` places, and with which of the reading list's entries.
@@ -990,6 +1212,11 @@ int main() {
         check_slopes();
         check_affine();
         check_local_response_norm();
+        check_layer_norm();
+        check_softmax();
+        check_matrix_product();
+        check_long_products();
+        check_rows_of_batches();
         check_resample();
         check_gather();
         check_memory_orders();

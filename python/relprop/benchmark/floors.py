@@ -18,6 +18,7 @@ from relprop.benchmark.place import CPU, Place
 from relprop.compile import Compiled, compile_plan
 from relprop.composites import assign, preset
 from relprop.devices import Precision, gpu_of
+from relprop.factors import shares, unreached
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -30,13 +31,17 @@ from relprop.graph import (
     ConvTranspose,
     Dense,
     Graph,
+    GroupNorm,
+    LayerNorm,
     LocalResponseNorm,
+    MatMul,
     Maximum,
     MaxPool,
     Mean,
     Mul,
     Node,
     PReLU,
+    Softmax,
     UpsampleBilinear2d,
     clip_bounds,
 )
@@ -46,7 +51,8 @@ VALUE_BYTES = 4
 WEIGHT_BYTES: dict[Precision, int] = {"float32": 4, "tf32": 4, "bf16": 2}
 """What one number takes in memory; values are float32 in every precision."""
 
-_WEIGHTED = (Conv, ConvTranspose, Dense)
+_WEIGHTED = (Conv, ConvTranspose, Dense, MatMul)
+"""What has products."""
 _MEANS = (AvgPool, AdaptiveAvgPool, Mean, UpsampleBilinear2d, BatchNorm, Add)
 """Linear with constant weights: relevance is in proportion to what each input brings."""
 
@@ -149,6 +155,7 @@ class _Run:
         self.sender = {names[s]: names[by] for s, by in enumerate(senders) if by >= 0}
         self.nonnegative = nonnegative(graph)
         self.supported = supported(graph, rules)
+        self.unreached = unreached(graph, rules)
         self.readers = graph.consumers()
         self.last_reader = {source: node for node in graph for source in node.inputs}
 
@@ -169,7 +176,7 @@ class _Run:
 
     def backward(self, node: Node) -> Work:
         rule = self.rules.get(node.name)
-        if not node.inputs or isinstance(rule, r.Zero):
+        if not node.inputs or isinstance(rule, r.Zero) or node.name in self.unreached:
             return Work()
         alone = all(len(self.readers[source]) == 1 for source in node.inputs)
         if self.passes(node) and alone:
@@ -213,6 +220,12 @@ class _Run:
                 return sum(map(self.size, (n for n, by in self.sender.items() if by == node.name)))
             case Maximum():
                 return source + result
+            case MatMul():
+                return source + (0 if gradient else result)
+            case LayerNorm() | GroupNorm():
+                return source + (0 if gradient else result)
+            case Softmax():
+                return result + (0 if gradient else source)
             case Mul():
                 return source if gradient else 0
             case operator if isinstance(operator, _MEANS):
@@ -226,8 +239,10 @@ class _Run:
         return 0
 
     def products(self, node: Node) -> int:
-        """Products of a layer with weights on the way back, those of the Z+ and Z- among them."""
+        """Products of a layer on the way back, those of the Z+ and Z- among them."""
         rule, known = self.rules[node.name], node.inputs[0] in self.nonnegative
+        if isinstance(node.operator, MatMul):
+            return sum(share > 0 for share in shares(self.graph, rule, node) or (1, 1))
         match rule:
             case r.Flat():
                 return 0

@@ -15,9 +15,12 @@ from relprop.graph import (
     ConvTranspose,
     Dense,
     Embedding,
+    GroupNorm,
     Identity,
     Input,
+    LayerNorm,
     LocalResponseNorm,
+    MatMul,
     Maximum,
     MaxPool,
     Mean,
@@ -59,11 +62,13 @@ LAYERS = (*CONVOLUTIONS, Dense)
 CONSTANT_WEIGHTS = (AvgPool, AdaptiveAvgPool, UpsampleBilinear2d, Mean, Add)
 MOVES = (Embedding, Identity, Reshape, Permute, Slice, Pad, Concat, UpsampleNearest2d)
 ACTIVATIONS = (Activation, Clip, PReLU)
+NORMS = (LayerNorm, GroupNorm)
+PRODUCTS = (Mul, MatMul)
 WITHOUT_RULE = (Input, Constant)
 
 APPLICABLE: dict[type, tuple[type, ...]] = {
     **dict.fromkeys(LAYERS, (Epsilon, AlphaBeta, Gamma, ZBox, WSquare, Flat, Gradient, Zero)),
-    **dict.fromkeys(CONSTANT_WEIGHTS, (Epsilon, Gradient, Zero)),
+    **dict.fromkeys((*CONSTANT_WEIGHTS, *NORMS), (Epsilon, Gradient, Zero)),
     **dict.fromkeys(ACTIVATIONS, (Pass, Gradient, Deconvolution, GuidedBackprop, Zero)),
     **dict.fromkeys(MOVES, (Pass, Gradient, Zero)),
     Embedding: (Pass, Zero),
@@ -71,18 +76,16 @@ APPLICABLE: dict[type, tuple[type, ...]] = {
     MaxPool: (WinnerTakesAll, Proportional, Gradient, Zero),
     LocalResponseNorm: (Pass, Taylor, Gradient, Zero),
     Maximum: (WinnerTakesAll, Gradient, Zero),
-    Mul: (SignalTakesAll, HalfAndHalf, Gradient, Zero),
-    Softmax: (),
+    **dict.fromkeys(PRODUCTS, (SignalTakesAll, HalfAndHalf, Gradient, Zero)),
+    Softmax: (Taylor, Gradient, Zero),
 }
-"""Which rules an operator can have. A softmax has none: it is only supported at the end."""
+"""Which rules an operator can have."""
 
 
 def problem_of(node: Node, rule: Rule | None) -> str:
     """Say what is wrong with a node's rule; an empty string where nothing is."""
     applicable = APPLICABLE[type(node.operator)]
     where = f"{node.name} ({node.type})"
-    if not applicable:
-        return f"{where}: no rule exists for it yet, except at the end of a model, where it is cut."
     if rule is None:
         return f"{where}: no entry matches."
     if not isinstance(rule, applicable):

@@ -9,7 +9,14 @@ import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from relprop.composites.applicable import ACTIVATIONS, CONSTANT_WEIGHTS, CONVOLUTIONS, MOVES
+from relprop.composites.applicable import (
+    ACTIVATIONS,
+    CONSTANT_WEIGHTS,
+    CONVOLUTIONS,
+    MOVES,
+    NORMS,
+    PRODUCTS,
+)
 from relprop.composites.composite import Composite, Entry
 from relprop.composites.matchers import First
 from relprop.graph import (
@@ -19,9 +26,9 @@ from relprop.graph import (
     LocalResponseNorm,
     Maximum,
     MaxPool,
-    Mul,
     Node,
     PReLU,
+    Softmax,
     clip_bounds,
 )
 from relprop.methods import (
@@ -51,6 +58,7 @@ from relprop.rules import (
     Pass,
     Rule,
     SignalTakesAll,
+    Taylor,
     WinnerTakesAll,
     ZBox,
     ZPlus,
@@ -63,15 +71,17 @@ def _composite(
     # A preset's epsilon is for layers with weights: a large one must not swallow what sums and
     # average pools hand down, which is theirs at zennit's 1e-6. A smaller one is a wish for
     # exactness, and that is theirs as well.
+    small = min(epsilon, 1e-6)
     return Composite(
         name,
         (
             *first,
             Entry(CONVOLUTIONS, convolution),
             Entry(Dense, dense),
-            Entry((*CONSTANT_WEIGHTS, BatchNorm), Epsilon(min(epsilon, 1e-6))),
+            Entry((*CONSTANT_WEIGHTS, BatchNorm, *NORMS), Epsilon(small)),
             Entry((MaxPool, Maximum), WinnerTakesAll()),
-            Entry(Mul, SignalTakesAll()),
+            Entry(PRODUCTS, SignalTakesAll(epsilon=small)),
+            Entry(Softmax, Taylor()),
             Entry((*ACTIVATIONS, *MOVES, LocalResponseNorm), Pass()),
         ),
     )

@@ -332,6 +332,66 @@ class BatchNorm(ShownByShapes):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LayerNorm(ShownByShapes):
+    """``weight * (x - mean) / sqrt(variance + epsilon) + bias`` over the last axes, the weight's.
+
+    Where not ``centred``, the mean is left out and the variance is the mean square: RMS norm.
+    """
+
+    weight: Array
+    bias: Array | None = None
+    epsilon: float = 1e-5
+    centred: bool = True
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        shape = self.weight.shape
+        require(
+            len(shape) >= 1 and inputs[0][-len(shape) :] == shape,
+            f"weight {shape} does not fit the last axes of an input of shape {inputs[0]}.",
+        )
+        if self.bias is not None:
+            require(
+                self.bias.shape == shape, f"bias must have shape {shape}, not {self.bias.shape}."
+            )
+        _require_epsilon(self.epsilon)
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupNorm(ShownByShapes):
+    """``weight * (x - mean) / sqrt(variance + epsilon) + bias``, statistics of groups of channels.
+
+    Over all that a sample has of a group; weight and bias per channel, the first axis. As many
+    groups as channels are instance norm.
+    """
+
+    groups: int
+    weight: Array
+    bias: Array
+    epsilon: float = 1e-5
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        channels = inputs[0][0] if inputs[0] else 0
+        require(
+            channels > 0 and self.weight.shape == self.bias.shape == (channels,),
+            f"weight {self.weight.shape} and bias {self.bias.shape} do not fit an input of "
+            f"shape {inputs[0]}.",
+        )
+        require(
+            self.groups >= 1 and channels % self.groups == 0,
+            f"groups={self.groups} must divide {channels} channels.",
+        )
+        _require_epsilon(self.epsilon)
+        return inputs[0]
+
+
+def _require_epsilon(epsilon: float) -> None:
+    require(
+        math.isfinite(epsilon) and epsilon >= 0, f"epsilon must be finite and >= 0, not {epsilon}."
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalResponseNorm(ShownByShapes):
     """``x * (k + alpha * window sum of squares / values of a whole window) ** -beta``.
 
@@ -401,7 +461,7 @@ class PReLU(ShownByShapes):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Softmax(ShownByShapes):
-    """Softmax along an axis; only at the end of a model, where it is cut."""
+    """Softmax along an axis; at the end of a model it is cut."""
 
     axis: int
 
@@ -427,6 +487,27 @@ class Mul(ShownByShapes):
 
     def infer_shape(self, *inputs: Shape) -> Shape:
         return tuple(np.broadcast_shapes(*inputs))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MatMul(ShownByShapes):
+    """Matrix product of two branches, for each place along the axes before the last two.
+
+    (..., rows, summed) by (..., summed, columns), or by (..., columns, summed) where
+    ``transposed``: queries by keys.
+    """
+
+    transposed: bool = False
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        left, right = inputs
+        turned = (*right[:-2], *right[:-3:-1]) if self.transposed else right
+        require(
+            len(left) == len(right) >= 2 and left[:-2] == right[:-2] and left[-1] == turned[-2],
+            f"shapes {left} and {right}{', transposed,' if self.transposed else ''} do not fit "
+            "a matrix product.",
+        )
+        return (*left[:-1], turned[-1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -539,6 +620,8 @@ Operator = (
     | UpsampleBilinear2d
     | Mean
     | BatchNorm
+    | LayerNorm
+    | GroupNorm
     | LocalResponseNorm
     | Activation
     | Clip
@@ -546,6 +629,7 @@ Operator = (
     | Softmax
     | Add
     | Mul
+    | MatMul
     | Maximum
     | Concat
     | Slice
@@ -564,6 +648,7 @@ ARITY: dict[type, tuple[int, float]] = {
     Constant: (0, 0),
     Add: (2, math.inf),
     Mul: (2, 2),
+    MatMul: (2, 2),
     Maximum: (2, math.inf),
     Concat: (1, math.inf),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -45,13 +44,13 @@ def _dense(lowering: Lowering, node: Node) -> int:
     if not before.channels_last and not after.channels_last:
         return _linear_step(lowering, node, weight)
     # A dense layer works on the last axis, which for images is not the innermost.
-    rows = math.prod(node.shape[:-1])
-    lowering.count_places(node, rows, sum(weight.shape))
-    read, made = (Layout((rows, features), False) for features in weight.shape[::-1])
-    places = before.places().reshape(read.shape)
-    source = lowering.move(lowering.inputs(node)[0], places, 0.0, read)
-    result = _linear_step(lowering, node, weight, source=source, layouts=(read, made))
-    return lowering.move(result, made.places().reshape(node.shape), 0.0, after)
+    read = Layout(before.shape, False)
+    source = lowering.in_rows(node.inputs[0])
+    return lowering.out_of_rows(
+        node,
+        lambda made: _linear_step(lowering, node, weight, source=source, layouts=(read, made)),
+        as_rows=True,
+    )
 
 
 def _linear_step(
@@ -92,7 +91,7 @@ def _linear_step(
         groups,
         _core_rule(rule),
         transposed=transposed,
-        blocks=lowering.blocks(node),
+        blocks=lowering.idle(node),
         input_nonnegative=node.inputs[0] in lowering.nonnegative,
         supported=node.name in lowering.supported,
         clamp=clamp,

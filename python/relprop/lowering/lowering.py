@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from relprop import _core
 from relprop import rules as r
-from relprop.graph import Graph, Node, Pair, clip_bounds
+from relprop.factors import unreached
+from relprop.graph import Graph, Node, Pair, Shape, clip_bounds
 from relprop.layouts import Layout, layouts
 from relprop.signs import nonnegative, supported
 
@@ -29,6 +30,8 @@ _ACTIVATION_RULES: dict[type, str] = {
     r.GuidedBackprop: "guided",
 }
 """What an activation does with relevance that it does not hand on as it is."""
+
+_WITH_EPSILON = r.Epsilon | r.Proportional | r.SignalTakesAll | r.HalfAndHalf
 
 _Setting = TypeVar("_Setting", int, Pair)
 
@@ -51,6 +54,7 @@ class Lowering:
     def __post_init__(self) -> None:
         self.nonnegative = nonnegative(self.graph)
         self.supported = supported(self.graph, self.rules)
+        self.unreached = unreached(self.graph, self.rules)
         self.readers = self.graph.consumers()
         self.layouts = layouts(self.graph)
 
@@ -61,6 +65,10 @@ class Lowering:
     def blocks(self, node: Node) -> bool:
         """Whether a node hands no relevance down."""
         return isinstance(self.rules[node.name], r.Zero)
+
+    def idle(self, node: Node) -> bool:
+        """Whether a node hands no relevance down, by its rule or as none arrives."""
+        return self.blocks(node) or node.name in self.unreached
 
     def gradient(self, name: str) -> bool:
         """Whether a node hands down its derivative times the relevance."""
@@ -75,7 +83,7 @@ class Lowering:
         rule = self.rules[node.name]
         if self.gradient(node.name):
             return None
-        return rule.epsilon if isinstance(rule, r.Epsilon | r.Proportional) else 1e-6
+        return rule.epsilon if isinstance(rule, _WITH_EPSILON) else 1e-6
 
     def count_places(self, node: Node, *shape: int) -> None:
         """Make sure that a list of places of this shape may be made for ``node``."""
@@ -113,6 +121,39 @@ class Lowering:
         index = np.broadcast_to(before.places(), node.shape)
         return self.move(self.tensors[source], index, 0.0, after)
 
+    def in_rows(self, source: str, axes: tuple[int, ...] | None = None) -> int:
+        """The tensor of ``source`` in the order of its axes, or of ``axes``."""
+        before = self.layouts[source]
+        places = before.places()
+        if axes is not None:
+            places = places.transpose(axes)
+        if _ascending(places):
+            return self.tensors[source]
+        self.count_places(self.graph[source], *places.shape)
+        return self.move(self.tensors[source], places, 0.0, Layout(places.shape, False))
+
+    def out_of_rows(
+        self,
+        node: Node,
+        make: Callable[[Layout], int],
+        shape: Shape | None = None,
+        axes: tuple[int, ...] | None = None,
+        as_rows: bool = False,
+    ) -> int:
+        """The node's tensor, of what a step makes in rows of ``shape``, by default the node's.
+
+        ``make`` adds the step, whose tensor has the layout that it is given; ``axes`` is the order
+        of the rows' axes that makes them the node's; ``as_rows`` where the step's tensor must be
+        an image of rows.
+        """
+        after, rows = self.layouts[node.name], Layout(shape or node.shape, False)
+        places = rows.places()
+        places = (places if axes is None else places.transpose(axes)).reshape(node.shape)
+        if _ascending(after.stored(places)) and (not as_rows or after.extent == rows.extent):
+            return make(after)
+        self.count_places(node, *node.shape)
+        return self.move(make(rows), places, 0.0, after)
+
     def clamp(
         self, node: Node, *, needs_value: bool, relu_alone: bool = False
     ) -> tuple[float, float] | None:
@@ -143,12 +184,17 @@ class Lowering:
         alike = before.extent == after.extent and (
             before.channels_last == after.channels_last or before.extent[:3] == (1, 1, 1)
         )
-        same = alike and np.array_equal(after.stored(index), np.arange(index.size))
+        same = alike and _ascending(after.stored(index))
         # Shared by other readers, the tensor's relevance is the sum of theirs, not this node's.
         alone = len(self.readers[node.inputs[0]]) == 1
         if same and alone and not self.blocks(node):
             return source
         return self.move(source, index, 0.0, after, self.blocks(node))
+
+
+def _ascending(places: NDArray[np.integer[Any]]) -> bool:
+    """Whether places are 0, 1, 2 and so on."""
+    return np.array_equal(places.ravel(), np.arange(places.size))
 
 
 Table: TypeAlias = dict[type, Callable[[Lowering, Node], int]]

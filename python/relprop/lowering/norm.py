@@ -1,30 +1,83 @@
-"""Batch norm and local response normalisation."""
+"""Normalisation: batch, layer, group and local response norm."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
 from relprop import rules as r
-from relprop.graph import BatchNorm, LocalResponseNorm, Node
+from relprop.graph import Array, BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, Node
 from relprop.lowering.lowering import Lowering, Table
 
 
 def _batch_norm(lowering: Lowering, node: Node) -> int:
     norm = node.operator
     assert isinstance(norm, BatchNorm)
+    return _affine(lowering, node, lowering.inputs(node)[0], norm.scale, norm.shift)
+
+
+def _affine(lowering: Lowering, node: Node, source: int, scale: Array, shift: Array) -> int:
+    """``scale * x + shift`` per channel of ``source``, which is stored as the node is."""
     if len(node.shape) > 4:
         raise ValueError(
-            f"node {node.name!r} (BatchNorm): the shape must be (features,) or (channels, ...) "
+            f"node {node.name!r} ({node.type}): the shape must be (features,) or (channels, ...) "
             f"with at most three more axes, not {node.shape}."
         )
     return lowering.plan.batch_norm(
-        lowering.inputs(node)[0],
-        np.ascontiguousarray(norm.scale, np.float32),
-        np.ascontiguousarray(norm.shift, np.float32),
+        source,
+        np.ascontiguousarray(scale, np.float32),
+        np.ascontiguousarray(shift, np.float32),
         lowering.epsilon(node),
         passes=isinstance(lowering.rules[node.name], r.Pass),
-        blocks=lowering.blocks(node),
+        blocks=lowering.idle(node),
     )
+
+
+def _layer_norm(lowering: Lowering, node: Node) -> int:
+    norm = node.operator
+    assert isinstance(norm, LayerNorm)
+    source = lowering.in_rows(node.inputs[0])
+    weight = np.ascontiguousarray(norm.weight, np.float32).ravel()
+    bias = None if norm.bias is None else np.ascontiguousarray(norm.bias, np.float32).ravel()
+    return lowering.out_of_rows(
+        node,
+        lambda made: lowering.plan.layer_norm(
+            source,
+            weight.size,
+            weight,
+            bias,
+            norm.epsilon,
+            norm.centred,
+            lowering.epsilon(node),
+            made.extent,
+            channels_first=made.channels_last,
+            blocks=lowering.idle(node),
+        ),
+    )
+
+
+def _group_norm(lowering: Lowering, node: Node) -> int:
+    """Each group a row of a layer norm, then scale and shift per channel."""
+    norm = node.operator
+    assert isinstance(norm, GroupNorm)
+    source = lowering.in_rows(node.inputs[0])
+    made = lowering.out_of_rows(
+        node,
+        lambda made: lowering.plan.layer_norm(
+            source,
+            math.prod(node.shape) // norm.groups,
+            None,
+            None,
+            norm.epsilon,
+            True,
+            lowering.epsilon(node),
+            made.extent,
+            channels_first=made.channels_last,
+            blocks=False,
+        ),
+    )
+    return _affine(lowering, node, made, norm.weight, norm.bias)
 
 
 def _local_response_norm(lowering: Lowering, node: Node) -> int:
@@ -39,11 +92,13 @@ def _local_response_norm(lowering: Lowering, node: Node) -> int:
         norm.beta,
         norm.k,
         rule="gradient" if lowering.gradient(node.name) else "taylor" if taylor else "pass",
-        blocks=lowering.blocks(node),
+        blocks=lowering.idle(node),
     )
 
 
 TABLE: Table = {
     BatchNorm: _batch_norm,
+    LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
     LocalResponseNorm: _local_response_norm,
 }

@@ -10,7 +10,7 @@ from relprop.lowering.lowering import Lowering, Table
 
 def _activation(lowering: Lowering, node: Node) -> int:
     operator, bounds = node.operator, clip_bounds(node.operator)
-    source, blocks = lowering.inputs(node)[0], lowering.blocks(node)
+    source, blocks = lowering.inputs(node)[0], lowering.idle(node)
     rule = lowering.activation_rule(node.name)
     if bounds is not None:
         clamped = node.inputs[0] in lowering.fused
@@ -28,7 +28,7 @@ def _prelu(lowering: Lowering, node: Node) -> int:
         slope = layout.stored(np.broadcast_to(each, node.shape))
     slope = np.ascontiguousarray(slope, np.float32)
     rule = lowering.activation_rule(node.name)
-    return lowering.plan.prelu(lowering.inputs(node)[0], slope, rule, lowering.blocks(node))
+    return lowering.plan.prelu(lowering.inputs(node)[0], slope, rule, lowering.idle(node))
 
 
 TABLE: Table = {

@@ -96,7 +96,7 @@ def _pool_step(
         count_include_pad=count_include_pad,
         divisor=divisor,
         epsilon=lowering.epsilon(node),
-        blocks=lowering.blocks(node),
+        blocks=lowering.idle(node),
     )
 
 

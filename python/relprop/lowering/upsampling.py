@@ -20,7 +20,7 @@ def _upsample_nearest(lowering: Lowering, node: Node) -> int:
     )
     index = places[:, rows[:, None], columns]
     layout = lowering.layouts[node.name]
-    return lowering.move(lowering.inputs(node)[0], index, 0.0, layout, lowering.blocks(node))
+    return lowering.move(lowering.inputs(node)[0], index, 0.0, layout, lowering.idle(node))
 
 
 def _upsample_bilinear(lowering: Lowering, node: Node) -> int:
@@ -38,7 +38,7 @@ def _upsample_bilinear(lowering: Lowering, node: Node) -> int:
         weight.reshape(-1, 4).astype(np.float32),
         lowering.layouts[node.name].extent,
         lowering.epsilon(node),
-        lowering.blocks(node),
+        lowering.idle(node),
     )
 
 
