@@ -348,14 +348,16 @@ struct Blocks {
     bool add;
 };
 
-// out[i] = index[i] >= 0 ? in[index[i]] : value, per sample; relevance goes the other way.
+// out[i] = index[i] >= 0 ? in[index[i]] : value, per sample and place, of `width` floats each;
+// relevance goes the other way.
 struct Gather {
     int64_t n;
-    int64_t from_size;    // floats per sample of the layer's input
-    int64_t to_size;      // floats per sample of the layer's output
-    const int32_t *index; // [to_size]
+    int64_t from_size; // floats per sample of the layer's input
+    int64_t to_size;   // floats per sample of the layer's output
+    int width;
+    const int32_t *index; // [to_size / width]
     // the same from the input's side: place i goes to readers [offsets[i], offsets[i + 1])
-    const int32_t *offsets; // [from_size + 1]
+    const int32_t *offsets; // [from_size / width + 1]
     const int32_t *reader;  // places of the output, ascending
     float value;
     const float *in;

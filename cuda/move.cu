@@ -26,25 +26,40 @@ int64_t movers(int64_t values) {
 struct GatherArguments {
     Gather p;
     Divisor size;   // floats per sample of the result
+    Divisor width;  // floats of a place
     int64_t values; // of the result
 };
 
+// Where value i of the result is: its sample, place and float of the place.
+struct Moved {
+    int64_t n, place, rest;
+};
+
+__device__ Moved moved_at(const GatherArguments &of, int64_t i) {
+    const int64_t n = divided(i, of.size), at = i - n * of.size.by;
+    const int64_t place = divided(at, of.width);
+    return {n, place, at - place * of.width.by};
+}
+
 __global__ void gather_kernel(GatherArguments of, int64_t) {
     const Gather &p = of.p;
-    int64_t n[moved] = {};
+    Moved at[moved] = {};
     int32_t from[moved];
     float held[moved];
 #pragma unroll
     for (int k = 0; k < moved; ++k) {
         from[k] = -1;
         if (const int64_t i = value_index(k); i < of.values) {
-            n[k] = divided(i, of.size);
-            from[k] = p.index[i - n[k] * p.to_size];
+            at[k] = moved_at(of, i);
+            from[k] = p.index[at[k].place];
         }
     }
 #pragma unroll
     for (int k = 0; k < moved; ++k)
-        held[k] = from[k] >= 0 ? p.in[n[k] * p.from_size + from[k]] : p.value;
+        held[k] =
+            from[k] >= 0
+                ? p.in[at[k].n * p.from_size + static_cast<int64_t>(from[k]) * p.width + at[k].rest]
+                : p.value;
 #pragma unroll
     for (int k = 0; k < moved; ++k)
         if (const int64_t i = value_index(k); i < of.values)
@@ -54,31 +69,34 @@ __global__ void gather_kernel(GatherArguments of, int64_t) {
 // Most places have one reader, if any: the first of each are on their way together.
 __global__ void gather_relevance_kernel(GatherArguments of, int64_t) {
     const Gather &p = of.p;
-    int64_t n[moved] = {};
+    Moved at[moved] = {};
     int32_t begin[moved] = {}, end[moved] = {}, reader[moved];
     double sum[moved] = {}; // a broadcast has many readers
 #pragma unroll
     for (int k = 0; k < moved; ++k)
         if (const int64_t i = value_index(k); i < of.values) {
-            n[k] = divided(i, of.size);
-            const int32_t *offsets = p.offsets + (i - n[k] * p.from_size);
-            begin[k] = offsets[0];
-            end[k] = offsets[1];
-            if (p.add)
+            at[k] = moved_at(of, i);
+            begin[k] = p.offsets[at[k].place];
+            end[k] = p.offsets[at[k].place + 1];
+            if (p.add && begin[k] < end[k])
                 sum[k] = p.out[i];
         }
+    const auto given = [&](int k, int32_t by) {
+        return p.in[at[k].n * p.to_size + static_cast<int64_t>(by) * p.width + at[k].rest];
+    };
 #pragma unroll
     for (int k = 0; k < moved; ++k)
         reader[k] = begin[k] < end[k] ? p.reader[begin[k]] : -1;
 #pragma unroll
     for (int k = 0; k < moved; ++k)
         if (reader[k] >= 0)
-            sum[k] += p.in[n[k] * p.to_size + reader[k]];
+            sum[k] += given(k, reader[k]);
 #pragma unroll
     for (int k = 0; k < moved; ++k)
-        if (const int64_t i = value_index(k); i < of.values) {
+        if (const int64_t i = value_index(k);
+            i < of.values && (reader[k] >= 0 || !p.add)) { // what nobody reads is there already
             for (int32_t other = begin[k] + 1; other < end[k]; ++other)
-                sum[k] += p.in[n[k] * p.to_size + p.reader[other]];
+                sum[k] += given(k, p.reader[other]);
             p.out[i] = static_cast<float>(sum[k]);
         }
 }
@@ -148,12 +166,13 @@ void transpose(const float *in, float *out, int64_t n, int64_t rows, int64_t col
 } // namespace
 
 void gather(const Gather &p, Stream stream) {
-    const GatherArguments arguments{p, divisor_of(p.to_size), p.n * p.to_size};
+    const GatherArguments arguments{p, divisor_of(p.to_size), divisor_of(p.width), p.n * p.to_size};
     RELPROP_LAUNCH(gather_kernel, arguments, movers(arguments.values), stream);
 }
 
 void gather_relevance(const Gather &p, Stream stream) {
-    const GatherArguments arguments{p, divisor_of(p.from_size), p.n * p.from_size};
+    const GatherArguments arguments{p, divisor_of(p.from_size), divisor_of(p.width),
+                                    p.n * p.from_size};
     RELPROP_LAUNCH(gather_relevance_kernel, arguments, movers(arguments.values), stream);
 }
 

@@ -5,30 +5,70 @@
 
 namespace relprop::RELPROP_ISA {
 
-void gather(const Gather &p, Stream) {
-    const int64_t parts = (p.to_size + slab - 1) / slab;
+namespace {
+
+// Calls body(sample, first, last) for places of a slab each.
+template <class Body> void each_slab(const Gather &p, int64_t size, const Body &body) {
+    const int64_t places = size / p.width, most = slab / p.width > 0 ? slab / p.width : 1;
+    const int64_t parts = (places + most - 1) / most;
     parallel_for(p.n * parts, [&](int64_t task) {
-        const float *in = p.in + task / parts * p.from_size;
-        float *out = p.out + task / parts * p.to_size;
-        const int64_t first = task % parts * slab;
-        const int64_t last = first + slab < p.to_size ? first + slab : p.to_size;
-        for (int64_t i = first; i < last; ++i)
-            out[i] = p.index[i] >= 0 ? in[p.index[i]] : p.value;
+        const int64_t first = task % parts * most;
+        body(task / parts, first, first + most < places ? first + most : places);
+    });
+}
+
+} // namespace
+
+void gather(const Gather &p, Stream) {
+    each_slab(p, p.to_size, [&](int64_t sample, int64_t first, int64_t last) {
+        const float *in = p.in + sample * p.from_size;
+        float *out = p.out + sample * p.to_size;
+        if (p.width == 1) {
+            for (int64_t i = first; i < last; ++i)
+                out[i] = p.index[i] >= 0 ? in[p.index[i]] : p.value;
+            return;
+        }
+        for (int64_t i = first; i < last; ++i) {
+            float *to = out + i * p.width;
+            if (p.index[i] < 0) {
+                for (int k = 0; k < p.width; ++k)
+                    to[k] = p.value;
+                continue;
+            }
+            const float *from = in + static_cast<int64_t>(p.index[i]) * p.width;
+            for (int k = 0; k < p.width; ++k)
+                to[k] = from[k];
+        }
     });
 }
 
 void gather_relevance(const Gather &p, Stream) {
-    const int64_t parts = (p.from_size + slab - 1) / slab;
-    parallel_for(p.n * parts, [&](int64_t task) {
-        const float *r = p.in + task / parts * p.to_size;
-        float *out = p.out + task / parts * p.from_size;
-        const int64_t first = task % parts * slab;
-        const int64_t last = first + slab < p.from_size ? first + slab : p.from_size;
+    each_slab(p, p.from_size, [&](int64_t sample, int64_t first, int64_t last) {
+        const float *r = p.in + sample * p.to_size;
+        float *out = p.out + sample * p.from_size;
         for (int64_t i = first; i < last; ++i) {
-            double sum = p.add ? static_cast<double>(out[i]) : 0.0; // a broadcast has many readers
-            for (int32_t k = p.offsets[i]; k < p.offsets[i + 1]; ++k)
-                sum += static_cast<double>(r[p.reader[k]]);
-            out[i] = static_cast<float>(sum);
+            const int32_t begin = p.offsets[i], end = p.offsets[i + 1];
+            float *to = out + i * p.width;
+            if (end - begin <= 1) { // nobody reads it, or one
+                const float *from =
+                    begin < end ? r + static_cast<int64_t>(p.reader[begin]) * p.width : nullptr;
+                if (from && p.add)
+                    for (int k = 0; k < p.width; ++k)
+                        to[k] += from[k];
+                else if (from)
+                    for (int k = 0; k < p.width; ++k)
+                        to[k] = from[k];
+                else if (!p.add)
+                    for (int k = 0; k < p.width; ++k)
+                        to[k] = 0.0f;
+                continue;
+            }
+            for (int k = 0; k < p.width; ++k) {
+                double sum = p.add ? static_cast<double>(to[k]) : 0.0; // a broadcast has many
+                for (int32_t j = begin; j < end; ++j)
+                    sum += static_cast<double>(r[static_cast<int64_t>(p.reader[j]) * p.width + k]);
+                to[k] = static_cast<float>(sum);
+            }
         }
     });
 }

@@ -22,8 +22,22 @@ class Move final : public Step {
     Resident<int32_t> index_;
     Resident<int32_t> offsets_, reader_; // the same from the input's side, see Gather
     Resident<int32_t> filled_;           // places that hold `value`
-    int64_t from_size_;
+    int64_t from_size_, to_size_;
+    int width_; // floats that always move together
     float value_;
+};
+
+// The input's values where they lie, as an image of another shape: a reshape.
+class View final : public Step {
+  public:
+    explicit View(int64_t size) : size_(size) {}
+    bool passes() const override { return true; }
+    bool keeps_value() const override { return true; }
+    void forward(const Run &) const override {}
+    void relevance(const Run &run) const override;
+
+  private:
+    int64_t size_;
 };
 
 } // namespace relprop

@@ -395,6 +395,13 @@ int add_move(Plan &plan, int input, const py::array &index, float value, const E
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
+int add_view(Plan &plan, int input, const Extent &to, bool channels_first, bool blocks) {
+    const Image out = image_of(to);
+    check_input(plan, input, out.size());
+    return plan.add_step(std::make_unique<View>(out.size()), {input}, {out, channels_first},
+                         blocks);
+}
+
 // Floats of a request: numpy arrays, or arrays in the memory of the plan's device. All are alike.
 class Floats {
   public:
@@ -566,6 +573,8 @@ void register_plan(py::module_ &module) {
         .def("embedding", add_embedding, "input"_a, "weight"_a, "blocks"_a)
         .def("constant", add_constant, "value"_a, "image"_a, "channels_first"_a)
         .def("move", add_move, "input"_a, "index"_a, "value"_a, "to_image"_a, "channels_first"_a,
+             "blocks"_a)
+        .def("view", add_view, "input"_a, "to_image"_a, py::kw_only(), "channels_first"_a,
              "blocks"_a)
         .def("finish", &Plan::finish, "output"_a)
         .def("run", run, "inputs"_a, "scores"_a, py::kw_only(), "initial"_a = "value",

@@ -190,6 +190,9 @@ class Plan:
         channels_first: bool,
         blocks: bool,
     ) -> int: ...
+    def view(
+        self, input: int, to_image: _Extent, *, channels_first: bool, blocks: bool
+    ) -> int: ...
     def finish(self, output: int) -> None: ...
     def run(
         self,

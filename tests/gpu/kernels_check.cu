@@ -608,19 +608,20 @@ void check_resample() {
 
 void check_gather() {
     for (const bool add : {false, true})
-        for (const int64_t to_size : {131, 1024}) {
-            const int64_t n = 3, from_size = to_size / 2 - 15;
+        for (const auto &[places, width] : {std::pair{131, 1}, {1024, 1}, {131, 3}, {70, 64}}) {
+            const int64_t n = 3, read = places / 2 - 15;
+            const int64_t to_size = int64_t{1} * places * width, from_size = read * width;
             std::vector<int32_t> index;
-            for (int64_t i = 0; i < to_size; ++i)
-                index.push_back(static_cast<int32_t>(draw(from_size + 5)) - 5);
-            const Readers readers(index, from_size);
+            for (int64_t i = 0; i < places; ++i)
+                index.push_back(static_cast<int32_t>(draw(read + 5)) - 5);
+            const Readers readers(index, read);
             Case of;
             const int32_t *at = of.give(index), *offsets = of.give(readers.offsets);
             const int32_t *reader = of.give(readers.entries);
             const float *in = of.floats(n * from_size);
             float *out = of.floats(n * to_size), *r = of.floats(n * from_size);
             of.run(with("gather", std::to_string(to_size), add), 0.0, [&](const Side &on) {
-                Gather p{n,          from_size, to_size, on(at),  on(offsets),
+                Gather p{n,          from_size, to_size, width,   on(at), on(offsets),
                          on(reader), 0.25f,     on(in),  on(out), false};
                 on.kernels.gather(p, stream);
                 p.in = on(out);

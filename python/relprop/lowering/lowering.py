@@ -184,12 +184,18 @@ class Lowering:
         alike = before.extent == after.extent and (
             before.channels_last == after.channels_last or before.extent[:3] == (1, 1, 1)
         )
-        same = alike and _ascending(after.stored(index))
+        if index.size != math.prod(before.shape) or not _ascending(after.stored(index)):
+            return self.move(source, index, 0.0, after, self.blocks(node))
         # Shared by other readers, the tensor's relevance is the sum of theirs, not this node's.
         alone = len(self.readers[node.inputs[0]]) == 1
-        if same and alone and not self.blocks(node):
+        if alike and alone and not self.blocks(node):
             return source
-        return self.move(source, index, 0.0, after, self.blocks(node))
+        return self.plan.view(
+            source,
+            after.extent,
+            channels_first=after.channels_last,
+            blocks=self.blocks(node),
+        )
 
 
 def _ascending(places: NDArray[np.integer[Any]]) -> bool:
