@@ -28,8 +28,10 @@ struct Block {
     std::vector<char> initial, host;
     char *device = nullptr;
     Type type;
+    double scale; // differences are relative to it and the value
 
-    Block(std::vector<char> bytes, Type type_) : initial(bytes), host(bytes), type(type_) {
+    Block(std::vector<char> bytes, Type type_, double scale_ = 1.0)
+        : initial(bytes), host(bytes), type(type_), scale(scale_) {
         RELPROP_CHECK(cudaMalloc(reinterpret_cast<void **>(&device), initial.size() + 1));
         RELPROP_CHECK(cudaMemcpy(device, initial.data(), initial.size(), cudaMemcpyHostToDevice));
     }
@@ -68,7 +70,8 @@ struct Side {
     }
 };
 
-template <class T> double difference(const char *got, const char *expected, size_t bytes) {
+template <class T>
+double difference(const char *got, const char *expected, size_t bytes, double scale) {
     double worst = 0.0;
     for (size_t i = 0; i + sizeof(T) <= bytes; i += sizeof(T)) {
         T a, b;
@@ -77,22 +80,22 @@ template <class T> double difference(const char *got, const char *expected, size
         if (std::isnan(a) && std::isnan(b))
             continue;
         const double error = std::fabs(static_cast<double>(a) - static_cast<double>(b)) /
-                             (1.0 + std::fabs(static_cast<double>(b)));
+                             (scale + std::fabs(static_cast<double>(b)));
         if (!(error <= worst) && a != b)
             worst = std::isnan(error) ? HUGE_VAL : error;
     }
     return worst;
 }
 
-// The distance of what the device has from what the host has, relative to 1 + the value.
+// The distance of what the device has from what the host has.
 double difference(const Block &block) {
     const std::vector<char> got = block.read();
     const std::vector<char> &expected = block.host;
     switch (block.type) {
     case Type::float32:
-        return difference<float>(got.data(), expected.data(), got.size());
+        return difference<float>(got.data(), expected.data(), got.size(), block.scale);
     case Type::float64:
-        return difference<double>(got.data(), expected.data(), got.size());
+        return difference<double>(got.data(), expected.data(), got.size(), block.scale);
     case Type::exact:
         return got == expected ? 0.0 : HUGE_VAL;
     case Type::unchecked:
@@ -109,9 +112,11 @@ int64_t draw(int64_t below) {
 
 class Case {
   public:
-    template <class T> T *give(const std::vector<T> &values, Type type = Type::exact) {
+    template <class T>
+    T *give(const std::vector<T> &values, Type type = Type::exact, double scale = 1.0) {
         const char *bytes = reinterpret_cast<const char *>(values.data());
-        blocks_.emplace_back(std::vector<char>(bytes, bytes + values.size() * sizeof(T)), type);
+        blocks_.emplace_back(std::vector<char>(bytes, bytes + values.size() * sizeof(T)), type,
+                             scale);
         return reinterpret_cast<T *>(blocks_.back().host.data());
     }
     // Few distinct values, so that some are equal and some are 0.
@@ -127,8 +132,9 @@ class Case {
             value = 0.1f * static_cast<float>(draw(20) + 1);
         return give(values, Type::float32);
     }
-    double *doubles(int64_t count) {
-        return give(std::vector<double>(static_cast<size_t>(count), 0.5), Type::float64);
+    // `scale` for sums of numbers so large in all, of which little may be left.
+    double *doubles(int64_t count, double scale = 1.0) {
+        return give(std::vector<double>(static_cast<size_t>(count), 0.5), Type::float64, scale);
     }
     // For sums over samples of up to `size` values or tallies.
     double *scratch(int64_t n, int64_t size) {
@@ -748,7 +754,8 @@ void check_message() {
                 // each device cuts rows into chunks of its own
                 float *tally = of.unchecked(tally_sums * size);
                 float *told = of.unchecked(3 * tally_sums * size);
-                double *out = of.doubles(n * 20), *scratch = of.scratch(n, size);
+                double *out = of.doubles(n * 20, static_cast<double>(pixels * channels));
+                double *scratch = of.scratch(n, size);
                 std::vector<Branch> branches;
                 for (int i = 0; i < 10; ++i)
                     branches.push_back( // those that are sent have sums that little is left of
