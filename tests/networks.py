@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from relprop.benchmark.networks import NETWORKS as TIMED
-from relprop.benchmark.networks import BasicBlock, Factory, initialise, vgg16
+from relprop.benchmark.networks import (
+    BasicBlock,
+    Factory,
+    VisionTransformer,
+    initialise,
+    vgg16,
+)
 
 __all__ = ["NETWORKS", "BasicBlock", "initialise"]
 
@@ -112,11 +118,17 @@ class ResNet20(nn.Module):
         return self.linear(x.view(x.shape[0], -1))
 
 
+def small_vit() -> nn.Module:
+    return VisionTransformer(patch=16, width=48, depth=3, heads=4, size=64)
+
+
 NETWORKS: dict[str, tuple[Factory, tuple[int, int, int]]] = {
     "alexnet": (alexnet, (3, 224, 224)),
     "vgg16_bn": (vgg16_bn, (3, 224, 224)),
     "densenet121": (densenet121, (3, 224, 224)),
     "resnet20": (ResNet20, (3, 32, 32)),
-    **{name: network for name, network in TIMED.items() if name != "caffenet"},  # has its own test
+    "vit": (small_vit, (3, 64, 64)),
+    # these have tests of their own
+    **{name: network for name, network in TIMED.items() if name not in ("caffenet", "vit_b_16")},
 }
 """Name to factory and input shape; pass what the factory makes to :func:`initialise`."""

@@ -547,8 +547,8 @@ def test_toys() -> None:
     command = [sys.executable, script, "--tool", "relprop"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     rows = dict(line.strip("| ").split(" | ") for line in printed.splitlines()[2:])
-    assert rows["residual in place"] == "1.000"
-    assert rows["lstm"] == "UnsupportedOperatorError"
+    assert "lstm" in rows
+    assert set(rows.values()) == {"1.000"}
 
 
 # ---- a GPU, as far as it can be played -----------------------------------------------------------

@@ -11,7 +11,7 @@ from cases import SEEDS, numbers
 from reference import forward
 from relprop import graph as g
 from relprop.frontends.conversion import Unsupported
-from relprop.frontends.einsum import lower, matmul_equation
+from relprop.frontends.einsum import Product, lower, matmul_equation, multiply
 
 
 def assert_same(equation: str, operands: list[g.Array], data: int = 0) -> list[g.Operator]:
@@ -144,3 +144,77 @@ def test_what_is_no_equation(equation: str, shapes: list[g.Shape]) -> None:
     operands = [shapes[0], *(np.ones(shape, np.float32) for shape in shapes[1:])]
     with pytest.raises(ValueError, match=r"."):
         lower(equation, operands)
+
+
+# --- Two operands that are data ----------------------------------------------------------------
+
+
+def assert_product(equation: str, operands: list[g.Array], merged: g.Shape = ()) -> Product:
+    """The operators do to both what einsum does, with axes behind the batch that it counts in."""
+    graph, names = g.Graph(), []
+    steps = multiply(equation, [operand.shape[1:] for operand in operands], merged)
+    for i, (operand, moves) in enumerate(zip(operands, (steps.left, steps.right))):
+        name = graph.add(f"x{i}", g.Input(operand.shape[1:]))
+        for k, move in enumerate(moves):
+            name = graph.add(f"{i}.{k}", move, [name])
+        names.append(name)
+    name = graph.add("product", steps.product, names)
+    for k, move in enumerate(steps.behind):
+        name = graph.add(f"behind.{k}", move, [name])
+    result = forward(graph, {f"x{i}": operand for i, operand in enumerate(operands)})[name]
+    flat = [o.reshape(-1, *o.shape[1 + len(merged) :]).astype(np.float64) for o in operands]
+    wanted = np.einsum(equation, *flat)
+    assert result.shape[1 + len(merged) :] == wanted.shape[1:]
+    scale = 1e-6 * abs(wanted).max(initial=0)
+    np.testing.assert_allclose(result.reshape(wanted.shape), wanted, rtol=1e-6, atol=scale)
+    return steps
+
+
+@given(data=st.data(), seed=SEEDS, merged=st.sampled_from([(), (3,), (2, 3)]))
+@settings(max_examples=150, deadline=None)
+def test_any_product_of_two(data, seed, merged) -> None:
+    letters = data.draw(st.permutations("abcdefgh"))
+    outer, summed, rows, columns = (
+        letters[2 * i : 2 * i + data.draw(st.integers(0, 2))] for i in range(4)
+    )
+    x = "n" + "".join(data.draw(st.permutations(outer + summed + rows)))
+    y = "n" + "".join(data.draw(st.permutations(outer + summed + columns)))
+    out = "n" + "".join(data.draw(st.permutations(outer + rows + columns)))
+    rng = np.random.default_rng(seed)
+    operands = [numbers(rng, (2, *merged, *(SIZES[c] for c in term[1:]))) for term in (x, y)]
+    assert_product(f"{x},{y}->{out}", operands, merged)
+
+
+def test_a_product_moves_no_more_than_it_must() -> None:
+    q, k = (np.ones((2, 3, size, 4), np.float32) for size in (5, 6))
+    steps = assert_product("bhqd,bhkd->bhqk", [q, k])
+    assert not (steps.left or steps.right or steps.behind)
+    assert steps.product.transposed
+    steps = assert_product("bhqk,bhkd->bhqd", [np.ones((2, 3, 5, 6), np.float32), k])
+    assert not (steps.left or steps.right or steps.behind or steps.product.transposed)
+
+
+def test_an_axis_of_one_of_a_branch_goes_with_any_size() -> None:
+    rng = np.random.default_rng(0)
+    assert_product("nij,nij->ni", [numbers(rng, (2, 3, 4)), numbers(rng, (2, 1, 4))])
+    assert_product("nhqd,nhkd->nhqk", [numbers(rng, (2, 1, 5, 4)), numbers(rng, (2, 3, 6, 4))])
+
+
+@pytest.mark.parametrize(
+    ("equation", "reason"),
+    [
+        ("nij,mij->nm", "batch axis"),
+        ("nij,nij->i", "batch axis"),
+        ("nij,nij->in", "batch axis"),
+        ("nij,nkl->nik", "'j' is summed over in one operand alone"),
+        ("nii,nij->nj", "twice"),
+    ],
+)
+def test_what_is_no_product_of_two(equation: str, reason: str) -> None:
+    with pytest.raises(Unsupported, match=reason):
+        multiply(equation, [(3, 3), (3, 3)])
+
+
+def test_a_product_whose_sizes_differ() -> None:
+    with pytest.raises(ValueError, match="'j' is of sizes 4 and 5"):
+        multiply("nij,nkj->nik", [(3, 4), (3, 5)])

@@ -58,3 +58,61 @@ def test_a_gated_residual_network() -> None:
     result = explainer(x.numpy(), "argmax")
     truth = lxt_relevance(module.double(), x.double(), torch.from_numpy(result.target))
     assert np.linalg.norm(result.relevance - truth) <= 1e-4 * np.linalg.norm(truth)
+
+
+class Encoder(nn.Module):
+    """A layer norm, attention of two heads, and a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.queries, self.keys, self.values = (nn.Linear(6, 6) for _ in range(3))
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, 5, 6)
+        h = self.norm(x)
+        q, k, v = (heads(part(h)) for part in (self.queries, self.keys, self.values))
+        weights = torch.softmax(q @ k.transpose(-1, -2), dim=-1)
+        x = x + (weights @ v).transpose(1, 2).flatten(2)
+        return self.last(x.mean(1))
+
+
+def heads(x: Tensor) -> Tensor:
+    return x.unflatten(2, (2, 3)).transpose(1, 2)
+
+
+def attn_lrp(module: Encoder, x: Tensor, target: Tensor) -> np.ndarray:
+    functional = peer("lxt.explicit.functional")
+
+    def linear(part: nn.Linear, x: Tensor) -> Tensor:
+        return functional.linear_epsilon(x, part.weight, part.bias, 1e-9)
+
+    x = x.requires_grad_()
+    norm = module.norm
+    h = functional.layer_norm(x, norm.weight, norm.bias, norm.eps)
+    q, k, v = (heads(linear(part, h)) for part in (module.queries, module.keys, module.values))
+    weights = functional.softmax(functional.matmul(q, k.transpose(-1, -2), epsilon=1e-9), -1)
+    mixed = functional.matmul(weights, v, epsilon=1e-9).transpose(1, 2).flatten(2)
+    out = linear(module.last, functional.mean(functional.add2(x, mixed, epsilon=1e-9), 1, False))
+    chosen = out.gather(1, target[:, None])
+    chosen.backward(chosen.detach())
+    return x.grad.numpy()
+
+
+def test_an_encoder_under_attn_lrp() -> None:
+    torch.manual_seed(1)
+    module = Encoder().eval()
+    with torch.no_grad():
+        module.norm.weight.uniform_(0.5, 1.5)
+        module.norm.bias.uniform_(-0.5, 0.5)
+    x = torch.randn(4, 5, 6)
+    explainer = Explainer(
+        relprop.load(module, x),
+        "epsilon",
+        epsilon=1e-9,
+        rules={"MatMul": rules.HalfAndHalf(1e-9), "LayerNorm": rules.Epsilon(1e-6)},
+    )
+    result = explainer(x.numpy(), "argmax")
+    truth = attn_lrp(module.double(), x.double(), torch.from_numpy(result.target))
+    assert np.linalg.norm(result.relevance - truth) <= 1e-4 * np.linalg.norm(truth)
+    assert np.abs(result.ledger.closure_error).max() <= 1e-6

@@ -204,15 +204,6 @@ TOY_NETWORKS: dict[str, tuple[Factory, tuple[int, ...]]] = {
 }
 """Name to factory and input shape without the batch axis."""
 
-LATER = frozenset(
-    {
-        "multi-head attention",
-        "layer norm",
-        "lstm",
-    }
-)
-"""Those whose operators the Graph does not have yet."""
-
 
 def toy(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
     """A toy network in eval mode and two samples for it, the same for the same seed."""

@@ -32,6 +32,9 @@ def initialise(module: nn.Module, seed: int = 0) -> nn.Module:
                 part.bias.normal_(0.0, 0.2, generator=generator)
                 part.running_mean.normal_(0.0, 0.3, generator=generator)
                 part.running_var.uniform_(0.5, 2.0, generator=generator)
+            elif isinstance(part, VisionTransformer):
+                part.token.normal_(0.0, 0.5, generator=generator)
+                part.positions.normal_(0.0, 0.5, generator=generator)
     return module.eval()
 
 
@@ -297,6 +300,48 @@ def tiny() -> nn.Module:
 
 Factory = Callable[[], nn.Module]
 
+
+class EncoderBlock(nn.Module):
+    """Attention and two layers, a norm before each and a shortcut around."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = (nn.LayerNorm(width, 1e-6) for _ in range(2))
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens to tokens."""
+        qkv = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.narrow(F.gelu(self.wide(self.norm2(x))))
+
+
+class VisionTransformer(nn.Module):
+    """ViT (Dosovitskiy et al. 2020): patches, a class token, positions, blocks."""
+
+    def __init__(self, patch: int, width: int, depth: int, heads: int, size: int = 224) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, (size // patch) ** 2 + 1, width))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, heads) for _ in range(depth)))
+        self.norm, self.head = nn.LayerNorm(width, 1e-6), nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits."""
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def vit_b_16() -> nn.Module:
+    """ViT-B/16."""
+    return VisionTransformer(16, 768, 12, 12)
+
+
 NETWORKS: dict[str, tuple[Factory, tuple[int, int, int]]] = {
     "vgg16": (vgg16, (3, 224, 224)),
     "resnet50": (resnet50, (3, 224, 224)),
@@ -306,6 +351,7 @@ NETWORKS: dict[str, tuple[Factory, tuple[int, int, int]]] = {
     "squeezenet": (squeezenet, (3, 224, 224)),
     "mobilenet_v2": (mobilenet_v2, (3, 224, 224)),
     "efficientnet_lite0": (efficientnet_lite0, (3, 224, 224)),
+    "vit_b_16": (vit_b_16, (3, 224, 224)),
 }
 """Name to factory and input shape; pass what the factory makes to :func:`initialise`."""
 

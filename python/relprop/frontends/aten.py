@@ -8,14 +8,19 @@ raises :class:`Unsupported` with the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from relprop.frontends import aten_moves, einsum
-from relprop.frontends.aten_call import Call, Converter, is_data, operator_name, to_array
+from relprop.frontends import (
+    aten_attention,
+    aten_masks,
+    aten_moves,
+    aten_norms,
+    aten_recurrent,
+)
+from relprop.frontends.aten_call import Call, Converter, is_data, operator_name
 from relprop.frontends.conversion import (
     BATCH_AXIS,
     Unsupported,
@@ -48,7 +53,21 @@ from relprop.graph import (
     UpsampleNearest2d,
 )
 
-TABLE: dict[str, Converter] = dict(aten_moves.TABLE)
+CHANNELS: dict[str, Converter] = dict(aten_norms.CHANNELS)
+"""Operators for which the axis behind the batch is that of channels: the batch must be first."""
+
+_converts_channels = registering(CHANNELS)
+
+UNALIGNED = ("einsum", *aten_recurrent.TABLE)
+"""Operators that know the batch of each argument themselves, wherever it is."""
+
+TABLE: dict[str, Converter] = {
+    **aten_moves.TABLE,
+    **aten_attention.TABLE,
+    **aten_masks.TABLE,
+    **aten_norms.TABLE,
+    **aten_recurrent.TABLE,
+}
 _converts = registering(TABLE)
 
 
@@ -67,7 +86,7 @@ def _spatial_axes(call: Call) -> int:
     return int(operator_name(call.node.target).partition("pool")[2][0])
 
 
-@_converts("conv1d", "conv2d", "conv3d", "convolution")
+@_converts_channels("conv1d", "conv2d", "conv3d", "convolution")
 def _conv(call: Call) -> Any:
     if call["transposed"]:
         return _conv_transpose(call)
@@ -87,7 +106,7 @@ def _conv(call: Call) -> Any:
     )
 
 
-@_converts("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@_converts_channels("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def _conv_transpose(call: Call) -> str:
     weight = call.parameter("weight")
     axes = weight.ndim - 2
@@ -113,14 +132,14 @@ def _resizing(call: Call, size: Pair, align_corners: bool = False) -> tuple[floa
     return tuple(1 / s if s else n / m for n, m, s in zip(before, size, scales))  # type: ignore[return-value]
 
 
-@_converts("upsample_nearest2d")
+@_converts_channels("upsample_nearest2d")
 def _upsample_nearest2d(call: Call) -> str:
     call.require_image()
     size = (call.shape[1], call.shape[2])
     return call.emit(UpsampleNearest2d(size, _resizing(call, size)))
 
 
-@_converts("upsample_bilinear2d")
+@_converts_channels("upsample_bilinear2d")
 def _upsample_bilinear2d(call: Call) -> str:
     call.require_image()
     size, corners = (call.shape[1], call.shape[2]), bool(call["align_corners"])
@@ -138,29 +157,6 @@ def _linear(call: Call) -> str:
     return call.emit(Dense(weight, call.optional_parameter("bias")))
 
 
-@_converts("mm", "matmul", "bmm")
-def _matmul(call: Call) -> str:
-    operands = [call[name] for name in list(call.arguments)[:2]]
-    ranks = [len(call.graph[o].shape) + 1 if is_data(o) else o.ndim for o in operands]
-    return _linear_map(call, einsum.matmul_equation(*ranks), operands)
-
-
-@_converts("einsum")
-def _einsum(call: Call) -> str:
-    return _linear_map(call, call["equation"], call["tensors"])
-
-
-def _linear_map(call: Call, equation: str, operands: Sequence[Any]) -> str:
-    """What an einsum of one node and of constants is."""
-    nodes = [operand for operand in operands if is_data(operand)]
-    call.require(len(nodes) == 1, "several of its operands are computed from the input")
-    parts = [
-        call.graph[operand].shape if is_data(operand) else to_array("an operand", operand)
-        for operand in operands
-    ]
-    return call.chain(einsum.lower(equation, parts), cast(str, nodes[0]))
-
-
 @_converts("addmm")
 def _addmm(call: Call) -> str:
     weight = np.ascontiguousarray(call.parameter("mat2", axes=2).T) * np.float32(call["alpha"])
@@ -169,7 +165,9 @@ def _addmm(call: Call) -> str:
     return call.emit(Dense(weight, bias), call.data("mat1"))
 
 
-@_converts(*(f"max_pool{axes}d{rest}" for axes in (1, 2, 3) for rest in ("", "_with_indices")))
+@_converts_channels(
+    *(f"max_pool{axes}d{more}" for axes in (1, 2, 3) for more in ("", "_with_indices"))
+)
 def _max_pool(call: Call) -> Any:
     axes = _spatial_axes(call)
     kernel = _sizes(call["kernel_size"], axes)
@@ -178,7 +176,7 @@ def _max_pool(call: Call) -> Any:
     return call.first(call.emit(MaxPool(kernel, stride, padding, dilation, call["ceil_mode"])))
 
 
-@_converts("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+@_converts_channels("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def _adaptive_max_pool(call: Call) -> Any:
     sizes, output = call.input_shape[1:], _sizes(call["output_size"], _spatial_axes(call))
     call.require(
@@ -189,7 +187,7 @@ def _adaptive_max_pool(call: Call) -> Any:
     return call.first(call.emit(MaxPool(window, window)))
 
 
-@_converts("avg_pool1d", "avg_pool2d", "avg_pool3d")
+@_converts_channels("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def _avg_pool(call: Call) -> str:
     axes = _spatial_axes(call)
     kernel = _sizes(call["kernel_size"], axes)
@@ -205,7 +203,7 @@ def _avg_pool(call: Call) -> str:
     )
 
 
-@_converts(
+@_converts_channels(
     "adaptive_avg_pool1d",
     *(f"{private}adaptive_avg_pool{axes}d" for axes in (2, 3) for private in ("", "_")),
 )
@@ -220,7 +218,7 @@ def _mean(call: Call) -> str:
     return call.emit(Mean(tuple(sorted(axes)), call["keepdim"]))
 
 
-@_converts(
+@_converts_channels(
     "batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "cudnn_batch_norm"
 )
 def _batch_norm(call: Call) -> Any:
@@ -237,12 +235,20 @@ def _batch_norm(call: Call) -> Any:
     return call.first(call.emit(BatchNorm(factor.astype(np.float32), offset.astype(np.float32))))
 
 
+@_converts_channels("instance_norm")
+def _instance_norm(call: Call) -> Any:
+    if call["use_input_stats"]:
+        return aten_norms.of_groups(call, call.input_shape[0])
+    call.arguments["training"] = False
+    return _batch_norm(call)
+
+
 @_converts("_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 def _batch_statistics(call: Call) -> str:
     raise Unsupported("it uses the statistics of the batch; samples must be independent")
 
 
-@_converts("local_response_norm")
+@_converts_channels("local_response_norm")
 def _local_response_norm(call: Call) -> str:
     return call.emit(LocalResponseNorm(call["size"], call["alpha"], call["beta"], call["k"]))
 
@@ -283,7 +289,7 @@ def _gelu(call: Call) -> str:
     return call.emit(Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"))
 
 
-@_converts("prelu")
+@_converts_channels("prelu")
 def _prelu(call: Call) -> str:
     slope = call.optional_parameter("weight")
     assert slope is not None
@@ -333,16 +339,24 @@ def _maximum(call: Call) -> Any:
     return call.scaled(call.emit(Maximum(), *negated), "result", -1.0)
 
 
-@_converts("softmax", "_softmax", "log_softmax", "_log_softmax")
+@_converts("softmax", "_softmax")
 def _softmax(call: Call) -> str:
+    return call.emit(Softmax(call.axis(call["dim"])))
+
+
+@_converts("log_softmax", "_log_softmax")
+def _log_softmax(call: Call) -> str:
     last = all(reader.op == "output" for reader in call.node.users)
-    call.require(last, "softmax is supported only as the last operator")
+    call.require(last, "log softmax is supported only as the last operator")
     return call.emit(Softmax(call.axis(call["dim"])))
 
 
 @_converts("add", "sub", "subtract")
 def _add(call: Call) -> str:
     sign = 1.0 if operator_name(call.node.target) == "add" else -1.0
+    aten_masks.hide(call, "self")
+    if sign > 0:
+        aten_masks.hide(call, "other")
     first = call.operand("self")
     return call.emit(Add(), first, call.operand("other", sign * float(call["alpha"])))
 
@@ -368,3 +382,6 @@ def _div(call: Call) -> str:
     call.require(call["rounding_mode"] is None, "division with rounding")
     call.arguments["other"] = 1.0 / torch.as_tensor(call["other"], dtype=torch.float64)
     return call.emit(Mul(), call.data("self"), call.operand("other"))
+
+
+TABLE.update(CHANNELS)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
+from relprop.frontends.batch_axis import HOME, Place
+from relprop.frontends.conversion import Unsupported, unique
 from relprop.graph import Array, Constant, Graph, Mul, Operator, Shape
 
 
@@ -63,7 +64,8 @@ class Call:
     """One traced operator: its arguments by name, and the Graph to add its nodes to.
 
     ``values`` holds what each traced value became (see :func:`is_data`), ``labels`` the names
-    of those that are parameters.
+    of those that are parameters. The inputs have the batch at ``places``, the first of them at
+    ``place`` and the result at ``made``.
     """
 
     def __init__(
@@ -72,16 +74,23 @@ class Call:
         graph: Graph,
         values: Mapping[fx.Node, Any],
         labels: Mapping[fx.Node, str],
+        places: Mapping[fx.Node, Place],
+        made: Place = HOME,
     ) -> None:
         self.node = node
         self.graph = graph
         self.labels = labels
+        self.places = places
+        self.made = made
         self.raw = bind(node)
         self.arguments = {
             name: fx.node.map_arg(value, values.__getitem__) for name, value in self.raw.items()
         }
+        self.place = next((places[n] for n in node.all_input_nodes if is_data(values[n])), HOME)
         result = node.meta["val"]
-        self.shape: Shape = tuple(result.shape[1:]) if isinstance(result, torch.Tensor) else ()
+        tensor = isinstance(result, torch.Tensor)
+        self.shape: Shape = made.sample(tuple(result.shape)) if tensor else ()
+        """The result's without the batch axis."""
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments.get(name)
@@ -135,11 +144,17 @@ class Call:
             if scale == 1.0:
                 return cast(str, value)
             return self.scaled(cast(str, value), name, scale)
-        tensor = torch.as_tensor(value)
-        if tensor.ndim == len(self.shape) + 1:
-            self.require(tensor.shape[0] == 1, f"{name} has a value of its own for each sample")
-            tensor = tensor[0]
+        tensor = self.of_a_sample(name, torch.as_tensor(value))
         return self.constant(name, to_array(name, tensor) * np.float32(scale))
+
+    def of_a_sample(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A constant that goes with the result, without the batch axis where it reaches so far."""
+        at = tensor.ndim - self.node.meta["val"].ndim + self.made.axis
+        if at < 0:
+            return tensor
+        self.require(tensor.shape[at] == 1, f"{name} has a value of its own for each sample")
+        merged = (1,) * len(self.made.merged)
+        return tensor.reshape(*tensor.shape[:at], *merged, *tensor.shape[at + 1 :])
 
     def scaled(self, node: str, name: str, scale: float) -> str:
         """A node times a number; ``name`` says what of this operator it is."""
@@ -152,11 +167,18 @@ class Call:
         name = label or f"{module_of(self.node)[0]}.{argument}".lstrip(".")
         return self.graph.add(unique(self.graph, name), Constant(np.asarray(value, np.float32)))
 
-    def axis(self, dim: int, rank: int | None = None) -> int:
-        """A torch axis without the batch, for a tensor of ``rank`` axes with it."""
-        rank = len(self.input_shape) + 1 if rank is None else rank
-        self.require(dim % rank != 0, BATCH_AXIS)
-        return dim % rank - 1
+    @property
+    def rank(self) -> int:
+        """How many axes the first argument has with the batch."""
+        return len(self.input_shape) - len(self.place.merged) + 1
+
+    def axis(self, dim: int) -> int:
+        """An axis of the first argument without the batch."""
+        return self.place.axis_of(dim, self.rank)
+
+    def made_axis(self, dim: int) -> int:
+        """An axis of the result without the batch."""
+        return self.made.axis_of(dim, self.node.meta["val"].ndim)
 
     def require(self, condition: bool, reason: str) -> None:
         """Give up with a reason unless a condition holds."""

@@ -9,24 +9,30 @@ import numpy as np
 import torch
 
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
+from relprop.frontends.attention import repeated
 from relprop.frontends.conversion import BATCH_AXIS, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
 
+VIEWS = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+"""What keeps all values in their order, and so may merge the batch axis with others."""
+
 
 def _joined(call: Call, axis: int, expand: bool) -> str:
     """Concatenate a list of tensors, each given an axis of 1 first where ``expand``."""
     names = []
-    rank = len(call.shape) + (0 if expand else 1)
+    place, rank = call.place, call.node.meta["val"].ndim - expand
     for position, value in enumerate(call["tensors"]):
         if not is_data(value):
-            call.require(
-                value.ndim == rank and value.shape[0] == 1, "a constant part has no batch axis"
-            )
+            fits = value.ndim == rank and value.shape[place.axis] == 1
+            call.require(fits, "a constant part has no batch axis")
             name = f"tensors[{position}]"
-            value = call.constant(name, to_array(name, value[0]))
+            array = to_array(name, value)
+            shape = (*array.shape[: place.axis], *array.shape[place.axis + 1 :])
+            call.require(not place.merged, BATCH_AXIS)
+            value = call.constant(name, array.reshape(shape))
         if expand:
             shape = call.graph[value].shape
             value = call.emit(Reshape((*shape[:axis], 1, *shape[axis:])), value)
@@ -36,25 +42,25 @@ def _joined(call: Call, axis: int, expand: bool) -> str:
 
 @_converts("cat", "concat", "concatenate")
 def _cat(call: Call) -> str:
-    return _joined(call, call.axis(call["dim"], len(call.shape) + 1), expand=False)
+    return _joined(call, call.made_axis(call["dim"]), expand=False)
 
 
 @_converts("stack")
 def _stack(call: Call) -> str:
-    return _joined(call, call.axis(call["dim"], len(call.shape) + 1), expand=True)
+    return _joined(call, call.made_axis(call["dim"]), expand=True)
 
 
 @_converts("slice", "narrow")
 def _slice(call: Call) -> str:
-    dim = call["dim"] % (len(call.input_shape) + 1)
     if "length" in call.arguments:
         call.arguments["end"] = call["start"] + call["length"]
-    if dim == 0:
+    if call["dim"] % call.rank == call.place.axis:
         # Wherever it ends: its size is that of the batch, else it had been refused before.
         call.require(call["start"] in (None, 0) and call["step"] in (None, 1), BATCH_AXIS)
         return call.input
-    start, stop, _ = slice(call["start"], call["end"]).indices(call.input_shape[dim - 1])
-    return call.emit(Slice(dim - 1, start, stop, call["step"] or 1))
+    axis = call.axis(call["dim"])
+    start, stop, _ = slice(call["start"], call["end"]).indices(call.input_shape[axis])
+    return call.emit(Slice(axis, start, stop, call["step"] or 1))
 
 
 @_converts("select")
@@ -77,7 +83,7 @@ def _pieces(call: Call, axis: int, sizes: Sequence[int]) -> list[str | None]:
 @_converts("split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_split_with_sizes")
 def _split(call: Call) -> list[str | None]:
     axis = call.axis(call["dim"])
-    sizes = [part.shape[axis + 1] for part in call.node.meta["val"]]
+    sizes = [part.shape[call["dim"]] for part in call.node.meta["val"]]
     return _pieces(call, axis, sizes)
 
 
@@ -95,22 +101,27 @@ def _pad(call: Call) -> str:
     call.require(call["mode"] in (None, "constant"), f"padding mode {call['mode']!r}")
     flat = list(call["pad"])
     pairs = [(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)][::-1]
-    pairs = [(0, 0)] * (len(call.input_shape) + 1 - len(pairs)) + pairs
-    call.require(pairs.pop(0) == (0, 0), BATCH_AXIS)
+    pairs = [(0, 0)] * (call.rank - len(pairs)) + pairs
+    at = call.place.axis
+    call.require(pairs[at] == (0, 0), BATCH_AXIS)
+    pairs[at : at + 1] = [(0, 0)] * len(call.place.merged)
     operators = padding(call.input_shape, pairs, float(call["value"] or 0.0))
     return call.chain(operators, call.input)
 
 
-@_converts("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+@_converts(*VIEWS)
 def _reshape(call: Call) -> str:
     call.require("dtype" not in call.arguments, "it reads the bytes of one type as another")
+    if call.place != call.made and call.shape == call.input_shape:
+        return call.input
     return call.emit(Reshape(call.shape))
 
 
 def _permuted(call: Call, dims: Sequence[int]) -> str:
-    rank = len(call.input_shape) + 1
-    call.require(dims[0] % rank == 0, BATCH_AXIS)
-    return call.emit(Permute(tuple(call.axis(dim) for dim in dims[1:])))
+    axes, made = call.place.permuted(dims)
+    if call.place != made and axes == tuple(range(len(axes))):
+        return call.input
+    return call.emit(Permute(axes))
 
 
 @_converts("permute")
@@ -120,7 +131,7 @@ def _permute(call: Call) -> str:
 
 @_converts("transpose", "swapaxes")
 def _transpose(call: Call) -> str:
-    dims = list(range(len(call.input_shape) + 1))
+    dims = list(range(call.rank))
     first, second = (
         (call["axis0"], call["axis1"])
         if "axis0" in call.arguments
@@ -136,10 +147,57 @@ def _dropout(call: Call) -> Any:
     return call.first(call.input)
 
 
-@_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "expand", "expand_as")
+@_converts("roll")
+def _roll(call: Call) -> str:
+    call.require(bool(call["dims"]), BATCH_AXIS)
+    name = call.input
+    for shift, dim in zip(call["shifts"], call["dims"]):
+        axis = call.axis(dim)
+        size = call.input_shape[axis]
+        start = -shift % size
+        if start:
+            ends = (call.emit(Slice(axis, *bounds), name) for bounds in ((start, size), (0, start)))
+            name = call.emit(Concat(axis), *ends)
+    return name
+
+
+@_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy")
 def _nothing(call: Call) -> str:
-    call.require(call.shape == call.input_shape, "it repeats values")
     return call.input
+
+
+# --- What repeats values -----------------------------------------------------------------------
+
+
+@_converts("expand", "expand_as", "broadcast_to")
+def _expand(call: Call) -> str:
+    return repeated(call, call.input, call.shape)
+
+
+@_converts("repeat")
+def _repeat(call: Call) -> str:
+    counts = list(call["repeats"])
+    fresh = len(counts) - call.rank
+    at = fresh + call.place.axis
+    call.require(counts[at] == 1, BATCH_AXIS)
+    counts[at : at + 1] = [1] * len(call.place.merged)
+    name, shape = call.input, (*(1,) * fresh, *call.input_shape)
+    if fresh:
+        name = call.emit(Reshape(shape), name)
+    for axis, count in enumerate(counts):
+        if count > 1 < shape[axis]:
+            name = call.emit(Concat(axis), *[name] * count)
+    return repeated(call, name, call.shape)
+
+
+@_converts("repeat_interleave")
+def _repeat_interleave(call: Call) -> str:
+    count = call["repeats"]
+    call.require(isinstance(count, int) and call["dim"] is not None, "it repeats unevenly")
+    axis, shape = call.axis(call["dim"]), call.input_shape
+    name = call.emit(Reshape((*shape[: axis + 1], 1, *shape[axis + 1 :])))
+    name = repeated(call, name, (*shape[: axis + 1], count, *shape[axis + 1 :]))
+    return call.emit(Reshape(call.shape), name)
 
 
 @_converts("_to_copy", "to", "type_as")

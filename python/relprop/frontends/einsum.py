@@ -1,7 +1,8 @@
-"""Sums of products over named axes (einsum, matmul) with one operand that is data.
+"""Sums of products over named axes (einsum, matmul) with one operand that is data, or two.
 
 Where every axis that data and constants share is summed over, the constants together are the
-weight of a dense layer on those axes, between a change of axes before it and one behind it.
+weight of a dense layer on those axes, between a change of axes before it and one behind it. Two
+that are data are a matrix product, once their axes are in its order.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported
-from relprop.graph import Array, Dense, Operator, Permute, Reshape, Shape
+from relprop.graph import Array, Dense, MatMul, Operator, Permute, Reshape, Shape
 
 LARGEST_WEIGHT = 1 << 24
 """How many values several constants may have together."""
@@ -31,7 +33,7 @@ def matmul_equation(first: int, second: int) -> str:
     return f"{left},{right}->...{'m' * (first > 1)}{'p' * (second > 1)}"
 
 
-def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
+def lower(equation: str, operands: Sequence[Shape | Array], merged: Shape = ()) -> list[Operator]:
     """Return the operators that the data goes through one after the other.
 
     Parameters
@@ -40,6 +42,8 @@ def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
         In the notation of einsum.
     operands
         Arrays, and for the one operand that is data the shape of a sample, without the batch.
+    merged
+        Axes that samples begin with and the equation knows as one with the batch.
 
     Raises
     ------
@@ -51,8 +55,9 @@ def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
     position = next(i for i, operand in enumerate(operands) if isinstance(operand, tuple))
     sample = operands[position]
     assert isinstance(sample, tuple)
-    shapes = [(0, *sample) if i == position else np.shape(o) for i, o in enumerate(operands)]
-    terms, out = _parse(equation, shapes)
+    data_shape = (0, *sample[len(merged) :])
+    shapes = [data_shape if i == position else np.shape(o) for i, o in enumerate(operands)]
+    terms, out = _apart(*_parse(equation, shapes), position, len(merged))
     data = terms[position]
     sizes = dict(zip(data[1:], sample))
     constants: list[Array] = []
@@ -91,6 +96,86 @@ def lower(equation: str, operands: Sequence[Shape | Array]) -> list[Operator]:
     order = rest + new
     operators.append(Permute(tuple(order.index(c) for c in out[1:])))
     return _needed(operators, sample)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of two nodes, what each goes through before it and what comes behind."""
+
+    left: list[Operator]
+    right: list[Operator]
+    product: MatMul
+    behind: list[Operator]
+
+
+def multiply(equation: str, samples: Sequence[Shape], merged: Shape = ()) -> Product:
+    """Return the matrix product that an einsum of two operands that are data is.
+
+    Raises
+    ------
+    Unsupported
+        If it mixes samples, or sums over an axis of one operand alone.
+    ValueError
+        If the equation is not well formed or does not fit the operands.
+    """
+    terms, out = _parse(equation, [(0, *sample[len(merged) :]) for sample in samples])
+    batch = terms[0][:1]
+    if not batch or not terms[1].startswith(batch) or not out.startswith(batch):
+        raise Unsupported(BATCH_AXIS)
+    new = _free(*terms, out)[: len(merged)]
+    left, right = (dict(zip(new + term[1:], sample)) for term, sample in zip(terms, samples))
+    made = new + out[1:]
+    for own, other in ((left, right), (right, left)):
+        for letter in [c for c in own if own[c] == 1 < other.get(c, 1)]:
+            del own[letter]  # an axis of 1 goes with any size
+    sizes = {**left, **right}
+    for letter in sizes:
+        one, other_size = left.get(letter), right.get(letter)
+        if one is None or other_size is None:
+            if letter not in made:
+                raise Unsupported(f"index {letter!r} is summed over in one operand alone")
+        elif one != other_size:
+            raise ValueError(f"index {letter!r} is of sizes {one} and {other_size}")
+    both = [c for c in left if c in right]
+    outer, summed = ([c for c in both if (c in made) is kept] for kept in (True, False))
+    rows, columns = [c for c in left if c not in right], [c for c in right if c not in left]
+    transposed = list(right) == outer + columns + summed
+    order = outer + rows + columns
+    behind: list[Operator] = [
+        Reshape(tuple(sizes[c] for c in order)),
+        Permute(tuple(order.index(c) for c in made)),
+    ]
+    first = _matrices(left, outer, rows, summed)
+    second = _matrices(right, outer, *((columns, summed) if transposed else (summed, columns)))
+    shape = (*(sizes[c] for c in outer), *(math.prod(sizes[c] for c in g) for g in (rows, columns)))
+    return Product(
+        _needed(first, samples[0]),
+        _needed(second, samples[1]),
+        MatMul(transposed),
+        _needed(behind, shape),
+    )
+
+
+def _matrices(sizes: dict[str, int], outer: list[str], *sides: list[str]) -> list[Operator]:
+    """What gives an operand the axes of ``outer`` and two more, one for all of each side."""
+    order = [*outer, *sides[0], *sides[1]]
+    letters = list(sizes)
+    return [
+        Reshape(tuple(sizes.values())),
+        Permute(tuple(letters.index(c) for c in order)),
+        Reshape((*(sizes[c] for c in outer), *(math.prod(sizes[c] for c in s) for s in sides))),
+    ]
+
+
+def _free(*used: str) -> str:
+    return "".join(c for c in string.ascii_letters if not any(c in term for term in used))
+
+
+def _apart(terms: list[str], out: str, position: int, count: int) -> tuple[list[str], str]:
+    """Letters for so many axes that data has behind the batch's and the equation does not tell."""
+    data, new = terms[position], _free(*terms, out)[:count]
+    terms[position] = data[:1] + new + data[1:]
+    return terms, out[:1] + new + out[1:] if out[:1] == data[:1] else out
 
 
 def _parse(equation: str, shapes: Sequence[Shape]) -> tuple[list[str], str]:

@@ -21,7 +21,15 @@ from google.protobuf.message import DecodeError
 
 from relprop.errors import UnsupportedOperatorError
 from relprop.frontends import onnx_constants, onnx_operators
-from relprop.frontends.conversion import Shapes, Unsupported, check_outputs, refusal, shapes_of
+from relprop.frontends.batch_axis import HOME, Place
+from relprop.frontends.conversion import (
+    BATCH_AXIS,
+    Shapes,
+    Unsupported,
+    check_outputs,
+    refusal,
+    shapes_of,
+)
 from relprop.frontends.onnx_call import Call, Known, rows
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
@@ -114,7 +122,9 @@ class _Conversion:
     def __init__(self, model: onnx.ModelProto, storage: Storage) -> None:
         self.model = model.graph
         self.outputs = [str(output.name) for output in self.model.output]
-        self.readers = Counter(_read_by(self.model.node))
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for name, node in _read_by(self.model.node):
+            self.readers.setdefault(name, []).append(node)
         self.opset = _opset(model)
         self.storage = storage
         self.graph = Graph()
@@ -122,6 +132,8 @@ class _Conversion:
         self.values: ChainMap[str, str | Known | _Unknown] = ChainMap()
         self.makers: ChainMap[str, Step] = ChainMap()
         self.tensors: ChainMap[str, onnx.TensorProto] = ChainMap()
+        self.places: dict[str, Place] = {}
+        """Where values that depend on the input have the batch, if it is not first."""
         self.problems: list[str] = []
 
     def run(self, shapes: Shapes | None) -> Graph:
@@ -134,6 +146,9 @@ class _Conversion:
         unknown = _Unknown(None, tuple(v for v in outputs.values() if isinstance(v, _Unknown)))
         if unknown.sources:
             raise refusal(self.problems[number] for number in unknown.problems())
+        astray = [name for name in names if self.places.get(name, HOME) != HOME]
+        if astray:
+            raise refusal(f"the output {name!r}: {BATCH_AXIS}" for name in astray)
         self.graph.outputs = check_outputs(self.graph, outputs)
         return self.graph.pruned()
 
@@ -245,13 +260,14 @@ class _Conversion:
                 self.batches,
                 self.values,
                 self.makers,
+                self.places,
                 self.readers,
                 self.outputs,
             )
             if any(not isinstance(value, tuple) for value in inputs):
                 whole = None if step.domain else whole_operator(call)
                 if whole is not None:
-                    return [whole]
+                    return self._placed(step, call, [whole])
             unknown = [value for value in inputs if isinstance(value, _Unknown)]
             data = bool(unknown) or any(isinstance(value, str) for value in inputs)
             table: Any = onnx_operators.TABLE if data else onnx_constants.TABLE
@@ -262,10 +278,19 @@ class _Conversion:
                 return _Unknown(None, tuple(unknown))
             if not data:
                 return [self._evaluated(step)]
-            result = onnx_operators.TABLE[step.type](call)
-            return result if isinstance(result, list) else [result]
+            if step.type in onnx_operators.CHANNELS:
+                call.require({call.place_of(name) for name in call.sources} == {HOME}, BATCH_AXIS)
+            elif step.type not in onnx_operators.UNALIGNED:
+                call.require_common_place()
+            result = table[step.type](call)
+            return self._placed(step, call, result if isinstance(result, list) else [result])
         except (Unsupported, ValueError) as error:
             return self._give_up(step, str(error))
+
+    def _placed(self, step: Step, call: Call, results: Sequence[Any]) -> Sequence[Any]:
+        """The same, with the batch where the call has left it."""
+        self.places.update({**dict.fromkeys(step.outputs, call.made), **call.elsewhere})
+        return results
 
     def _give_up(self, step: Step, reason: str, others: Iterable[_Unknown] = ()) -> _Unknown:
         self.problems.append(f"{step}{reason and ': '}{reason}")
@@ -278,7 +303,7 @@ class _Conversion:
         results: list[Tensor] = []
         for version in range(count):
             inputs = [None if v is None else v[version if len(v) > 1 else 0] for v in known]
-            if count > 1 and step.type in ("Expand", "ConstantOfShape"):
+            if count > 1 and step.type in ("Expand", "Tile", "ConstantOfShape"):
                 inputs[-1] = self._in_few_rows(inputs[-1], version)
             results.append(onnx_constants.evaluate(step, inputs))
         same = all(np.array_equal(results[0], other) for other in results[1:])
@@ -309,7 +334,9 @@ class _Conversion:
         self.tensors = self.tensors.new_child()
         try:
             self._walk(branch)
-            return [self._value(str(output.name), ()) for output in branch.output]
+            names = [str(output.name) for output in branch.output]
+            self.places.update(zip(step.outputs, (self.places.get(n, HOME) for n in names)))
+            return [self._value(name, ()) for name in names]
         finally:
             self.values, self.makers, self.tensors = outer
 
@@ -325,10 +352,10 @@ def _opset(model: onnx.ModelProto) -> int:
     return versions[0]
 
 
-def _read_by(nodes: Iterable[onnx.NodeProto]) -> Iterable[str]:
-    """The names that nodes read, once per reading, in branches too."""
+def _read_by(nodes: Iterable[onnx.NodeProto]) -> Iterable[tuple[str, onnx.NodeProto]]:
+    """The names that nodes read, once per reading, in branches too, and the nodes."""
     for node in nodes:
-        yield from node.input
+        yield from ((str(name), node) for name in node.input)
         for attribute in node.attribute:
             yield from _read_by(attribute.g.node)
-            yield from (output.name for output in attribute.g.output)
+            yield from ((str(output.name), node) for output in attribute.g.output)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import onnx
 
+from relprop.frontends.batch_axis import HOME, Place, common
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
 from relprop.frontends.onnx_constants import as_integers
 from relprop.frontends.onnx_steps import Step
@@ -30,8 +32,10 @@ class Call:
     """One ONNX node that reads the input: its settings, and the Graph to add its nodes to.
 
     ``batches`` are the sizes of the batch axis that the conversion tries, ``values`` and
-    ``makers`` hold by name what each ONNX value became and which node made it, ``readers`` how
-    often other nodes read it; ``outputs`` are the names of the model's.
+    ``makers`` hold by name what each ONNX value became and which node made it, ``places`` where
+    it has the batch, if not first, ``readers`` the nodes that read it; ``outputs`` are the names
+    of the model's. The first data has the batch at ``place`` and the result at ``made``, which
+    converters may change; ``elsewhere`` is for those of several results that have it elsewhere.
     """
 
     def __init__(
@@ -41,7 +45,8 @@ class Call:
         batches: Sequence[int],
         values: Mapping[str, object],
         makers: Mapping[str, Step],
-        readers: Mapping[str, int],
+        places: Mapping[str, Place],
+        readers: Mapping[str, Sequence[onnx.NodeProto]],
         outputs: Collection[str],
     ) -> None:
         self.step = step
@@ -49,8 +54,14 @@ class Call:
         self.batches = batches
         self.values = values
         self.makers = makers
+        self.places = places
         self.readers = readers
         self.outputs = outputs
+        self.sources = [name for name in step.inputs if isinstance(values.get(name), str)]
+        """The ONNX names of all arguments that depend on the input."""
+        self.place = self.place_of(self.sources[0]) if self.sources else HOME
+        self.made = self.place
+        self.elsewhere: dict[str, Place] = {}
 
     def require(self, condition: bool, reason: str) -> None:
         """Give up with a reason unless a condition holds."""
@@ -79,13 +90,35 @@ class Call:
         """The first argument's shape without the batch axis."""
         return self.graph[self.input].shape
 
-    def axis(self, dim: int, rank: int | None = None) -> int:
-        """An ONNX axis without the batch, for a value of ``rank`` axes with it."""
-        rank = len(self.shape) + 1 if rank is None else rank
+    def place_of(self, name: str) -> Place:
+        """Where an ONNX value that depends on the input has the batch."""
+        return self.places.get(name, HOME)
+
+    def rank_of(self, name: str) -> int:
+        """How many axes it has with that of the batch."""
+        sample = self.graph[cast(str, self.values[name])].shape
+        return len(sample) + 1 - len(self.place_of(name).merged)
+
+    def require_common_place(self) -> None:
+        """Give up unless the batch is where broadcasting brings it together; else it is there."""
+        ranks = [self.rank_of(name) for name in self.sources]
+        places = [self.place_of(name) for name in self.sources]
+        self.made = common(list(zip(places, ranks)), max(ranks))
+
+    @property
+    def full_shapes(self) -> list[Shape]:
+        """The first argument's shape with the batch axis, for each size of the batch."""
+        return [self.place.full(self.shape, batch) for batch in self.batches]
+
+    def axis(self, dim: int, rank: int | None = None, place: Place | None = None) -> int:
+        """An ONNX axis without the batch, by default of the first argument.
+
+        ``rank`` counts a value's axes with that of the batch, which it has at ``place``.
+        """
+        rank = self.rank_of(self.sources[0]) if rank is None else rank
         if not -rank <= dim < rank:
             raise ValueError(f"axis {dim} does not fit a value of {rank} axes")
-        self.require(dim % rank != 0, BATCH_AXIS)
-        return dim % rank - 1
+        return (self.place if place is None else place).axis_of(dim, rank)
 
     def emit(self, operator: Operator, *inputs: str) -> str:
         """Add a node that reads ``inputs``, by default the first argument."""
@@ -176,23 +209,32 @@ class Call:
         ``rank`` counts the axes of the result with the batch.
         """
         if self.is_data(position):
-            name = self.data(position)
-            self.require(len(self.graph[name].shape) + 1 == rank, BATCH_AXIS)
-            return name
-        values, what = self.repeated(position, rank), self.step.inputs[position]
-        self.require(values.ndim <= rank, BATCH_AXIS)
-        if values.ndim == rank:
-            self.require(values.shape[0] == 1, "a constant has a value of its own for each sample")
-            values = values[0]
+            return self.data(position)
+        values = self.of_a_sample(self.repeated(position, rank), rank)
+        what = self.step.inputs[position]
         with np.errstate(all="ignore"):
-            constant = Constant(self.to_array(change(values), what))
-        return self.graph.add(unique(self.graph, what), constant)
+            return self.constant(what, self.to_array(change(values), what))
+
+    def of_a_sample(self, values: Tensor, rank: int) -> Tensor:
+        """A constant that goes with the result, without the batch axis where it reaches so far."""
+        self.require(values.ndim <= rank, BATCH_AXIS)
+        at = values.ndim - rank + self.made.axis
+        if at < 0:
+            return values
+        own = "a constant has a value of its own for each sample"
+        self.require(values.shape[at] == 1, own)
+        merged = (1,) * len(self.made.merged)
+        return values.reshape(*values.shape[:at], *merged, *values.shape[at + 1 :])
+
+    def constant(self, argument: str, value: Any) -> str:
+        """A Constant, by the name of an initialiser or of an argument of this node."""
+        name = argument if argument in self.values else f"{self.step.name}.{argument}"
+        return self.graph.add(unique(self.graph, name), Constant(np.asarray(value, np.float32)))
 
     def operands(self, *changes: Callable[[Tensor], Tensor]) -> list[str]:
         """All arguments as nodes that broadcast against each other; constants are changed."""
         count = len(self.step.inputs)
-        data = [self.data(i) for i in range(count) if self.is_data(i)]
-        rank = max(len(self.graph[name].shape) for name in data) + 1
+        rank = max(map(self.rank_of, self.sources))
         same = [lambda values: values] * (count - len(changes))
         return [self.operand(i, rank, change) for i, change in enumerate([*changes, *same])]
 

@@ -229,6 +229,21 @@ def _expand(step: Step, x: Tensor, target: Tensor) -> Tensor:
     return np.broadcast_to(x, _bounded(shape, x))
 
 
+@_folds("Tile")
+def _tile(step: Step, x: Tensor, counts: Tensor) -> Tensor:
+    times = as_integers(counts)
+    if len(times) != x.ndim:
+        raise ValueError(f"it repeats along {len(times)} axes of {x.ndim}")
+    _bounded([n * size for n, size in zip(times, x.shape)], x)
+    return np.tile(x, times)
+
+
+@_folds("Trilu")
+def _trilu(step: Step, x: Tensor, k: Tensor | None = None) -> Tensor:
+    diagonal = 0 if k is None else int(k.reshape(()))
+    return np.triu(x, diagonal) if step.integer("upper", 1) else np.tril(x, diagonal)
+
+
 @_folds("ConstantOfShape")
 def _constant_of_shape(step: Step, target: Tensor) -> Tensor:
     value = step.array("value")

@@ -9,16 +9,21 @@ whether a setting is an attribute or an input: what is given is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from relprop.frontends import einsum, onnx_moves, onnx_resize
-from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, registering, unique
+from relprop.frontends import (
+    onnx_attention,
+    onnx_moves,
+    onnx_norms,
+    onnx_recurrent,
+    onnx_resize,
+)
+from relprop.frontends.batch_axis import HOME
+from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, registering
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import LARGEST, Step
-from relprop.frontends.onnx_tensors import Tensor
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -26,7 +31,6 @@ from relprop.graph import (
     Array,
     AvgPool,
     BatchNorm,
-    Constant,
     Conv,
     ConvTranspose,
     Dense,
@@ -39,11 +43,23 @@ from relprop.graph import (
     Pair,
     PReLU,
     Sizes,
-    Softmax,
 )
 from relprop.graph import Mean as MeanOverAxes
 
-TABLE: dict[str, Converter] = {**onnx_moves.TABLE, **onnx_resize.TABLE}
+CHANNELS: dict[str, Converter] = {**onnx_norms.CHANNELS, **onnx_resize.TABLE}
+"""Operators for which the axis behind the batch is that of channels: the batch must be first."""
+
+_converts_channels = registering(CHANNELS)
+
+UNALIGNED = ("Einsum", "Gather", "Attention", *onnx_recurrent.TABLE)
+"""Operators whose arguments are not broadcast to each other."""
+
+TABLE: dict[str, Converter] = {
+    **onnx_moves.TABLE,
+    **onnx_attention.TABLE,
+    **onnx_norms.TABLE,
+    **onnx_recurrent.TABLE,
+}
 _converts = registering(TABLE)
 
 
@@ -69,14 +85,14 @@ def _halves(total: int, mode: str) -> Pair:
     return (small, large) if mode == "SAME_UPPER" else (large, small)
 
 
-@_converts("Conv")
+@_converts_channels("Conv")
 def _conv(call: Call) -> str:
     weight, bias, groups, stride, dilation = _kernel(call)
     padding = _padding(call, weight.shape[2:], stride, dilation)
     return call.emit(Conv(weight, bias, stride, padding, dilation, groups))
 
 
-@_converts("ConvTranspose")
+@_converts_channels("ConvTranspose")
 def _conv_transpose(call: Call) -> str:
     weight, bias, groups, stride, dilation = _kernel(call)
     extra = call.step.window("output_padding", (0,) * len(stride), least=0)
@@ -118,7 +134,8 @@ def _kernel(call: Call) -> tuple[Array, Array | None, int, Sizes, Sizes]:
 @_converts("Gemm")
 def _gemm(call: Call) -> str:
     call.require(not call.step.integer("transA", 0), BATCH_AXIS)
-    call.require(len(call.shape) == 1, f"one sample must be a vector, not {call.shape}")
+    behind = call.rank_of(call.sources[0]) - call.place.axis - 1
+    call.require(behind == 1, f"one sample must be a vector, not {call.shape}")
     weight = call.array(1, "weight", 2) * np.float32(call.step.number("alpha", 1.0))
     if not call.step.integer("transB", 0):
         weight = np.ascontiguousarray(weight.T)
@@ -131,36 +148,7 @@ def _gemm(call: Call) -> str:
     return call.emit(Dense(weight, bias))
 
 
-@_converts("MatMul")
-def _matmul(call: Call) -> str:
-    ranks = [
-        len(call.graph[call.data(i)].shape) + 1 if call.is_data(i) else call.versions(i)[0].ndim
-        for i in (0, 1)
-    ]
-    rank = ranks[0] if call.is_data(0) else ranks[1]
-    return _linear_map(
-        call, einsum.matmul_equation(*ranks), lambda position: call.repeated(position, rank)
-    )
-
-
-@_converts("Einsum")
-def _einsum(call: Call) -> str:
-    return _linear_map(call, call.step.text("equation", ""), call.known)
-
-
-def _linear_map(call: Call, equation: str, constant: Callable[[int], Tensor]) -> str:
-    """What an einsum of one node and of constants is."""
-    positions = range(len(call.step.inputs))
-    data = [call.data(i) for i in positions if call.is_data(i)]
-    call.require(len(data) == 1, "several of its operands are computed from the input")
-    parts = [
-        call.graph[data[0]].shape if call.is_data(i) else call.to_array(constant(i), "weight")
-        for i in positions
-    ]
-    return call.chain(einsum.lower(equation, parts), data[0])
-
-
-@_converts("MaxPool")
+@_converts_channels("MaxPool")
 def _max_pool(call: Call) -> str:
     call.require(sum(map(bool, call.step.outputs)) == 1, "the places of the maxima are used")
     kernel, stride, padding, ceil_mode = _windows(call)
@@ -169,7 +157,7 @@ def _max_pool(call: Call) -> str:
     return call.emit(MaxPool(kernel, stride, padding, dilation, ceil_mode))
 
 
-@_converts("AveragePool")
+@_converts_channels("AveragePool")
 def _average_pool(call: Call) -> str:
     kernel, stride, padding, ceil_mode = _windows(call)
     call.require(set(call.step.window("dilations", (1,) * len(kernel))) == {1}, "it is dilated")
@@ -189,12 +177,12 @@ def _windows(call: Call) -> tuple[Sizes, Sizes, Padding, bool]:
     return kernel, stride, padding, bool(call.step.integer("ceil_mode", 0))
 
 
-@_converts("GlobalAveragePool")
+@_converts_channels("GlobalAveragePool")
 def _global_average_pool(call: Call) -> str:
     return call.emit(AdaptiveAvgPool((1,) * (len(call.shape) - 1)))
 
 
-@_converts("GlobalMaxPool")
+@_converts_channels("GlobalMaxPool")
 def _global_max_pool(call: Call) -> str:
     window = call.shape[1:]
     return call.emit(MaxPool(window, window))
@@ -208,14 +196,17 @@ def _reduce(call: Call) -> str:
         return call.input
     over = tuple(sorted(call.axis(dim) for dim in axes))
     keep = bool(call.step.integer("keepdims", 1))
+    if not keep:
+        rank, at = call.rank_of(call.sources[0]), call.place.axis
+        call.made = replace(call.place, axis=at - sum(dim % rank < at for dim in axes))
     if call.step.type == "ReduceMax":
         return call.chain(maximum_over(call.shape, over, keep), call.input)
-    if keep and over == (1, 2) and len(call.shape) == 3:
+    if call.place == HOME and keep and over == (1, 2) and len(call.shape) == 3:
         return call.emit(AdaptiveAvgPool((1, 1)))  # what torch's global pool is exported as
     return call.emit(MeanOverAxes(over, keep))
 
 
-@_converts("BatchNormalization")
+@_converts_channels("BatchNormalization")
 def _batch_norm(call: Call) -> str:
     training = call.step.integer("training_mode", 0) or sum(map(bool, call.step.outputs)) > 1
     call.require(not training, "it is in training mode")
@@ -232,7 +223,7 @@ def _batch_norm(call: Call) -> str:
     )
 
 
-@_converts("LRN")
+@_converts_channels("LRN")
 def _lrn(call: Call) -> str:
     size = call.step.integer("size", 0)
     call.require(size % 2 == 1, f"a window of {size} channels has no centre")
@@ -290,7 +281,7 @@ def _clip(call: Call) -> str:
     return call.emit(clipping(low, call.number(2, "max", math.inf)))
 
 
-@_converts("PRelu")
+@_converts_channels("PRelu")
 def _prelu(call: Call) -> str:
     slope = call.to_array(call.known(1), "slope")
     full = (1,) * (len(call.shape) + 1 - slope.ndim) + slope.shape
@@ -313,8 +304,7 @@ def _maximum(call: Call) -> str:
         call.require(bound.size == 1, "it has bounds of their own for different elements")
         numbers.append(float(bound.reshape(())))
         axes = max(axes, bound.ndim)
-    ranks = {len(call.graph[branch].shape) + 1 for branch in branches}
-    call.require(len(ranks) == 1 and axes <= min(ranks), BATCH_AXIS)
+    call.require(axes <= max(map(call.rank_of, call.sources)), BATCH_AXIS)
     name = branches[0]
     if len(branches) > 1:
         negated = [_scaled(call, branch, -1.0) if least else branch for branch in branches]
@@ -326,16 +316,6 @@ def _maximum(call: Call) -> str:
     return name
 
 
-@_converts("Softmax", "LogSoftmax")
-def _softmax(call: Call) -> str:
-    last = not any(call.readers.get(name) for name in call.step.outputs if name)
-    call.require(last, "softmax is supported only as the last operator")
-    axis = call.axis(call.step.integer("axis", 1 if call.step.opset < 13 else -1))
-    if call.step.opset < 13:  # over all axes from this one on
-        call.require(math.prod(call.shape[axis + 1 :]) == 1, "it goes over several axes")
-    return call.emit(Softmax(axis))
-
-
 # --- Sums and products -------------------------------------------------------------------------
 
 
@@ -343,7 +323,8 @@ def _softmax(call: Call) -> str:
 def _add(call: Call) -> str:
     if len(call.step.inputs) == 1:
         return call.input
-    return _with_bias(call) or call.emit(Add(), *call.operands())
+    masks = [lambda values: onnx_attention.finite(call, values)] * len(call.step.inputs)
+    return _with_bias(call) or call.emit(Add(), *call.operands(*masks))
 
 
 def _with_bias(call: Call) -> str | None:
@@ -355,7 +336,7 @@ def _with_bias(call: Call) -> str | None:
     maker = call.makers.get(made)
     if maker is None or maker.type != "MatMul":
         return None
-    if call.readers[made] != 1 or made in call.outputs:
+    if len(call.readers[made]) != 1 or made in call.outputs:
         return None
     node, values = call.graph[call.data(matmul)], call.known(bias)
     fits = values.shape[-1:] == node.shape[-1:] and values.size == node.shape[-1]
@@ -380,9 +361,7 @@ def _neg(call: Call) -> str:
 
 
 def _scaled(call: Call, name: str, factor: float) -> str:
-    constant = Constant(np.array(factor, np.float32))
-    scale = call.graph.add(unique(call.graph, f"{call.step.name}.scale"), constant)
-    return call.emit(Mul(), name, scale)
+    return call.emit(Mul(), name, call.constant("scale", factor))
 
 
 @_converts("Mul")
@@ -394,3 +373,6 @@ def _mul(call: Call) -> str:
 def _div(call: Call) -> str:
     call.require(not call.is_data(1), "division by a value that depends on the input")
     return call.emit(Mul(), *call.operands(np.asarray, lambda v: 1.0 / v.astype(np.float64)))
+
+
+TABLE.update(CHANNELS)

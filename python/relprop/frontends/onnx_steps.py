@@ -64,6 +64,11 @@ class Step:
         value = self._get(name, "s", onnx.AttributeProto.STRING)
         return default if value is None else value.decode(errors="replace")
 
+    def texts(self, name: str) -> list[str]:
+        """An attribute that lists strings, empty where it is not given."""
+        values = self._get(name, "strings", onnx.AttributeProto.STRINGS) or ()
+        return [value.decode(errors="replace") for value in values]
+
     def array(self, name: str) -> Tensor | None:
         """A tensor attribute as an array, None where it is not given."""
         value = self._get(name, "t", onnx.AttributeProto.TENSOR)

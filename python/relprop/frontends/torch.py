@@ -13,24 +13,26 @@ import dataclasses
 import inspect
 import io
 import logging
-import math
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends.aten import TABLE
-from relprop.frontends.aten_call import Call, bind, is_data, module_of, operator_name
+from relprop.frontends.aten import CHANNELS, TABLE, UNALIGNED
+from relprop.frontends.aten_call import Call, is_data, module_of, operator_name
+from relprop.frontends.aten_moves import VIEWS
+from relprop.frontends.aten_patterns import restore
+from relprop.frontends.batch_axis import HOME, Place, common
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, check_outputs, refusal
 from relprop.graph import Content, Graph, Input
 
@@ -268,6 +270,8 @@ class _Conversion:
         self.graph = Graph()
         self.values: dict[fx.Node, Any] = {}
         self.labels: dict[fx.Node, str] = {}
+        self.places: dict[fx.Node, Place] = {}
+        """Where those that depend on an input have the batch."""
         self.problems: list[str] = []
         self.batches: set[Any] = set()
         """The sizes, as symbols, that stand for the batch."""
@@ -276,7 +280,7 @@ class _Conversion:
 
     def run(self) -> Graph:
         traced = self.program.graph_module.graph
-        _restore_local_response_norm(traced)
+        restore(traced)
         traced.eliminate_dead_code()
         self._read_placeholders(traced)
         for node in traced.nodes:
@@ -285,7 +289,10 @@ class _Conversion:
         if self.problems:
             raise refusal(self.problems)
         (results,) = next(node for node in traced.nodes if node.op == "output").args
-        self.graph.outputs = check_outputs(self.graph, self._outputs(results))
+        outputs = self._outputs(results)
+        if self.problems:
+            raise refusal(self.problems)
+        self.graph.outputs = check_outputs(self.graph, outputs)
         return self.graph
 
     def _outputs(self, results: Sequence[Any]) -> dict[str, Any]:
@@ -304,6 +311,9 @@ class _Conversion:
                 what = "there twice" if name in outputs else f"{value!r}, no tensor"
                 raise ValueError(f"the output {name!r} is {what}; wrap the module.")
             outputs[name] = self.values[value]
+            if self.places.get(value, HOME) != HOME:
+                shape = tuple(value.meta["val"].shape)
+                self.problems.append(f"the output {name!r} of shape {shape}: {BATCH_AXIS}")
         if not outputs:
             raise ValueError("the module returns no tensor.")
         return outputs
@@ -325,6 +335,7 @@ class _Conversion:
                 name = self.names.get(node.name, node.name)
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 self.values[node] = self.graph.add(name, Input(tuple(sample), content))
+                self.places[node] = HOME
             else:
                 self.values[node] = tensors.get(spec.target)
                 self.labels[node] = str(spec.target)
@@ -335,7 +346,7 @@ class _Conversion:
         if result is None or isinstance(result, (int, float, *_SYMBOLS)):
             return result  # sizes, and torch's own assertions
         name = operator_name(node.target)
-        call = Call(node, self.graph, self.values, self.labels)
+        call = Call(node, self.graph, self.values, self.labels, self.places)
         sources = [self.values[source] for source in node.all_input_nodes]
         try:
             depends = any(value is _Unknown or is_data(value) for value in sources)
@@ -345,11 +356,11 @@ class _Conversion:
                 return _Unknown
             if not depends or name in _FILLED:
                 return self._evaluate_constant(node)
-            if isinstance(result, torch.Tensor) and not self._is_batch_first(result.shape):
-                raise Unsupported(f"{BATCH_AXIS} (result of shape {tuple(result.shape)})")
+            self.places[node] = made = self._place(call, name, result)
+            call = Call(node, self.graph, self.values, self.labels, self.places, made)
             for argument, value in call.arguments.items():
-                # The whole batch is a slice up to its size, as _is_batch_first has seen.
-                whole = argument in ("end", "length") and call["dim"] == 0
+                # The whole batch is a slice up to its size, as _place has seen.
+                whole = argument in ("end", "length") and call["dim"] % call.rank == made.axis
                 call.require(
                     whole or not isinstance(value, _SYMBOLS),
                     f"{argument} is computed from the batch size or from the input",
@@ -360,8 +371,8 @@ class _Conversion:
             else:
                 value = TABLE[name](call)
             if isinstance(value, str):
-                made = self.graph[value].shape
-                call.require(made == call.shape, f"shape {made} came out instead of {call.shape}")
+                shape = self.graph[value].shape
+                call.require(shape == call.shape, f"shape {shape} came out instead of {call.shape}")
             return value
         except (Unsupported, ValueError) as error:
             path, kind = module_of(node)
@@ -395,12 +406,14 @@ class _Conversion:
         def value_of(argument: Any) -> Any:
             value = self.values[argument] if isinstance(argument, fx.Node) else argument
             if isinstance(value, _SYMBOLS):
-                if not self._is_batch(value):
+                times = self._times(value) if isinstance(value, torch.SymInt) else 0
+                if not times:
                     raise Unsupported(f"{value} is computed from the batch size or from the input")
-                return batch
+                return times * batch
             if is_data(value) and isinstance(argument, fx.Node):
                 like = argument.meta["val"]  # only its shape and type are read
-                shape = (batch, *like.shape[1:])
+                place = self.places[argument]
+                shape = place.full(place.sample(like.shape), batch)
                 return torch.empty(shape, dtype=like.dtype, device=like.device)
             return value if batch == 1 else self.of_many.get(argument, value)
 
@@ -411,12 +424,34 @@ class _Conversion:
         except Exception as error:  # whatever torch, or somebody's own operator, raises
             raise Unsupported(f"it fails on constants: {error}") from error
 
-    def _is_batch_first(self, shape: Sequence[Any]) -> bool:
-        first, *rest = shape or (0,)
-        return self._is_batch(first) and all(isinstance(size, int) for size in rest)
+    def _place(self, call: Call, name: str, result: Any) -> Place:
+        """Where the result has the batch: in the one axis whose size depends on it."""
+        shape = (result if isinstance(result, torch.Tensor) else result[0]).shape
+        axes = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+        times = [self._times(shape[axis]) for axis in axes]
+        sources = [n for n in call.node.all_input_nodes if is_data(self.values[n])]
+        places = [self.places[source] for source in sources]
+        refused = f"{BATCH_AXIS} (result of shape {tuple(shape)})"
+        try:
+            call.require(len(axes) == 1 and times[0] > 0, refused)
+            if name in VIEWS:
+                before, behind = shape[: axes[0]], shape[axes[0] + 1 :]
+                made = call.place.viewed(call.input_shape, tuple(before), tuple(behind))
+            else:
+                made = replace(places[0], axis=axes[0])
+                if len(sources) > 1 and name not in UNALIGNED:
+                    ranks = [n.meta["val"].ndim for n in sources]
+                    common(list(zip(places, ranks)), max(ranks))
+            call.require(made.axis == axes[0] and made.outer * made.inner == times[0], refused)
+            call.require(name not in CHANNELS or {made, *places} == {HOME}, refused)
+        except Unsupported as error:
+            raise Unsupported(refused) from error
+        return made
 
-    def _is_batch(self, size: Any) -> bool:
-        return isinstance(size, torch.SymInt) and size.node.expr in self.batches
+    def _times(self, size: Any) -> int:
+        """How often a size has that of the batch as a factor of nothing but a number, else 0."""
+        found = [size.node.expr / batch for batch in self.batches]
+        return next((int(times) for times in found if times.is_Integer), 0)
 
 
 def _conditions(shapes: Any) -> list[str]:
@@ -438,14 +473,26 @@ def _conditions(shapes: Any) -> list[str]:
 
 
 def _repeats(many: Any, one: Any) -> bool:
-    """Whether results for a batch of many are those for a batch of one, for each sample again."""
+    """Whether results for a batch of many are those for a batch of one, for each sample again.
+
+    Along an axis that the batch is merged with, they must not differ at all.
+    """
     return all(
-        a.ndim == b.ndim
-        and all(m in (n, 1) for n, m in zip(a.shape, b.shape))
-        and torch.equal(a, b.expand_as(a))
+        a.ndim == b.ndim and _is_uniform(a, b)
         for a, b in zip(pytree.tree_leaves(many), pytree.tree_leaves(one))
         if isinstance(a, torch.Tensor)
     )
+
+
+def _is_uniform(many: torch.Tensor, one: torch.Tensor) -> bool:
+    """Whether two tensors hold the same, and that all along where their sizes differ."""
+    first = one
+    for axis, (n, m) in enumerate(zip(many.shape, one.shape)):
+        if n != m:
+            if not m:
+                return False
+            first = first.narrow(axis, 0, 1)
+    return all(torch.equal(values, first.expand_as(values)) for values in (many, one))
 
 
 def _output_name(path: Sequence[Any]) -> str:
@@ -457,53 +504,3 @@ def _output_name(path: Sequence[Any]) -> str:
         parts.insert(0, "output")
         parts[:2] = ["_".join(parts[:2])]
     return ".".join(parts)
-
-
-def _restore_local_response_norm(traced: fx.Graph) -> None:
-    """Put F.local_response_norm back together: tracing splits it into elementary operators."""
-    for node in list(traced.nodes):
-        settings = _match_local_response_norm(node)
-        if settings is not None:
-            with traced.inserting_before(node):
-                whole = traced.call_function(F.local_response_norm, (), settings)
-            whole.meta = dict(node.meta)
-            node.replace_all_uses_with(whole)
-
-
-def _match_local_response_norm(node: fx.Node) -> dict[str, Any] | None:
-    """Settings of ``x / (k + alpha * mean of squares over channels) ** beta``, if it is one."""
-
-    def undo(node: Any, name: str, *defaults: Any) -> tuple[Any, ...]:
-        """The arguments of the operator called ``name``; the last ones must be ``defaults``."""
-        if not isinstance(node, fx.Node) or operator_name(node.target) != name:
-            raise LookupError
-        arguments = tuple(bind(node).values())
-        count = len(arguments) - len(defaults)
-        if arguments[count:] != defaults:
-            raise LookupError
-        return arguments[:count]
-
-    try:
-        signal, denominator = undo(node, "div")
-        scaled_sum, beta = undo(denominator, "pow")
-        scaled, k = undo(scaled_sum, "add", 1)
-        image, alpha = undo(scaled, "mul")
-        volume = undo(undo(image, "view")[0], "squeeze")[0]
-        padded, kernel, stride = undo(volume, "avg_pool3d", [0, 0, 0], False, True, None)
-        squares, pads = undo(padded, "pad", "constant", None)
-        factors = undo(undo(squares, "view")[0], "mul")
-        shape = signal.meta["val"].shape
-        batch, channels, rows, *places = shape
-    except (LookupError, ValueError):  # another operator, or other numbers of arguments or axes
-        return None
-    size = kernel[0]
-    fits = (
-        factors == (signal, signal)
-        and squares.meta["val"].shape == (batch, 1, channels, rows, math.prod(places))
-        and image.meta["val"].shape == shape
-        and list(kernel) == [size, 1, 1]
-        and list(stride) == [1, 1, 1]
-        and list(pads) == [0, 0, 0, 0, size // 2, (size - 1) // 2]
-        and all(isinstance(number, (int, float)) for number in (alpha, beta, k))
-    )
-    return {"input": signal, "size": size, "alpha": alpha, "beta": beta, "k": k} if fits else None
