@@ -210,6 +210,8 @@ DENSE = [
 POOL = [
     Case("max 2x2", (5, 8, 8), fixed(g.MaxPool((2, 2), (2, 2)))),
     Case("max 3x3 ceil", (16, 8, 9), fixed(g.MaxPool((3, 3), (2, 2), ceil_mode=True))),
+    Case("max 3x3 ceil on 2x2", (5, 2, 2), fixed(g.MaxPool((3, 3), (2, 2), ceil_mode=True))),
+    Case("max 3x3 ceil on 2x9", (32, 2, 9), fixed(g.MaxPool((3, 3), (2, 2), ceil_mode=True))),
     Case("max 3x3 padded", (7, 9, 8), fixed(g.MaxPool((3, 3), (1, 1), ((1, 1), (1, 1))))),
     Case("max dilated", (3, 9, 9), fixed(g.MaxPool((2, 3), (2, 1), dilation=(3, 2)))),
     Case("max asymmetric", (3, 8, 8), fixed(g.MaxPool((3, 3), (2, 2), ((0, 1), (0, 1))))),
@@ -225,11 +227,21 @@ POOL = [
         (4, 8, 8),
         fixed(g.AvgPool((3, 3), (2, 2), ((1, 1), (1, 1)), ceil_mode=True)),
     ),
+    Case(
+        "average larger than the image",
+        (4, 2, 9),
+        fixed(g.AvgPool((5, 5), (3, 2), ((0, 1), (2, 2)), ceil_mode=True)),
+    ),
     Case("average divisor", (4, 6, 6), fixed(g.AvgPool((3, 3), (3, 3), divisor=4))),
     Case("global average", (33, 7, 7), fixed(g.AdaptiveAvgPool((1, 1)))),
     Case("adaptive average", (6, 7, 9), fixed(g.AdaptiveAvgPool((3, 4)))),
     Case("max of a signal", (5, 11), fixed(g.MaxPool((3,), (2,), ((1, 1),), ceil_mode=True))),
     Case("max of a volume", (5, 4, 6, 5), fixed(g.MaxPool((2, 3, 2), (2, 1, 1)))),
+    Case(
+        "max deeper than the volume",
+        (5, 1, 6, 5),
+        fixed(g.MaxPool((2, 3, 3), (2, 1, 1), ceil_mode=True)),
+    ),
     Case("average of a signal", (17, 9), fixed(g.AvgPool((4,), (3,), ((2, 1),)))),
     Case(
         "average of a volume",
@@ -387,6 +399,7 @@ def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator,
     axes = draw(AXES)
     kernel, stride = (draw(st.tuples(*[st.integers(1, 4)] * axes)) for _ in range(2))
     dilation = draw(st.tuples(*[st.integers(1, 2)] * axes)) if kind == "max" else (1,) * axes
+    ceil_mode = draw(st.booleans())
     padding, sizes = [], []
     for axis in range(axes):
         span = dilation[axis] * (kernel[axis] - 1) + 1
@@ -394,9 +407,9 @@ def pools(draw: st.DrawFn, kind: Literal["max", "average"]) -> tuple[g.Operator,
         most = kernel[axis] // 2 if dilation[axis] == 1 else 0
         pads = (draw(st.integers(0, most)), draw(st.integers(0, most)))
         padding.append(pads)
-        least = max(1, span - sum(pads))
+        # Rounded up, a window that is too large by less than a stride still is one.
+        least = max(1, span - sum(pads) - (stride[axis] - 1 if ceil_mode else 0))
         sizes.append(draw(st.integers(least, least + (6 if axes < 3 else 2))))
-    ceil_mode = draw(st.booleans())
     shape = (draw(st.sampled_from([1, 3, 8, 17])), *sizes)
     if kind == "max":
         return g.MaxPool(kernel, stride, tuple(padding), dilation, ceil_mode), shape

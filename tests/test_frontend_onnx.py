@@ -107,6 +107,9 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "max pool": (
         ("y = MaxPool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1], ceil_mode=1>(x)",), POOL,
     ),
+    "max pool larger than the image": (
+        ("y = MaxPool<kernel_shape=[11,3], strides=[4,2], pads=[0,0,1,1], ceil_mode=1>(x)",), POOL,
+    ),
     "average pool": (
         ("y = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x)",), POOL,
     ),
@@ -115,6 +118,17 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "average pool same": (
         ('y = AveragePool<kernel_shape=[2,2], auto_pad="SAME_UPPER", strides=[2,2]>(x)',), POOL,
+    ),
+    "average pool larger than the image": (
+        ("y = AveragePool<kernel_shape=[4,11], strides=[3,3], pads=[2,1,0,1], ceil_mode=1>(x)",),
+        POOL,
+    ),
+    "average pool larger than the image, padding counts": (
+        (
+            "y = AveragePool<kernel_shape=[4,11], strides=[3,3], pads=[2,1,0,1], ceil_mode=1,"
+            " count_include_pad=1>(x)",
+        ),
+        POOL,
     ),
     "global average pool": (("y = GlobalAveragePool(x)",), {}),
     "global max pool": (("y = GlobalMaxPool(x)",), {}),

@@ -227,6 +227,11 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["MaxPool", "Activation", "Pad", "MaxPool"],
     ),
     "max pool, dilated": (lambda: nn.MaxPool2d((3, 2), 1, 0, (2, 3)), IMAGE, ["MaxPool"]),
+    "max pool larger than the image": (
+        lambda: nn.MaxPool2d((11, 2), (4, 1), ceil_mode=True),
+        IMAGE,
+        ["MaxPool"],
+    ),
     "max pool with indices": (
         lambda: Function(lambda x: F.max_pool2d(x, 2, return_indices=True)[0]),
         IMAGE,
@@ -266,6 +271,11 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["MaxPool"],
     ),
     "average pool": (lambda: nn.AvgPool2d(3, 2, 1, ceil_mode=True), IMAGE, ["AvgPool"]),
+    "average pool larger than the image": (
+        lambda: nn.AvgPool2d((12, 2), (4, 1), (1, 0), ceil_mode=True),
+        IMAGE,
+        ["AvgPool"],
+    ),
     "average pool, divisor": (
         lambda: nn.AvgPool2d((2, 3), divisor_override=4),
         IMAGE,

@@ -91,6 +91,16 @@ WEIGHT = np.zeros((4, 3, 3, 3), np.float32)
         (g.Dense(WEIGHT[0, 0]), [(4,)], "weight (3, 3) does not fit an input of shape (4,)"),
         (g.Dense(WEIGHT), [(3,)], "weight must have 2 axes, not 4"),
         (g.MaxPool((9, 1), (1, 1)), [(3, 8, 8)], "a window of 9 does not fit an axis of 8"),
+        (
+            g.MaxPool((9, 1), (1, 1), ceil_mode=True),
+            [(3, 8, 8)],
+            "a window of 9 does not fit an axis of 8",
+        ),
+        (
+            g.AvgPool((4,), (2,), ((0, 1),), ceil_mode=True),
+            [(3, 1)],
+            "a window of 4 does not fit an axis of 1 padded by (0, 1)",
+        ),
         (g.MaxPool((0, 1), (1, 1)), [(3, 8, 8)], "kernel=0, stride=1 and dilation=1 must be"),
         (g.Conv(WEIGHT, stride=(1, 0)), [(3, 8, 8)], "kernel=3, stride=0 and dilation=1 must be"),
         (

@@ -123,6 +123,15 @@ def test_a_nan_before_a_pool_is_refused(place: int) -> None:
         Explainer(graph, "gradient")(image)
 
 
+@pytest.mark.parametrize(("after", "ceil_mode"), [(2, False), (0, True)])
+def test_windows_of_padding_alone_are_refused(after: int, ceil_mode: bool) -> None:
+    """Their maximum is -inf for torch."""
+    operator = g.MaxPool((2,), (4,), ((1, after),), (3,), ceil_mode)
+    graph = build(operator, [(5, 1)])
+    with pytest.raises(ValueError, match="every window a real input"):
+        Explainer(graph, "gradient")
+
+
 PADDED = ((1, 1), (1, 1))
 BETWEEN_TASKS: list[tuple[g.Operator, g.Shape]] = [
     (g.MaxPool((2, 2), (2, 2)), (615, 19, 16)),

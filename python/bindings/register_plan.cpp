@@ -70,16 +70,18 @@ int add_input(Plan &plan, const Extent &image, bool channels_first) {
 
 int windows(int size, int kernel, int stride, int before, int after, int dilation, bool ceil_mode) {
     const int64_t padded = static_cast<int64_t>(size) + before + after;
-    const int64_t span = padded - static_cast<int64_t>(dilation) * (kernel - 1) - 1;
+    const int64_t window = static_cast<int64_t>(dilation) * (kernel - 1) + 1;
+    // Rounded up, a window that is too large by less than a stride is one all the same.
+    const int64_t span = padded - window + (ceil_mode ? stride - 1 : 0);
     if (before < 0 || after < 0 || span < 0)
         throw std::invalid_argument(
             "padding must be >= 0 and the window must fit the padded image.");
-    if (padded > std::numeric_limits<int32_t>::max())
-        throw std::invalid_argument(
-            "the padded image must be smaller than 2^31 in each direction.");
-    int64_t count = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
+    int64_t count = span / stride + 1;
     if (ceil_mode && (count - 1) * stride >= static_cast<int64_t>(size) + before)
         --count;
+    if (std::max(padded, (count - 1) * stride + window) > std::numeric_limits<int32_t>::max())
+        throw std::invalid_argument("the padded image and the last window must end before 2^31 in "
+                                    "each direction.");
     return static_cast<int>(count);
 }
 

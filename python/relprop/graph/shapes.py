@@ -28,6 +28,8 @@ def window_count(
 ) -> int:
     """Return how many windows lie along one axis of ``size``, as torch and Caffe count them.
 
+    Rounded up, a window that is too large by less than a stride is one all the same.
+
     Raises
     ------
     ValueError
@@ -39,7 +41,7 @@ def window_count(
         f"padding {pads} at least 0.",
     )
     span = size + sum(pads) - dilation * (kernel - 1) - 1
-    if span < 0:
+    if span < 0 and not (ceil_mode and span > -stride):
         raise ValueError(
             f"a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} "
             f"padded by {pads}."
