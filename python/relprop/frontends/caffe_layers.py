@@ -197,11 +197,6 @@ def _pooling(layer: Layer) -> str:
     if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
         raise ValueError(f"pad {pad} must be smaller than the kernel {kernel}.")
     ceil_mode = settings.round_mode == 0
-    if ceil_mode:
-        kernel = (
-            _cut(height, kernel[0], stride[0], pad[0]),
-            _cut(width, kernel[1], stride[1], pad[1]),
-        )
     padding = ((pad[0], pad[0]), (pad[1], pad[1]))
     if settings.pool == 0:
         name = layer.add(MaxPool(kernel, stride, padding, ceil_mode=ceil_mode))
@@ -218,16 +213,6 @@ def _pooling(layer: Layer) -> str:
     if layer.graph[name].shape[1:] != expected:
         raise Unsupported(f"some of its {expected} windows lie beside the image altogether")
     return name
-
-
-def _cut(size: int, kernel: int, stride: int, pad: int) -> int:
-    """Extent of a window along one axis.
-
-    One that is larger than the padded image by less than a stride still is one window, rounded
-    up, and Caffe cuts it off at the image's end.
-    """
-    span = size + 2 * pad
-    return min(kernel, span) if kernel < span + stride else kernel
 
 
 def _positions(
