@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import numpy as np
@@ -130,6 +131,40 @@ def test_windows_of_padding_alone_are_refused(after: int, ceil_mode: bool) -> No
     graph = build(operator, [(5, 1)])
     with pytest.raises(ValueError, match="every window a real input"):
         Explainer(graph, "gradient")
+
+
+@pytest.mark.parametrize("shape", [(3, 10), (3, 6, 5)])
+def test_the_dilation_of_single_inputs_counts_for_nothing(shape: g.Shape) -> None:
+    axes = len(shape) - 1
+    operator = g.MaxPool((1,) * axes, (2,) * axes, dilation=(2**31 - 1,) * axes)
+    rng = np.random.default_rng(0)
+    r = numbers(rng, (2, *operator.infer_shape(shape)))
+    assert_agrees(operator, [numbers(rng, (2, *shape))], rules.WinnerTakesAll(), r)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_window_may_be_as_large_as_an_integer(before: int) -> None:
+    most = 2**31 - 1
+    operator = g.MaxPool((most,), (most,), ((before, 0),), ceil_mode=True)
+    x, r = np.arange(1, 101, dtype=np.float32), np.ones((1, 1, 1), np.float32)
+    scores, relevance = explain(operator, rules.WinnerTakesAll(), x.reshape(1, 1, -1), r)
+    assert scores.item() == 100
+    np.testing.assert_array_equal(relevance.ravel(), x == 100)
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (g.MaxPool((2,), (2**29,), dilation=(2**28,), ceil_mode=True), "dilation must be < 2^28"),
+        (
+            g.AvgPool((2**31 - 60,), (60,), ((0, 2**31 - 101),), ceil_mode=True),
+            "the last window must end before 2^31",
+        ),
+    ],
+)
+def test_windows_beyond_integers_are_refused(operator: g.Operator, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Explainer(build(operator, [(1, 100)]), "gradient")
 
 
 PADDED = ((1, 1), (1, 1))

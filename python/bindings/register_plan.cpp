@@ -131,6 +131,9 @@ int add_linear(Plan &plan, int input, const Extent &from, const Extent &to, cons
     return plan.add_step(std::move(step), {input}, {out, channels_first}, blocks);
 }
 
+// Kernels look some taps ahead of the last one.
+constexpr int most_dilation = 1 << 28;
+
 // A maximum over padding alone would be no number.
 bool every_window_is_real(const PoolAxis &axis) {
     for (int output = 0; output < axis.outputs; ++output) {
@@ -153,8 +156,12 @@ int add_pool(Plan &plan, const std::string &kind, int input, const Extent &from,
     const Pixel size = positive("kernel", kernel), pace = positive("stride", stride),
                 apart = positive("dilation", dilation);
     const auto axis_of = [&](int Image::*along, int Pixel::*axis, const std::array<int, 2> &pads) {
-        const PoolAxis of{in.*along, out.*along, size.*axis,  pace.*axis,
-                          pads[0],   pads[1],    apart.*axis, adaptive};
+        // Of a single input it says nothing.
+        const int step = size.*axis == 1 ? 1 : apart.*axis;
+        if (step >= most_dilation)
+            throw std::invalid_argument("dilation must be < 2^28.");
+        const PoolAxis of{in.*along, out.*along, size.*axis, pace.*axis,
+                          pads[0],   pads[1],    step,       adaptive};
         if (!adaptive && of.outputs != windows(of.size, of.kernel, of.stride, of.pad_before,
                                                of.pad_after, of.dilation, ceil_mode))
             throw std::invalid_argument(
