@@ -214,7 +214,9 @@ class Run:
         assert isinstance(ways, Mapping)
         classes = Classes(explainer.model, outputs, class_map, dataset.classes)
         part = stretch(dataset, 0, limit)
-        fingerprint = of_explainer(explainer) | {
+        fingerprint = {
+            "command": "aggregate",
+            **of_explainer(explainer),
             "target": target,
             "regions": {name: ", ".join(one.names) for name, one in ways.items()},
             **of_items(part, limit, class_map),

@@ -30,6 +30,8 @@ RECORDS = "records"
 def results_in(folder: Path) -> list[Path]:
     """Return the files of a run that are there, the one first that says that it is complete."""
     names = [LAST, CHECKPOINT, REJECTED, CURVES, METRICS]
+    if (folder / CHECKPOINT).exists():  # without one, nobody knows whose records they are
+        names.append(RECORDS)
     found = [folder / name for name in [*names, *(f"{name}.csv" for name in TABLES)]]
     for suffix in SUFFIXES:
         found += [folder / f"aopc.{suffix}", *sorted(folder.glob(f"curves-*.{suffix}"))]

@@ -326,7 +326,9 @@ class Run:
             methods,
             settings,
         )
-        self.fingerprint = of_network(network) | {
+        self.fingerprint = {
+            "command": "evaluate",
+            **of_network(network),
             "methods": {name: of_method(one) for name, one in explainers.items()},
             **settings.fingerprint(),
             **of_items(self.part, limit, class_map),
