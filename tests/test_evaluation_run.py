@@ -539,6 +539,17 @@ def test_results_without_a_checkpoint_are_refused(tmp_path: Path) -> None:
     assert files(tmp_path) == {".lock": b"", "aopc.csv": b"mine"}
 
 
+def test_records_without_a_checkpoint_are_refused_unless_they_are_empty(tmp_path: Path) -> None:
+    records = tmp_path / "records"
+    records.write_text("mine")
+    with pytest.raises(FileExistsError, match="records exists already"):
+        run(tmp_path, 4, **FAST)
+    assert records.read_text() == "mine"
+    records.write_text("")  # as a run leaves them that is killed before its first checkpoint
+    run(tmp_path, 4, **FAST)
+    assert not records.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

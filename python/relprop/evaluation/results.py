@@ -29,13 +29,14 @@ RECORDS = "records"
 
 def results_in(folder: Path) -> list[Path]:
     """Return the files of a run that are there, the one first that says that it is complete."""
-    names = [LAST, CHECKPOINT, REJECTED, CURVES, METRICS]
-    if (folder / CHECKPOINT).exists():  # without one, nobody knows whose records they are
-        names.append(RECORDS)
+    names = [LAST, CHECKPOINT, REJECTED, CURVES, METRICS, RECORDS]
     found = [folder / name for name in [*names, *(f"{name}.csv" for name in TABLES)]]
     for suffix in SUFFIXES:
         found += [folder / f"aopc.{suffix}", *sorted(folder.glob(f"curves-*.{suffix}"))]
-    return [path for path in found if path.exists()]
+    there = [path for path in found if path.exists()]
+    if there == [folder / RECORDS] and not there[0].is_dir() and there[0].stat().st_size == 0:
+        return []  # of a run that was killed before its first checkpoint
+    return there
 
 
 def require_packages() -> None:
