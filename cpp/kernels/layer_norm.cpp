@@ -22,6 +22,15 @@ Statistics statistics_of(const RowNorm &p, const float *x) {
 }
 
 float weight_at(const RowNorm &p, int i) { return p.weight ? p.weight[i] : 1.0f; }
+float weighed(const RowNorm &p, int64_t at, int i) { return weight_at(p, i) * p.s[at + i]; }
+
+// What the mean takes back of each.
+float mean_of(const RowNorm &p, int64_t at) {
+    if (!p.centred)
+        return 0.0f;
+    const auto term = [&](int i) { return static_cast<double>(weighed(p, at, i)); };
+    return static_cast<float>(sum_over(p.width, term) / p.width);
+}
 
 void put(const RowNorm &p, int64_t at, float r) { p.result[at] = p.add ? p.result[at] + r : r; }
 
@@ -41,15 +50,9 @@ void layer_norm(const RowNorm &p, Stream) {
 void layer_norm_relevance(const RowNorm &p, Stream) {
     each_row(p.rows, p.width, [&](int64_t at) {
         const Statistics of = statistics_of(p, p.x + at);
-        const auto weighed = [&](int i) { return weight_at(p, i) * p.s[at + i]; };
-        const float mean =
-            p.centred
-                ? static_cast<float>(
-                      sum_over(p.width, [&](int i) { return static_cast<double>(weighed(i)); }) /
-                      p.width)
-                : 0.0f;
+        const float mean = mean_of(p, at);
         for (int i = 0; i < p.width; ++i)
-            put(p, at + i, p.x[at + i] * of.scale * (weighed(i) - mean));
+            put(p, at + i, p.x[at + i] * of.scale * (weighed(p, at, i) - mean));
     });
 }
 
@@ -57,19 +60,12 @@ void layer_norm_relevance(const RowNorm &p, Stream) {
 void layer_norm_gradient(const RowNorm &p, Stream) {
     each_row(p.rows, p.width, [&](int64_t at) {
         const Statistics of = statistics_of(p, p.x + at);
-        const auto weighed = [&](int i) { return weight_at(p, i) * p.s[at + i]; };
+        const float mean = mean_of(p, at);
         const auto normal = [&](int i) { return (p.x[at + i] - of.mean) * of.scale; };
-        const float mean =
-            p.centred
-                ? static_cast<float>(
-                      sum_over(p.width, [&](int i) { return static_cast<double>(weighed(i)); }) /
-                      p.width)
-                : 0.0f;
-        const auto through = static_cast<float>(
-            sum_over(p.width, [&](int i) { return static_cast<double>(weighed(i)) * normal(i); }) /
-            p.width);
+        const auto term = [&](int i) { return static_cast<double>(weighed(p, at, i)) * normal(i); };
+        const auto through = static_cast<float>(sum_over(p.width, term) / p.width);
         for (int i = 0; i < p.width; ++i)
-            put(p, at + i, of.scale * (weighed(i) - mean - normal(i) * through));
+            put(p, at + i, of.scale * (weighed(p, at, i) - mean - normal(i) * through));
     });
 }
 
