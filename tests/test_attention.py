@@ -56,7 +56,7 @@ def test_listed_products(name: str) -> None:
     kind=KINDS,
     rule=st.sampled_from(PRODUCT_RULES),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_product(outer, sides, transposed, n, seed, kind, rule) -> None:
     rng = np.random.default_rng(seed)
     rows, depth, columns = sides
@@ -74,7 +74,7 @@ def test_any_product(outer, sides, transposed, n, seed, kind, rule) -> None:
     rule=st.sampled_from(SOFTMAX_RULES),
     data=st.data(),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_softmax(shape, n, seed, kind, size, rule, data) -> None:
     rng = np.random.default_rng(seed)
     axis = data.draw(st.integers(0, len(shape) - 1))

@@ -95,5 +95,5 @@ def test_a_reshape_in_order_takes_no_memory() -> None:
         return relprop.Explainer(graph, "epsilon")._compiled.plan.arena_per_sample
 
     there, back = g.Reshape((1000, 4, 16)), g.Reshape((1000, 64))
-    assert memory(there, back) == memory()
-    assert memory(there, g.Permute((1, 0, 2)), g.Reshape((1000, 64))) > memory()
+    assert memory(there, back) <= memory()  # less where no message goes past them
+    assert memory(there, g.Permute((1, 0, 2)), back) > memory()

@@ -88,7 +88,7 @@ def test_listed_norms_of_samples(case: Case) -> None:
     centred=st.booleans(),
     rule=st.sampled_from(LAYER_NORM_RULES),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_layer_norm(rows, over, n, seed, kind, bias, centred, rule) -> None:
     rng = np.random.default_rng(seed)
     shift = numbers(rng, tuple(over)) if bias else None
@@ -105,7 +105,7 @@ def test_any_layer_norm(rows, over, n, seed, kind, bias, centred, rule) -> None:
     seed=SEEDS,
     rule=st.sampled_from(LAYER_NORM_RULES),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_group_norm(each, groups, sizes, n, seed, rule) -> None:
     rng = np.random.default_rng(seed)
     channels = each * groups

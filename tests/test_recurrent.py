@@ -305,8 +305,12 @@ EXPORTERS = ("trace", "export")
 @pytest.mark.parametrize(
     ("kind", "form", "exporter"),
     [
-        *((k, f, e) for k in ("lstm", "gru") for f in ("plain", "last states") for e in EXPORTERS),
-        *((k, f, "trace") for k in ("lstm", "gru") for f in ("from constants", "from data")),
+        *((k, "plain", e) for k in ("lstm", "gru") for e in EXPORTERS),
+        *(
+            (k, f, "trace")
+            for k in ("lstm", "gru")
+            for f in ("last states", "from constants", "from data")
+        ),
         ("lstm", "both ways in layers", "export"),
         ("gru", "without bias", "trace"),
         ("tanh", "time first", "trace"),
