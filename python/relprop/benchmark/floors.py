@@ -220,9 +220,7 @@ class _Run:
                 return sum(map(self.size, (n for n, by in self.sender.items() if by == node.name)))
             case Maximum():
                 return source + result
-            case MatMul():
-                return source + (0 if gradient else result)
-            case LayerNorm() | GroupNorm():
+            case MatMul() | LayerNorm() | GroupNorm():
                 return source + (0 if gradient else result)
             case Softmax():
                 return result + (0 if gradient else source)

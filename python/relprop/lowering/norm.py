@@ -37,47 +37,49 @@ def _affine(lowering: Lowering, node: Node, source: int, scale: Array, shift: Ar
 def _layer_norm(lowering: Lowering, node: Node) -> int:
     norm = node.operator
     assert isinstance(norm, LayerNorm)
-    source = lowering.in_rows(node.inputs[0])
-    weight = np.ascontiguousarray(norm.weight, np.float32).ravel()
-    bias = None if norm.bias is None else np.ascontiguousarray(norm.bias, np.float32).ravel()
-    return lowering.out_of_rows(
-        node,
-        lambda made: lowering.plan.layer_norm(
-            source,
-            weight.size,
-            weight,
-            bias,
-            norm.epsilon,
-            norm.centred,
-            lowering.epsilon(node),
-            made.extent,
-            channels_first=made.channels_last,
-            blocks=lowering.idle(node),
-        ),
-    )
+    width, blocks = norm.weight.size, lowering.idle(node)
+    return _by_rows(lowering, node, norm, width, norm.weight, norm.bias, norm.centred, blocks)
 
 
 def _group_norm(lowering: Lowering, node: Node) -> int:
     """Each group a row of a layer norm, then scale and shift per channel."""
     norm = node.operator
     assert isinstance(norm, GroupNorm)
+    made = _by_rows(lowering, node, norm, math.prod(node.shape) // norm.groups)
+    return _affine(lowering, node, made, norm.weight, norm.bias)
+
+
+def _by_rows(
+    lowering: Lowering,
+    node: Node,
+    norm: LayerNorm | GroupNorm,
+    width: int,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    centred: bool = True,
+    blocks: bool = False,
+) -> int:
+    """Rows of ``width`` neighbours normalised, in the node's layout."""
     source = lowering.in_rows(node.inputs[0])
-    made = lowering.out_of_rows(
+    weight, bias = (
+        None if values is None else np.ascontiguousarray(values, np.float32).ravel()
+        for values in (weight, bias)
+    )
+    return lowering.out_of_rows(
         node,
         lambda made: lowering.plan.layer_norm(
             source,
-            math.prod(node.shape) // norm.groups,
-            None,
-            None,
+            width,
+            weight,
+            bias,
             norm.epsilon,
-            True,
+            centred,
             lowering.epsilon(node),
             made.extent,
             channels_first=made.channels_last,
-            blocks=False,
+            blocks=blocks,
         ),
     )
-    return _affine(lowering, node, made, norm.weight, norm.bias)
 
 
 def _local_response_norm(lowering: Lowering, node: Node) -> int:
