@@ -5,9 +5,8 @@
 // (product_warpgroup_*.cu).
 #pragma once
 
-#include <limits>
-
 #include "backend.cuh"
+#include "cuts.hpp"
 #include "gather.cuh"
 #include "parts.hpp"
 #include "patches.cuh"
@@ -137,13 +136,6 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
 
 // ---- launcher
 
-// How a product is cut: into tiles of a shape, and each into so many blocks.
-struct Cut {
-    double cost = std::numeric_limits<double>::infinity();
-    int blocks = 1; // of a tile
-    void (*launch)(const Product &, int blocks, Stream) = nullptr;
-};
-
 template <Precision precision, class T>
 void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
     constexpr auto by_four = warpgroup_kernel<precision, T, 4>,
@@ -181,18 +173,17 @@ void launch_patch_tiles(const Product &p, int, Stream stream) {
     launch_patches<precision, T>(p, stream);
 }
 
-template <Precision precision, class T>
-void consider_patches(const Product &p, int processors, Cut &best) {
+template <Precision precision, class T, class Visit>
+void each_cut_into_patches(const Product &p, int processors, const Visit &visit) {
     if (!has_patches(p) || parts_of_product(p).count > 1 ||
         !fits_shared(sizeof(PatchMemory<precision, T>)))
         return;
     const double cost = cost_of<T>(p.n * patch_tiles<T>(p).size(), slices_of(p), processors);
-    if (cost < best.cost)
-        best = {cost, 1, launch_patch_tiles<precision, T>};
+    visit(Cut{cost, T::rows, T::channels, true, 1, launch_patch_tiles<precision, T>});
 }
 
-template <Precision precision, class T>
-void consider_slices(const Product &p, int processors, Cut &best) {
+template <Precision precision, class T, class Visit>
+void each_cut_into_slices(const Product &p, int processors, const Visit &visit) {
     const ProductParts parts = parts_of_product(p);
     if (T::in_parts != (parts.count > 1) || !fits_shared(sizeof(Memory<precision, T>)))
         return;
@@ -201,17 +192,16 @@ void consider_slices(const Product &p, int processors, Cut &best) {
     for (int blocks = 1; blocks <= most_blocks; ++blocks) {
         const int slices = ceil_div(parts.count, blocks) * parts.slices;
         const double cost = cost_of<T>(count * blocks, slices, processors);
-        if (cost < best.cost)
-            best = {cost, blocks, launch_warpgroup_tiles<precision, T>};
+        visit(Cut{cost, T::rows, T::channels, false, blocks, launch_warpgroup_tiles<precision, T>});
     }
 }
 
-// Takes tiles of this shape where they cost less.
-template <Precision precision, class T> void consider(const Product &p, int processors, Cut &best) {
+template <Precision precision, class T, class Visit>
+void each_cut_of_shape(const Product &p, int processors, const Visit &visit) {
     if constexpr (T::way == TileWay::patches)
-        consider_patches<precision, T>(p, processors, best);
+        each_cut_into_patches<precision, T>(p, processors, visit);
     else
-        consider_slices<precision, T>(p, processors, best);
+        each_cut_into_slices<precision, T>(p, processors, visit);
 }
 
 // The shapes among which each product finds its own. Speeds are hundredths of what large products
@@ -240,10 +230,27 @@ template <> struct TilesOf<Precision::float32> {
 
 template <Precision precision> using Tiles = typename TilesOf<precision>::Shapes;
 
-template <Precision precision, class... T> Cut cut_of(const Product &p, TileShapes<T...>) {
+template <Precision precision, class Visit, class... T>
+void each_cut(const Product &p, const Visit &visit, TileShapes<T...>) {
     const int processors = multiprocessors();
+    (each_cut_of_shape<precision, T>(p, processors, visit), ...);
+}
+
+template <Precision precision> std::vector<Cut> cuts_of(const Product &p) {
+    std::vector<Cut> cuts;
+    each_cut<precision>(p, [&](const Cut &cut) { cuts.push_back(cut); }, Tiles<precision>());
+    return cuts;
+}
+
+template <Precision precision> Cut cheapest_cut(const Product &p) {
     Cut best;
-    (consider<precision, T>(p, processors, best), ...);
+    each_cut<precision>(
+        p,
+        [&](const Cut &cut) {
+            if (cut.cost < best.cost)
+                best = cut;
+        },
+        Tiles<precision>());
     return best;
 }
 
@@ -251,7 +258,7 @@ template <Precision precision> void launch_product_by_warpgroups(const Product &
     if (pixels_of(p.grid, p.n).count == 0)
         return;
     run_parts(p, [&](const Product &part) {
-        const Cut cut = cut_of<precision>(part, Tiles<precision>());
+        const Cut cut = cheapest_cut<precision>(part);
         cut.launch(part, cut.blocks, stream);
     });
 }

@@ -7,4 +7,6 @@ void product_warpgroup_float32(const Product &p, Stream stream) {
     launch_product_by_warpgroups<Precision::float32>(p, stream);
 }
 
+std::vector<Cut> cuts_float32(const Product &p) { return cuts_of<Precision::float32>(p); }
+
 } // namespace relprop::cuda

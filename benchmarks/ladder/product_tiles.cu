@@ -15,8 +15,9 @@
 #include <vector>
 
 #include "backend.cuh"
+#include "cuts.hpp"
 #include "launch.cuh"
-#include "product_warpgroup.cuh"
+#include "product_parts.hpp"
 
 namespace {
 
@@ -90,40 +91,28 @@ void print(const char *what, const Layer &l, double seconds) {
                 what, seconds * 1e3, operations / seconds * 1e-12, bytes / seconds * 1e-9);
 }
 
-int chosen = -1, number = 0;
+// Of a precision.
+struct Way {
+    std::vector<Cut> (*cuts)(const Product &);
+    void (*product)(const Product &, Stream);
+};
 
-bool is_chosen() { return number++ == chosen || chosen < 0; }
+int chosen = -1;
 
-template <class T> void print_tile(const char *how, const Layer &l, double seconds) {
-    char what[64];
-    std::snprintf(what, sizeof what, "%dx%d/%d %dst %db %s", T::rows, T::channels, T::threads / 128,
-                  T::stages, T::blocks, how);
-    print(what, l, seconds);
-}
-
-template <Precision precision, class T> void one(const Product &p, const Layer &l, Timer &timer) {
-    const ProductParts parts = parts_of_product(p);
-    if (T::in_parts != (parts.count > 1) || l.out <= T::channels / 2)
-        return;
-    if constexpr (T::way == TileWay::patches) {
-        if (has_patches(p) && is_chosen())
-            print_tile<T>("patch", l,
-                          timer.seconds([&] { launch_patches<precision, T>(p, nullptr); }));
-    } else if (fits_shared(sizeof(Memory<precision, T>)) && is_chosen()) {
-        const int most_blocks = may_share<T>(p) ? parts.count : 1;
-        for (int blocks = 1; blocks <= most_blocks; blocks *= 2)
-            print_tile<T>(("x" + std::to_string(blocks)).c_str(), l, timer.seconds([&] {
-                launch_warpgroup_tiles<precision, T>(p, blocks, nullptr);
-            }));
+void all(const Way &way, const Product &p, const Layer &l, Timer &timer) {
+    int number = 0;
+    for (const Cut &cut : way.cuts(p)) {
+        const bool worth = l.out > cut.channels / 2 && (cut.blocks & (cut.blocks - 1)) == 0;
+        if (!worth || (chosen >= 0 && number++ != chosen))
+            continue;
+        char what[64];
+        std::snprintf(what, sizeof what, "%s %dx%d x%d", cut.patches ? "patch" : "tile", cut.rows,
+                      cut.channels, cut.blocks);
+        print(what, l, timer.seconds([&] { cut.launch(p, cut.blocks, nullptr); }));
     }
 }
 
-template <Precision precision, class... T>
-void all(const Product &p, const Layer &l, Timer &timer, TileShapes<T...>) {
-    (one<precision, T>(p, l, timer), ...);
-}
-
-template <Precision precision> void measure(const Layer &l, Timer &timer) {
+void measure(const Way &way, const Layer &l, Timer &timer) {
     std::vector<Pixel> taps;
     const int before = l.kernel / 2;
     for (int y = 0; y < l.kernel; ++y)
@@ -152,20 +141,15 @@ template <Precision precision> void measure(const Layer &l, Timer &timer) {
     const int64_t scratch = most_shared_tiles + most_shared_sums;
     p.scratch = fill(scratch);
     RELPROP_CHECK(cudaMemset(p.scratch, 0, most_shared_tiles * 4));
-    number = 0;
-    all<precision>(p, l, timer, Tiles<precision>());
-    if (chosen < 0) {
-        print("as chosen", l,
-              timer.seconds([&] { launch_product_by_warpgroups<precision>(p, nullptr); }));
-    }
+    all(way, p, l, timer);
+    if (chosen < 0)
+        print("as chosen", l, timer.seconds([&] { way.product(p, nullptr); }));
     for (void *at : {(void *)p.source[0].data, (void *)p.source[0].weights, (void *)p.epilogue.out,
                      (void *)p.scratch, (void *)on})
         RELPROP_CHECK(cudaFree(at));
 }
 
-} // namespace
-
-template <Precision precision> void measure_all(int only) {
+void measure_all(const Way &way, int only) {
     Timer timer;
     int i = 0;
     for (const Layer &l : layers)
@@ -173,18 +157,20 @@ template <Precision precision> void measure_all(int only) {
             Layer of = l;
             if (chosen >= 0)
                 of.n = 32;
-            measure<precision>(of, timer);
+            measure(way, of, timer);
         }
 }
+
+} // namespace
 
 int main(int count, char **arguments) {
     const std::string precision = count > 1 ? arguments[1] : "tf32";
     const int only = count > 2 ? std::atoi(arguments[2]) : -1;
     chosen = count > 3 ? std::atoi(arguments[3]) : -1;
     if (precision == "tf32")
-        measure_all<Precision::tf32>(only);
+        measure_all({cuts_tf32, product_warpgroup_tf32}, only);
     else if (precision == "bf16")
-        measure_all<Precision::bf16>(only);
+        measure_all({cuts_bf16, product_warpgroup_bf16}, only);
     else
-        measure_all<Precision::float32>(only);
+        measure_all({cuts_float32, product_warpgroup_float32}, only);
 }

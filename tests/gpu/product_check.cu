@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "backend.cuh"
+#include "cuts.hpp"
 #include "launch.cuh"
 #include "on_device.hpp"
 #include "product_parts.hpp"
-#include "product_warpgroup.cuh"
 #include "steps/tap_grids.hpp"
 #include "tallies.hpp"
 #include "time_limit.hpp"
@@ -98,18 +98,18 @@ struct Kind {
     int64_t (*pack)(const Packing &, const float *, float *);
     void (*product)(const Product &, Stream);
     Precision precision;
-    bool by_warpgroups;
+    std::vector<cuda::Cut> (*cuts)(const Product &) = nullptr; // by warpgroups
 };
 
-const Kind kinds[] = {{"float32", cuda::pack, cuda::product_float32, Precision::float32, false},
-                      {"tf32", cuda::pack, cuda::product_tf32, Precision::tf32, false},
-                      {"bf16", cuda::pack_bf16, cuda::product_bf16, Precision::bf16, false},
+const Kind kinds[] = {{"float32", cuda::pack, cuda::product_float32, Precision::float32},
+                      {"tf32", cuda::pack, cuda::product_tf32, Precision::tf32},
+                      {"bf16", cuda::pack_bf16, cuda::product_bf16, Precision::bf16},
                       {"float32 by warpgroups", cuda::pack_warpgroup_float32,
-                       cuda::product_warpgroup_float32, Precision::float32, true},
+                       cuda::product_warpgroup_float32, Precision::float32, cuda::cuts_float32},
                       {"tf32 by warpgroups", cuda::pack_warpgroup_tf32,
-                       cuda::product_warpgroup_tf32, Precision::tf32, true},
+                       cuda::product_warpgroup_tf32, Precision::tf32, cuda::cuts_tf32},
                       {"bf16 by warpgroups", cuda::pack_warpgroup_bf16,
-                       cuda::product_warpgroup_bf16, Precision::bf16, true}};
+                       cuda::product_warpgroup_bf16, Precision::bf16, cuda::cuts_bf16}};
 
 // The largest error beside the sum of magnitudes.
 double bar_of(Precision precision) {
@@ -368,68 +368,29 @@ bool sums_agree(const Kind &kind, const char *name, const Layer &l, const Values
     return (same || fails("sample alone", kind, name, 0.0)) && good;
 }
 
-// ---- tiles of warpgroups
+// ---- cuts of warpgroups' products
 
-// Whether tiles of one shape give the same bits, however many blocks share them.
-template <Precision precision, class T>
-bool tile_agrees(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
-    const cuda::ProductParts parts = cuda::parts_of_product(ready.of({}));
-    const size_t shared = sizeof(cuda::Memory<precision, T>);
-    if (T::in_parts != (parts.count > 1) || !cuda::fits_shared(shared))
+// Whether all cuts give the same bits: tiles of any shape, and of several blocks the first few and
+// all.
+bool cuts_agree(const Kind &kind, const char *name, const Layer &l, const Values &weights,
+                const std::vector<Term> &terms, int64_t n) {
+    if (!kind.cuts || l.depthwise)
         return true;
-    for (const int blocks : {1, 2, 3, parts.count}) {
-        if (blocks > parts.count)
+    const Ready ready(kind, l, weights, terms, n);
+    const Values expected = ready.sums();
+    const int parts = cuda::parts_of_product(ready.of({})).count;
+    for (const cuda::Cut &cut : kind.cuts(ready.of({}))) {
+        if (cut.blocks > 3 && cut.blocks < parts)
             continue;
-        const Values got = ready.sums_by([&](const Product &p) {
-            cuda::launch_warpgroup_tiles<precision, T>(p, blocks, nullptr);
-        });
+        const Values got =
+            ready.sums_by([&](const Product &p) { cut.launch(p, cut.blocks, nullptr); });
         if (std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) != 0) {
-            std::printf("tiles %d x %d by %d blocks\n", T::rows, T::channels, blocks);
-            return fails("bits of other tiles", kind, name, 0.0);
+            std::printf("%s %d x %d by %d blocks\n", cut.patches ? "patches" : "tiles", cut.rows,
+                        cut.channels, cut.blocks);
+            return fails("bits of another cut", kind, name, 0.0);
         }
     }
     return true;
-}
-
-// Whether patches do.
-template <Precision precision, class T>
-bool patches_agree(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
-    if (!cuda::has_patches(ready.of({})) || cuda::parts_of_product(ready.of({})).count > 1 ||
-        !cuda::fits_shared(sizeof(cuda::PatchMemory<precision, T>)))
-        return true;
-    const Values got =
-        ready.sums_by([](const Product &p) { cuda::launch_patches<precision, T>(p, nullptr); });
-    const bool same = std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)) == 0;
-    return same || fails("bits of patches", kind, name, 0.0);
-}
-
-template <Precision precision, class T>
-bool shape_agrees(const Kind &kind, const char *name, const Ready &ready, const Values &expected) {
-    if constexpr (T::way == cuda::TileWay::patches)
-        return patches_agree<precision, T>(kind, name, ready, expected);
-    else
-        return tile_agrees<precision, T>(kind, name, ready, expected);
-}
-
-template <Precision precision, class... T>
-bool all_agree(const Kind &kind, const char *name, const Ready &ready, cuda::TileShapes<T...>) {
-    const Values expected = ready.sums();
-    return (shape_agrees<precision, T>(kind, name, ready, expected) && ...);
-}
-
-bool tiles_agree(const Kind &kind, const char *name, const Layer &l, const Values &weights,
-                 const std::vector<Term> &terms, int64_t n) {
-    if (!kind.by_warpgroups || l.depthwise)
-        return true;
-    const Ready ready(kind, l, weights, terms, n);
-    switch (kind.precision) {
-    case Precision::tf32:
-        return all_agree<Precision::tf32>(kind, name, ready, cuda::Tiles<Precision::tf32>());
-    case Precision::bf16:
-        return all_agree<Precision::bf16>(kind, name, ready, cuda::Tiles<Precision::bf16>());
-    default:
-        return all_agree<Precision::float32>(kind, name, ready, cuda::Tiles<Precision::float32>());
-    }
 }
 
 // ---- epilogues
@@ -701,7 +662,7 @@ bool layer_agrees(const Kind &kind, const Case &of, const Layer &l, const Values
         good = sums_agree(kind, of.name, l, weights, {{&y, version}}, n, errors) && good;
     const std::vector<Term> two = {{&x, Version::positive}, {&y, Version::negative}};
     good = sums_agree(kind, of.name, l, weights, two, n, errors) && good;
-    good = tiles_agree(kind, of.name, l, weights, two, n) && good;
+    good = cuts_agree(kind, of.name, l, weights, two, n) && good;
     good = exchange_agrees(kind, of.name, l, weights, two, n) && good;
     if (kind.precision != Precision::float32) // an epilogue knows nothing of the precision
         return good;
@@ -733,7 +694,7 @@ bool there_alone(const Kind &kind, const Case &of, Errors &errors) {
     const Values weights = weights_of(of.conv), x = draw(2 * of.conv.from.size(), 0.0f);
     const std::vector<Term> terms = {{&x, Version::positive}};
     return sums_agree(kind, of.name, l, weights, terms, 2, errors) &&
-           tiles_agree(kind, of.name, l, weights, terms, 2);
+           cuts_agree(kind, of.name, l, weights, terms, 2);
 }
 
 template <class Check> bool agrees(const Kind &kind, const Case &of, const Check &check) {
@@ -758,7 +719,7 @@ int main() {
         bool all = true;
         const auto check = [&](const Case &of, const auto &holds) {
             for (const Kind &kind : kinds)
-                if ((hopper || !kind.by_warpgroups) && !limit.reached())
+                if ((hopper || !kind.cuts) && !limit.reached())
                     all = agrees(kind, of, holds) && all;
         };
         for (const Case &of : cases)
