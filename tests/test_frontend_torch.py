@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging.handlers
+import math
 import re
 import sys
 import threading
@@ -104,6 +105,23 @@ SIGNAL = (4, 11)
 VOLUME = (4, 5, 6, 4)
 VECTOR = (6,)
 SEQUENCE = (5, 6)
+TO_5 = torch.arange(5)
+
+
+def spelled(x: Tensor) -> Tensor:
+    """GELU of a sum, by the error function."""
+    y = x + x.relu()
+    return y * (torch.erf(y / math.sqrt(2)) + 1) / 2 * 3
+
+
+def assigned(x: Tensor) -> Tensor:
+    """The second and third channels exchanged for the last's, the last row for a number."""
+    y = x.clone()
+    y[:, 1:3] = x[:, 3:]
+    y[:, :, 8:] = 0.5
+    return y
+
+
 OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "conv": (lambda: nn.Conv2d(4, 6, 3), IMAGE, ["Conv"]),
     "conv, all options": (
@@ -630,6 +648,116 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["Constant", "Concat"],
     ),
     "dead code": (lambda: Function(lambda x: (x.cumsum(1), x.relu())[1]), IMAGE, ["Activation"]),
+    "unit length": (lambda: Function(lambda x: F.normalize(x, dim=-1)), SEQUENCE, ["LayerNorm"]),
+    "unit length of pixels": (
+        lambda: Function(F.normalize),
+        IMAGE,
+        ["Permute", "LayerNorm", "Permute"],
+    ),
+    "unit length by a quotient": (
+        lambda: Function(lambda x: x / x.norm(dim=-1, keepdim=True)),
+        SEQUENCE,
+        ["LayerNorm"],
+    ),
+    "sum over axes": (
+        lambda: Function(lambda x: x.sum((1, 3))),
+        IMAGE,
+        ["Mean", "Constant", "Mul"],
+    ),
+    "power": (lambda: Function(lambda x: x**3), IMAGE, ["Mul", "Mul"]),
+    "gelu by tanh": (
+        lambda: Function(
+            lambda x: (
+                0.5
+                * x
+                * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+            )
+        ),
+        IMAGE,
+        ["Activation"],
+    ),
+    "gelu by tanh of a product": (
+        lambda: Function(
+            lambda x: x * 0.5 * (1 + torch.tanh(x * 0.7978845608028654 * (1 + 0.044715 * x * x)))
+        ),
+        IMAGE,
+        ["Activation"],
+    ),
+    "gelu by erf of a sum": (
+        lambda: Function(spelled),
+        IMAGE,
+        ["Activation", "Add", "Activation", "Constant", "Mul"],
+    ),
+    "convolution of windows": (
+        lambda: Function(
+            lambda x, conv: conv(x.reshape(-1, 1, 11)).reshape(-1, 40), nn.Conv1d(1, 2, 3, 2)
+        ),
+        SIGNAL,
+        ["Reshape", "Permute", "Conv", "Permute", "Reshape"],
+    ),
+    "batch norm of rows": (
+        lambda: Function(
+            lambda x, norm: norm(x.flatten(0, 1)).view_as(x), initialise(nn.BatchNorm1d(6))
+        ),
+        SEQUENCE,
+        ["Permute", "BatchNorm", "Permute"],
+    ),
+    "assignment": (
+        lambda: Function(assigned),
+        IMAGE,
+        [
+            *("Slice", "Slice", "Reshape", "Constant", "Mul", "Slice", "Slice", "Concat"),
+            *("Slice", "Slice", "Constant", "Concat"),
+        ],
+    ),
+    "nothing beside": (
+        lambda: Function(
+            lambda x, c, t: torch.cat(
+                [c.expand(x.shape[0], -1, -1), t.expand(x.shape[0], -1, -1), x], 1
+            ),
+            c=samples(1, 6)[:1],
+            t=torch.zeros(1, 0, 6),
+        ),
+        SEQUENCE,
+        ["Constant", "Concat"],
+    ),
+    "mask by samples": (
+        lambda: Function(
+            lambda x, m: (
+                (x @ x.mT)
+                .masked_fill(
+                    ~m.expand(x.shape[0], -1)[torch.arange(x.shape[0])[:, None, None], TO_5],
+                    -torch.inf,
+                )
+                .softmax(-1)
+                .mean(1)
+            ),
+            m=torch.tensor([[True, True, True, False, True]]),
+        ),
+        SEQUENCE,
+        ["Permute", "MatMul", "Constant", "Add", "Softmax", "Mean"],
+    ),
+    "bias of windows": (
+        lambda: Function(
+            lambda x, b: (x.reshape(-1, 7, 9) + b.repeat(x.shape[0], 1, 1)).view_as(x),
+            b=torch.arange(4.0 * 7 * 9).reshape(4, 7, 9),
+        ),
+        (4, 7, 9),
+        ["Constant", "Add"],
+    ),
+    "a map of its own for each head": (
+        lambda: Function(lambda x, w: x[:, :, None] @ w, w=samples(5, 6, 3)[0]),
+        SEQUENCE,
+        ["Reshape", "Constant", "MatMul"],
+    ),
+    "a question of its own for each head": (
+        lambda: Function(
+            lambda x, q: (q.repeat(x.shape[0], 1, 1) @ x.reshape(-1, 7, 9).mT).view(-1, 4, 2, 7),
+            q=samples(4, 2, 9)[0],
+        ),
+        (4, 7, 9),
+        ["Permute", "Constant", "MatMul"],
+    ),
 }
 
 
@@ -639,7 +767,8 @@ def test_operator(name):
     torch.manual_seed(0)
     # Weights that are computed here are rounded to float32.
     computed = ("weight norm", "standardised weights", "einsum over several axes")
-    tolerance = 1e-6 if name in computed else 1e-10
+    computed += ("unit length", "batch norm of rows")
+    tolerance = 1e-6 if name.startswith(computed) else 1e-10
     graph = assert_same(factory().eval(), samples(*shape), tolerance)
     assert types(graph) == expected
 
@@ -918,12 +1047,39 @@ UNSUPPORTED = {
         VECTOR,
         "aten.var",
     ),
-    "convolution over a merged batch": (
+    "transposed convolution of windows": (
+        lambda: Function(lambda x, conv: conv(x.reshape(-1, 1, 11)), nn.ConvTranspose1d(1, 1, 3)),
+        SIGNAL,
+        "conv.*batch axis",
+    ),
+    "bias of interleaved windows": (
         lambda: Function(
-            lambda x, conv: conv(x.reshape(-1, 1, 11)).reshape(-1, 4, 9), nn.Conv1d(1, 1, 3)
+            lambda x, b: x.reshape(-1, 11) + b.repeat_interleave(x.shape[0], 0),
+            b=torch.arange(4.0)[:, None],
         ),
         SIGNAL,
-        "conv1d.*batch axis",
+        "repeat_interleave.* depend on the batch size",
+    ),
+    "unit length over the batch": (
+        lambda: Function(lambda x: F.normalize(x, dim=0)),
+        VECTOR,
+        "linalg_vector_norm",
+    ),
+    "unit length by a large bound": (
+        lambda: Function(lambda x: F.normalize(x, dim=-1, eps=0.1)),
+        VECTOR,
+        "linalg_vector_norm",
+    ),
+    "root": (lambda: Function(lambda x: x**0.5), VECTOR, "only powers of 1, 2, 3 and 4"),
+    "assignment to each other": (
+        lambda: Function(lambda x: torch.slice_scatter(x, x[:, ::2], 1, 0, 6, 2)),
+        VECTOR,
+        "one entry of 2",
+    ),
+    "assignment to samples": (
+        lambda: Function(lambda x: torch.slice_scatter(x, x[:1], 0, 0, 1)),
+        VECTOR,
+        "batch",
     ),
     "ids that were numbers": (
         lambda: Function(lambda x: F.embedding(x.long(), torch.eye(4))),

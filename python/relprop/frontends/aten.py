@@ -8,6 +8,7 @@ raises :class:`Unsupported` with the reason.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -46,6 +47,7 @@ from relprop.graph import (
     Mul,
     Padding,
     Pair,
+    Permute,
     PReLU,
     Sizes,
     Softmax,
@@ -55,6 +57,9 @@ from relprop.graph import (
 
 CHANNELS: dict[str, Converter] = dict(aten_norms.CHANNELS)
 """Operators for which the axis behind the batch is that of channels: the batch must be first."""
+
+BESIDE = ("conv1d", "conv2d", "convolution", "batch_norm", "_native_batch_norm_legit_no_training")
+"""Those whose batch may be merged with other axes, windows say: they lie beside those in space."""
 
 _converts_channels = registering(CHANNELS)
 
@@ -81,6 +86,30 @@ def _padding(values: Any, axes: int) -> Padding:
     return tuple((size, size) for size in _sizes(values, axes))
 
 
+def _beside(call: Call, operator: Conv | BatchNorm) -> str:
+    """Add an operator over channels and space; what the batch is merged with is space to it."""
+    merged = call.place.merged
+    if not merged:
+        return call.emit(operator)
+    if isinstance(operator, Conv):
+        fresh = (1,) * len(merged)
+        weight = operator.weight.reshape(
+            *operator.weight.shape[:2], *fresh, *operator.weight.shape[2:]
+        )
+        operator = replace(
+            operator,
+            weight=weight,
+            stride=(*fresh, *operator.stride),
+            padding=(*((0, 0),) * len(merged), *operator.padding),
+            dilation=(*fresh, *operator.dilation),
+        )
+    axes = tuple(range(len(call.input_shape)))
+    at = len(merged)
+    there = (at, *axes[:at], *axes[at + 1 :])
+    back = (*axes[1 : at + 1], 0, *axes[at + 1 :])
+    return call.chain([Permute(there), operator, Permute(back)], call.input)
+
+
 def _spatial_axes(call: Call) -> int:
     """How many axes a pool's name says that it works along."""
     return int(operator_name(call.node.target).partition("pool")[2][0])
@@ -89,6 +118,7 @@ def _spatial_axes(call: Call) -> int:
 @_converts_channels("conv1d", "conv2d", "conv3d", "convolution")
 def _conv(call: Call) -> Any:
     if call["transposed"]:
+        call.require(not call.place.merged, BATCH_AXIS)
         return _conv_transpose(call)
     weight = call.parameter("weight")
     axes = weight.ndim - 2
@@ -101,9 +131,8 @@ def _conv(call: Call) -> Any:
     else:
         padding = _padding(call["padding"], axes)
     stride = _sizes(call["stride"], axes)
-    return call.emit(
-        Conv(weight, call.optional_parameter("bias"), stride, padding, dilation, call["groups"])
-    )
+    bias = call.optional_parameter("bias")
+    return _beside(call, Conv(weight, bias, stride, padding, dilation, call["groups"]))
 
 
 @_converts_channels("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -218,6 +247,15 @@ def _mean(call: Call) -> str:
     return call.emit(Mean(tuple(sorted(axes)), call["keepdim"]))
 
 
+@_converts("sum")
+def _sum(call: Call) -> str:
+    axes = sorted(call.axis(dim) for dim in call["dim"] or ())
+    call.require(bool(axes), BATCH_AXIS)
+    count = math.prod(call.input_shape[axis] for axis in axes)
+    mean = call.emit(Mean(tuple(axes), call["keepdim"]))
+    return call.scaled(mean, "count", float(count))
+
+
 @_converts_channels(
     "batch_norm", "_native_batch_norm_legit_no_training", "native_batch_norm", "cudnn_batch_norm"
 )
@@ -232,7 +270,8 @@ def _batch_norm(call: Call) -> Any:
     offset = -mean * factor
     if shift is not None:
         offset += shift
-    return call.first(call.emit(BatchNorm(factor.astype(np.float32), offset.astype(np.float32))))
+    norm = BatchNorm(factor.astype(np.float32), offset.astype(np.float32))
+    return call.first(_beside(call, norm))
 
 
 @_converts_channels("instance_norm")
@@ -369,6 +408,17 @@ def _rsub(call: Call) -> str:
 @_converts("mul", "multiply")
 def _mul(call: Call) -> str:
     return call.emit(Mul(), call.operand("self"), call.operand("other"))
+
+
+@_converts("pow", "square")
+def _pow(call: Call) -> str:
+    exponent = call["exponent"] if "exponent" in call.arguments else 2
+    fits = isinstance(exponent, (int, float)) and exponent in (1, 2, 3, 4)
+    call.require(fits, f"only powers of 1, 2, 3 and 4 are supported, not of {exponent}")
+    base = name = call.data("self")
+    for _ in range(int(exponent) - 1):
+        name = call.emit(Mul(), name, base)
+    return name
 
 
 @_converts("neg", "negative")

@@ -30,6 +30,14 @@ def _matrix_product(call: Call, first: str, second: str) -> str:
     if len(names) == 2:
         _require_matrices(call, first, second)
         return attention.product(call, call[first], call[second])
+    other = second if names == [first] else first
+    if any(size > 1 for size in call[other].shape[:-2]):  # a matrix of its own for each head
+        _require_matrices(call, *names)
+        matrices = to_array(other, call.of_a_sample(other, call[other]))
+        shape = (*call.shape[:-2], *matrices.shape[-2:])
+        constant = call.constant(other, np.broadcast_to(matrices, shape))
+        factors = (call[first], constant) if other == second else (constant, call[second])
+        return attention.product(call, *factors)
     _require_matrices(call, *names, axes=1 if names == [first] else 2)
     operands = [call[first], call[second]]
     ranks = [len(call.graph[o].shape) + 1 if is_data(o) else o.ndim for o in operands]

@@ -152,8 +152,12 @@ class Call:
         at = tensor.ndim - self.node.meta["val"].ndim + self.made.axis
         if at < 0:
             return tensor
-        self.require(tensor.shape[at] == 1, f"{name} has a value of its own for each sample")
-        merged = (1,) * len(self.made.merged)
+        merged = self.made.merged
+        if tensor.shape[at] == 1:
+            merged = (1,) * len(merged)
+        else:  # of one sample, repeated in a batch of many
+            own = self.made.outer == 1 and tensor.shape[at] == self.made.inner
+            self.require(own, f"{name} has a value of its own for each sample")
         return tensor.reshape(*tensor.shape[:at], *merged, *tensor.shape[at + 1 :])
 
     def scaled(self, node: str, name: str, scale: float) -> str:

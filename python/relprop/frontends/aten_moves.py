@@ -25,6 +25,8 @@ def _joined(call: Call, axis: int, expand: bool) -> str:
     names = []
     place, rank = call.place, call.node.meta["val"].ndim - expand
     for position, value in enumerate(call["tensors"]):
+        if not is_data(value) and not value.numel():
+            continue  # no prompts, no registers, say
         if not is_data(value):
             fits = value.ndim == rank and value.shape[place.axis] == 1
             call.require(fits, "a constant part has no batch axis")
@@ -61,6 +63,45 @@ def _slice(call: Call) -> str:
     axis = call.axis(call["dim"])
     start, stop, _ = slice(call["start"], call["end"]).indices(call.input_shape[axis])
     return call.emit(Slice(axis, start, stop, call["step"] or 1))
+
+
+@_converts("copy")
+def _copy(call: Call) -> str:
+    return repeated(call, call.data("src"), call.shape)
+
+
+@_converts("slice_scatter")
+def _slice_scatter(call: Call) -> str:
+    """What an assignment to a slice becomes: what is before, in and behind it, side by side."""
+    dim = call["dim"] % len(call.node.meta["val"].shape)
+    if dim == call.made.axis:  # see _slice
+        call.require(call["start"] in (None, 0) and call["step"] == 1, BATCH_AXIS)
+        return call.data("src")
+    axis = call.made_axis(dim)
+    size = call.shape[axis]
+    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
+    call.require(step == 1, f"it assigns to one entry of {step}")
+    parts = [
+        _piece(call, "self", axis, size, slice(0, start)),
+        _piece(call, "src", axis, stop - start, slice(0, stop - start)),
+        _piece(call, "self", axis, size, slice(stop, size)),
+    ]
+    return call.emit(Concat(axis), *(part for part in parts if part))
+
+
+def _piece(call: Call, name: str, axis: int, size: int, piece: slice) -> str | None:
+    """A piece of an argument that has so many entries along an axis of the result."""
+    if piece.start >= piece.stop:
+        return None
+    shape = (*call.shape[:axis], size, *call.shape[axis + 1 :])
+    if not is_data(call[name]):
+        array = to_array(name, call.of_a_sample(name, torch.as_tensor(call[name])))
+        values = np.broadcast_to(array, shape).take(range(piece.start, piece.stop), axis)
+        return call.constant(name, values)
+    whole = repeated(call, call.data(name), shape)
+    return (
+        whole if piece == slice(0, size) else call.emit(Slice(axis, piece.start, piece.stop), whole)
+    )
 
 
 @_converts("select")

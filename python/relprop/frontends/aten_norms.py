@@ -51,7 +51,7 @@ def _norm_over(call: Call) -> str:
     """What ``aten_patterns.py`` puts together, over any axes."""
     axes = sorted(call.axis(dim) for dim in call["dims"])
     shape = call.input_shape
-    weight = np.ones([shape[axis] for axis in axes], np.float32)
+    weight = np.full([shape[axis] for axis in axes], call["scale"] or 1.0, np.float32)
     norm = LayerNorm(weight, None, call["eps"], call["centred"])
     order = [axis for axis in range(len(shape)) if axis not in axes] + axes
     if order == list(range(len(shape))):

@@ -1,4 +1,4 @@
-"""Operators that torch's tracing, or users, write as several: response norm, layer and RMS norm.
+"""Operators that torch's tracing, or users, write as several: norms and GELU.
 
 Each pattern is recognised at its last node and becomes one call, which ``aten.py`` converts.
 """
@@ -68,11 +68,13 @@ def _match_local_response_norm(node: fx.Node) -> dict[str, Any] | None:
     return {"input": signal, "size": size, "alpha": alpha, "beta": beta, "k": k} if fits else None
 
 
-def norm_over(x: torch.Tensor, dims: list[int], eps: float, centred: bool) -> torch.Tensor:
+def norm_over(
+    x: torch.Tensor, dims: list[int], eps: float, centred: bool, scale: float = 1.0
+) -> torch.Tensor:
     """A norm without weights over some axes: layer norm, or RMS norm where not centred."""
     if centred:
         x = x - x.mean(dims, keepdim=True)
-    return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + eps)
+    return x * torch.rsqrt(x.square().mean(dims, keepdim=True) + eps) * scale
 
 
 def _match_norm(node: fx.Node) -> dict[str, Any] | None:
@@ -93,6 +95,38 @@ def _match_norm(node: fx.Node) -> dict[str, Any] | None:
         if squares and squares[0] is signal:
             return {"x": signal, "dims": list(squares[1]), "eps": epsilon, "centred": False}
     return None
+
+
+_LEAST_LENGTH = 1e-7
+"""The largest bound of a length that cannot matter, unless values are as small themselves."""
+
+
+def _match_unit_length(node: fx.Node) -> dict[str, Any] | None:
+    """Settings of ``x / max(length of x, eps)``, ``torch.nn.functional.normalize``."""
+    try:
+        signal, length = _undo(node, "div")
+        if operator_name(length.target) in ("expand", "expand_as"):
+            length = length.args[0]
+        bound = 0.0
+        if operator_name(length.target) == "clamp_min":
+            length, bound = _undo(length, "clamp_min")
+        source, order, dims, keepdim = _undo(length, "linalg_vector_norm", None)
+    except (LookupError, AttributeError, ValueError):  # a number, or other numbers of arguments
+        return None
+    if source is not signal or order != 2 or not dims or not keepdim or bound > _LEAST_LENGTH:
+        return None
+    shape = signal.meta["val"].shape
+    sizes = [shape[dim] for dim in dims]
+    if not all(isinstance(size, int) for size in sizes):
+        return None  # a length over the batch
+    count = math.prod(sizes)
+    return {
+        "x": signal,
+        "dims": list(dims),
+        "eps": bound**2 / count,
+        "centred": False,
+        "scale": count**-0.5,
+    }
 
 
 _Source = tuple[fx.Node, tuple[int, ...]] | None
@@ -151,7 +185,65 @@ def _mean_of_squares(node: Any) -> _Source:
     return None
 
 
+_ELEMENTWISE = {"mul", "add", "sub", "div", "pow", "square", "neg", "tanh", "erf", "rsub"}
+_MOST_STEPS = 12  # of an activation that is spelled out
+
+_GRID = torch.linspace(-8.0, 8.0, 257, dtype=torch.float64)
+_GELUS = {how: F.gelu(_GRID, approximate=how) for how in ("none", "tanh")}
+
+
+def _match_gelu(node: fx.Node) -> dict[str, Any] | None:
+    """GELU, however it is spelled: what gives its values on a grid."""
+    if operator_name(node.target) not in ("mul", "div"):
+        return None
+    for source, steps in _expressions(node):
+        values = _on_grid(node, source, steps)
+        for how, expected in _GELUS.items():
+            if values is not None and torch.allclose(values, expected, rtol=1e-6, atol=1e-6):
+                return {"input": source, "approximate": how}
+    return None
+
+
+def _expressions(node: fx.Node) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
+    """Each value of which a node is an elementwise function, and the steps to it in order."""
+    cone: list[fx.Node] = []
+    open_nodes = [node]
+    while open_nodes and len(cone) <= _MOST_STEPS:
+        step = open_nodes.pop()
+        if step not in cone and operator_name(step.target) in _ELEMENTWISE:
+            cone.append(step)
+            open_nodes += step.all_input_nodes
+    if not any(operator_name(step.target) in ("tanh", "erf") for step in cone):
+        return
+    for source in dict.fromkeys(n for step in cone for n in step.all_input_nodes):
+        steps: list[fx.Node] = []
+        if _steps_to(node, source, cone, steps):
+            yield source, steps
+
+
+def _steps_to(node: fx.Node, source: fx.Node, cone: list[fx.Node], steps: list[fx.Node]) -> bool:
+    """Collect what lies between a source and a node, and say whether nothing else goes in."""
+    if node is source or node in steps:
+        return True
+    if node not in cone or not node.all_input_nodes:
+        return False
+    if not all(_steps_to(before, source, cone, steps) for before in node.all_input_nodes):
+        return False
+    steps.append(node)
+    return True
+
+
+def _on_grid(node: fx.Node, source: fx.Node, steps: list[fx.Node]) -> torch.Tensor | None:
+    values: dict[fx.Node, Any] = {source: _GRID}
+    for step in steps:
+        args, kwargs = fx.node.map_arg((step.args, step.kwargs), values.__getitem__)
+        values[step] = step.target(*args, **kwargs)
+    return values.get(node)
+
+
 _PATTERNS: list[tuple[Callable[..., Any], Callable[[fx.Node], dict[str, Any] | None]]] = [
     (F.local_response_norm, _match_local_response_norm),
     (norm_over, _match_norm),
+    (norm_over, _match_unit_length),
+    (F.gelu, _match_gelu),
 ]

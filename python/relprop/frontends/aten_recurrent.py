@@ -115,5 +115,6 @@ def _state(call: Call, value: Any, source: Any, x: str, number: int | None) -> s
     values = to_array("the initial state", value if number is None else value[number])
     shape = (*call.place.merged, values.shape[-1])
     own = "its initial state has a value of its own for each sample"
-    call.require(values.size == math.prod(shape), own)
+    repeats = call.place.outer == 1 or bool((values == values[:1]).all())
+    call.require(values.size == math.prod(shape) and repeats, own)
     return held(call, values.reshape(shape), x) if values.any() else None

@@ -28,7 +28,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends.aten import CHANNELS, TABLE, UNALIGNED
+from relprop.frontends.aten import BESIDE, CHANNELS, TABLE, UNALIGNED
 from relprop.frontends.aten_call import Call, is_data, module_of, operator_name
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.aten_patterns import restore
@@ -49,8 +49,11 @@ _Arguments: TypeAlias = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
-# Constants that take shape and type, but no values, from a tensor that may depend on the input.
-_FILLED = {"zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+# What takes shape and type, but no values, from a first tensor that may depend on the input.
+_FILLED = {
+    *("zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"),
+    *("fill", "copy"),
+}
 
 # One sample and so many must have the same constants. Two would not do: torch.ones(2, 4).triu(-1)
 # is full; nor an odd number, for what asks for parity.
@@ -350,12 +353,14 @@ class _Conversion:
         sources = [self.values[source] for source in node.all_input_nodes]
         try:
             depends = any(value is _Unknown or is_data(value) for value in sources)
-            if depends and name != "getitem" and name not in TABLE and name not in _FILLED:
+            filled = name in _FILLED and not is_data(call["src"])
+            if depends and name != "getitem" and name not in TABLE and not filled:
                 raise Unsupported("")
             if any(value is _Unknown for value in sources):
                 return _Unknown
-            if not depends or name in _FILLED:
+            if not depends or filled:
                 return self._evaluate_constant(node)
+            self._refuse_what_differs(node)
             self.places[node] = made = self._place(call, name, result)
             call = Call(node, self.graph, self.values, self.labels, self.places, made)
             for argument, value in call.arguments.items():
@@ -382,10 +387,7 @@ class _Conversion:
             return _Unknown
 
     def _evaluate_constant(self, node: fx.Node) -> Any:
-        """An operator on parameters alone, for a batch of one where the batch size enters.
-
-        A batch of many must then have the same values for each of its samples.
-        """
+        """An operator on parameters alone, for a batch of one where the batch size enters."""
         if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
             raise Unsupported("it draws random numbers")
         one = self._call(node, 1)
@@ -394,11 +396,16 @@ class _Conversion:
             for n in node.all_input_nodes
         ):
             self.of_many[node] = self._call(node, _MANY)
-            if not _repeats(self.of_many[node], one):
-                raise Unsupported(
-                    "its values depend on the batch size; samples must be independent"
-                )
         return one
+
+    def _refuse_what_differs(self, node: fx.Node) -> None:
+        """Refuse constants that are not the same for each sample of a batch of many."""
+        for source in node.all_input_nodes:
+            if source in self.of_many and not _repeats(self.of_many[source], self.values[source]):
+                raise Unsupported(
+                    f"the values of {source.target} depend on the batch size; samples must be "
+                    "independent"
+                )
 
     def _call(self, node: fx.Node, batch: int) -> Any:
         """Call an operator on constants, in a batch of so many."""
@@ -443,7 +450,8 @@ class _Conversion:
                     ranks = [n.meta["val"].ndim for n in sources]
                     common(list(zip(places, ranks)), max(ranks))
             call.require(made.axis == axes[0] and made.outer * made.inner == times[0], refused)
-            call.require(name not in CHANNELS or {made, *places} == {HOME}, refused)
+            known = {made, *places} == {HOME} or (name in BESIDE and made == call.place)
+            call.require(name not in CHANNELS or (known and made.axis == 0), refused)
         except Unsupported as error:
             raise Unsupported(refused) from error
         return made
@@ -473,26 +481,26 @@ def _conditions(shapes: Any) -> list[str]:
 
 
 def _repeats(many: Any, one: Any) -> bool:
-    """Whether results for a batch of many are those for a batch of one, for each sample again.
-
-    Along an axis that the batch is merged with, they must not differ at all.
-    """
+    """Whether results for a batch of many are those for a batch of one, for each sample again."""
     return all(
-        a.ndim == b.ndim and _is_uniform(a, b)
+        a.ndim == b.ndim and _holds(a, b)
         for a, b in zip(pytree.tree_leaves(many), pytree.tree_leaves(one))
         if isinstance(a, torch.Tensor)
     )
 
 
-def _is_uniform(many: torch.Tensor, one: torch.Tensor) -> bool:
-    """Whether two tensors hold the same, and that all along where their sizes differ."""
-    first = one
-    for axis, (n, m) in enumerate(zip(many.shape, one.shape)):
-        if n != m:
-            if not m:
-                return False
-            first = first.narrow(axis, 0, 1)
-    return all(torch.equal(values, first.expand_as(values)) for values in (many, one))
+def _holds(many: torch.Tensor, one: torch.Tensor) -> bool:
+    """Whether a tensor holds another once, or one after the other along axes that are longer."""
+    counts = [n // max(m, 1) for n, m in zip(many.shape, one.shape)]
+    expected = one.tile(counts) if many.shape != one.shape else one
+    if expected.shape != many.shape:
+        return False
+    if not one.is_floating_point():
+        return bool(torch.equal(many, expected))
+    # A matrix product of many rows may be summed in another order than that of one.
+    finite = one[one.isfinite()].detach()
+    size = float(finite.abs().amax()) if len(finite) else 0.0
+    return bool(torch.allclose(many, expected, rtol=0.0, atol=1e-6 * size))
 
 
 def _output_name(path: Sequence[Any]) -> str:
