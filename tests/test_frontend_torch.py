@@ -945,17 +945,19 @@ def test_what_a_module_makes_when_it_runs_is_made_again():
     assert type(module.attribute) is Tensor
 
 
-def test_a_buffer_made_in_a_run_is_refused_and_taken_out_again():
+def test_a_buffer_made_in_a_run_is_read_and_taken_out_again():
     class Buffered(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            self.register_buffer("buffer", torch.ones(6), persistent=False)
+            self.register_buffer("buffer", torch.arange(6.0), persistent=False)
             return x + self.buffer
 
     module = Buffered().eval()
     before = fingerprint(module)
-    with pytest.raises(UnsupportedOperatorError, match=r"aten\.copy"):
-        convert(module, samples(6))
+    x = samples(6)
+    graph = convert(module, x)
     assert fingerprint(module) == before
+    expected = x.double() + torch.arange(6.0)
+    np.testing.assert_array_equal(forward(graph, x.numpy())[graph.output], expected)
     assert not module._non_persistent_buffers_set
 
 

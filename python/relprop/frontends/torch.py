@@ -400,12 +400,18 @@ class _Conversion:
 
     def _refuse_what_differs(self, node: fx.Node) -> None:
         """Refuse constants that are not the same for each sample of a batch of many."""
-        for source in node.all_input_nodes:
-            if source in self.of_many and not _repeats(self.of_many[source], self.values[source]):
-                raise Unsupported(
-                    f"the values of {source.target} depend on the batch size; samples must be "
-                    "independent"
-                )
+        for source in filter(self._differs, node.all_input_nodes):
+            first = source
+            while before := next(filter(self._differs, first.all_input_nodes), None):
+                first = before
+            raise Unsupported(
+                f"the values of {first.target} depend on the batch size; samples must be "
+                "independent"
+            )
+
+    def _differs(self, constant: fx.Node) -> bool:
+        many = self.of_many.get(constant)
+        return many is not None and not _repeats(many, self.values[constant])
 
     def _call(self, node: fx.Node, batch: int) -> Any:
         """Call an operator on constants, in a batch of so many."""
