@@ -109,8 +109,10 @@ TO_5 = torch.arange(5)
 
 
 def spelled(x: Tensor) -> Tensor:
-    """GELU of a sum, by the error function."""
-    y = x + x.relu()
+    """GELU of a sum that ends a chain of them, by the error function."""
+    y = x
+    for _ in range(9):
+        y = y + x.relu()
     return y * (torch.erf(y / math.sqrt(2)) + 1) / 2 * 3
 
 
@@ -686,7 +688,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     "gelu by erf of a sum": (
         lambda: Function(spelled),
         IMAGE,
-        ["Activation", "Add", "Activation", "Constant", "Mul"],
+        ["Activation", "Add"] * 9 + ["Activation", "Constant", "Mul"],
     ),
     "convolution of windows": (
         lambda: Function(
@@ -1069,6 +1071,13 @@ UNSUPPORTED = {
     ),
     "unit length by a large bound": (
         lambda: Function(lambda x: F.normalize(x, dim=-1, eps=0.1)),
+        VECTOR,
+        "linalg_vector_norm",
+    ),
+    "unit length by a bound of the input": (
+        lambda: Function(
+            lambda x: x / torch.maximum(x.norm(dim=-1, keepdim=True), x.sum(1, keepdim=True))
+        ),
         VECTOR,
         "linalg_vector_norm",
     ),

@@ -113,7 +113,8 @@ def _match_unit_length(node: fx.Node) -> dict[str, Any] | None:
         source, order, dims, keepdim = _undo(length, "linalg_vector_norm", None)
     except (LookupError, AttributeError, ValueError):  # a number, or other numbers of arguments
         return None
-    if source is not signal or order != 2 or not dims or not keepdim or bound > _LEAST_LENGTH:
+    small = isinstance(bound, (int, float)) and 0 <= bound <= _LEAST_LENGTH
+    if source is not signal or order != 2 or not dims or not keepdim or not small:
         return None
     shape = signal.meta["val"].shape
     sizes = [shape[dim] for dim in dims]
@@ -186,7 +187,7 @@ def _mean_of_squares(node: Any) -> _Source:
 
 
 _ELEMENTWISE = {"mul", "add", "sub", "div", "pow", "square", "neg", "tanh", "erf", "rsub"}
-_MOST_STEPS = 12  # of an activation that is spelled out
+_MOST_STEPS = 32  # of an activation that is spelled out, and what comes before it
 
 _GRID = torch.linspace(-8.0, 8.0, 257, dtype=torch.float64)
 _GELUS = {how: F.gelu(_GRID, approximate=how) for how in ("none", "tanh")}
@@ -209,7 +210,7 @@ def _expressions(node: fx.Node) -> Iterator[tuple[fx.Node, list[fx.Node]]]:
     cone: list[fx.Node] = []
     open_nodes = [node]
     while open_nodes and len(cone) <= _MOST_STEPS:
-        step = open_nodes.pop()
+        step = open_nodes.pop(0)  # the nearest first
         if step not in cone and operator_name(step.target) in _ELEMENTWISE:
             cone.append(step)
             open_nodes += step.all_input_nodes
