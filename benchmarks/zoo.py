@@ -74,7 +74,7 @@ TRANSFORMERS = {
         for name in ("ViT", "DeiT", "Beit", "Dinov2", "ViTMSN", "IJepa")
     },
     **{
-        name: (f"{name}ForImageClassification", {"image_size": 64})
+        name: (f"{name}ForImageClassification", {"image_size": 224})
         for name in ("Swin", "Swinv2", "ConvNext", "ConvNextV2", "ResNet", "Segformer", "Levit")
     },
 }
