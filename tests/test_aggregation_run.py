@@ -406,9 +406,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(
     resumed = set()
     for kill in range(10 * kills):
         if kill >= kills and len(resumed) > kills / 3:
-            break  # a slow machine takes more kills to come as far
+            break  # a slow machine takes more kills, and later ones, to come as far
         begun = child(folder, count, 0.001, *options)
-        time.sleep(delays.uniform(0.0, 0.6))
+        time.sleep(delays.uniform(0.0, 0.6) * max(1.0, kill / kills))
         begun.kill()
         assert begun.wait() == -signal.SIGKILL, "it was done before it could be killed"
         if (folder / "checkpoint").exists():
