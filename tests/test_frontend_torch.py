@@ -108,6 +108,13 @@ SEQUENCE = (5, 6)
 TO_5 = torch.arange(5)
 
 
+def beside_a_mask(x: Tensor) -> Tensor:
+    """A constant of its own for each sample, which is small beside what masks hold."""
+    mask = torch.full((x.shape[0], 1, 3), torch.finfo(torch.float32).min)
+    order = torch.arange(x.shape[0])[:, None, None].expand(-1, 1, 3)
+    return x + torch.cat([mask, order], 2)
+
+
 def spelled(x: Tensor) -> Tensor:
     """GELU of a sum that ends a chain of them, by the error function."""
     y = x
@@ -1256,6 +1263,7 @@ def test_unsupported(name):
         lambda x: x + torch.full((1,), x.shape[0]),
         lambda x: x + torch.full_like(x, x.shape[0]),
         lambda x: x + torch.arange(x.shape[0])[:, None, None],
+        beside_a_mask,
         lambda x: x + torch.ones(x.shape[0], 1, 1).cumsum(0),
         lambda x: x + torch.ones(100, 1, 1)[: x.shape[0]].cumsum(0),
         lambda x: x + torch.ones_like(x).sum(0),

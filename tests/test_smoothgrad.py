@@ -17,18 +17,18 @@ def test_a_plain_loop_over_the_same_copies(name: str) -> None:
     explainer = Explainer(model, "smoothgrad", samples=7, noise=0.2, seed=3)
     result = explainer(x)
     method = explainer.composite.method
-    truth, own = np.zeros(x.shape), np.zeros(x.shape)
     plain = Explainer(model, "gradient")
+    of_copies = []
     for i, image in enumerate(x):
         copies = np.stack(list(method.noisy_copies(image)))
-        own[i] = plain(copies, [int(result.target[i])] * 7).relevance.mean(0, dtype=np.float64)
-        for copy in copies:
+        own = plain(copies, [int(result.target[i])] * 7).relevance
+        assert max(errors(result.relevance[i : i + 1], own.mean(0, keepdims=True))) <= 1e-6
+        for copy, found in zip(copies, own):
             noisy = double(copy[None]).requires_grad_()
             (gradient,) = torch.autograd.grad(module(noisy)[0, result.target[i]], noisy)
-            truth[i] += gradient[0].numpy() / 7
-    assert max(errors(result.relevance, own)) <= 1e-6
-    # In float32 a ReLU may turn in one of so many copies; which, is the instruction set's.
-    assert min(errors(result.relevance, truth)) <= 1e-5
+            of_copies += errors(found[None], gradient)
+    # In float32 a ReLU may turn in one copy or another; which, is the instruction set's.
+    assert np.median(of_copies) <= 1e-5
 
 
 def test_captums_tunnel_with_the_same_noise(monkeypatch: pytest.MonkeyPatch) -> None:

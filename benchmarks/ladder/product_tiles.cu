@@ -7,7 +7,7 @@
 //
 // Prints TFLOP/s and GB/s (bytes that must be read and written), medians of five launches. The
 // first argument is a precision (tf32, bf16 or float32); for profilers the second chooses a layer
-// by its number, the third one of the tiles that suit it.
+// by its number, the third one of its cuts (cuts.hpp).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>

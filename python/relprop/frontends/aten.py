@@ -249,11 +249,8 @@ def _mean(call: Call) -> str:
 
 @_converts("sum")
 def _sum(call: Call) -> str:
-    axes = sorted(call.axis(dim) for dim in call["dim"] or ())
-    call.require(bool(axes), BATCH_AXIS)
-    count = math.prod(call.input_shape[axis] for axis in axes)
-    mean = call.emit(Mean(tuple(axes), call["keepdim"]))
-    return call.scaled(mean, "count", float(count))
+    count = math.prod(call.input_shape) / math.prod(call.shape)
+    return call.scaled(_mean(call), "count", count)
 
 
 @_converts_channels(

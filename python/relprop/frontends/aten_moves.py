@@ -25,9 +25,9 @@ def _joined(call: Call, axis: int, expand: bool) -> str:
     names = []
     place, rank = call.place, call.node.meta["val"].ndim - expand
     for position, value in enumerate(call["tensors"]):
-        if not is_data(value) and not value.numel():
-            continue  # no prompts, no registers, say
         if not is_data(value):
+            if not value.numel():
+                continue  # no prompts, no registers, say
             fits = value.ndim == rank and value.shape[place.axis] == 1
             call.require(fits, "a constant part has no batch axis")
             name = f"tensors[{position}]"
