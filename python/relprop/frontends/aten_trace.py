@@ -76,6 +76,7 @@ class Conversion:
         """Constants that are not the same for each sample of a batch of many."""
 
     def run(self) -> Graph:
+        """The graph; raises UnsupportedOperatorError that lists what cannot be represented."""
         traced = self.program.graph_module.graph
         restore(traced)
         traced.eliminate_dead_code()
