@@ -27,6 +27,14 @@ RELPROP_HD float hard_sigmoid(float x) {
     return (y < 0.0f ? 0.0f : y > 6.0f ? 6.0f : y) / 6.0f;
 }
 
+// The exponents of squares, quotients and lengths have instructions of their own.
+RELPROP_HD float power(float x, float exponent) {
+    return exponent == 2.0f    ? x * x
+           : exponent == -1.0f ? 1.0f / x
+           : exponent == 0.5f  ? RELPROP_MATH(sqrt)(x)
+                               : RELPROP_MATH(pow)(x, exponent);
+}
+
 template <Function function> RELPROP_HD float activated(float v, float parameter) {
     if constexpr (function == Function::leaky_relu) {
         return v < 0.0f ? parameter * v : v;
@@ -47,6 +55,10 @@ template <Function function> RELPROP_HD float activated(float v, float parameter
         return hard_sigmoid(v);
     } else if constexpr (function == Function::hard_swish) {
         return v * hard_sigmoid(v);
+    } else if constexpr (function == Function::exp) {
+        return RELPROP_MATH(exp)(v);
+    } else if constexpr (function == Function::power) {
+        return power(v, parameter);
     } else { // softplus: log(1 + exp(v)) without overflow
         const float rest = RELPROP_MATH(log1p)(RELPROP_MATH(exp)(v < 0.0f ? v : -v));
         return v > 0.0f ? v + rest : rest;
@@ -77,6 +89,10 @@ template <Function function> RELPROP_HD float gradient_of(float v, float g, floa
         return v > -3.0f && v < 3.0f ? g / 6.0f : 0.0f;
     } else if constexpr (function == Function::hard_swish) {
         return v <= -3.0f ? 0.0f : v < 3.0f ? (v / 3.0f + 0.5f) * g : g;
+    } else if constexpr (function == Function::exp) {
+        return RELPROP_MATH(exp)(v) * g;
+    } else if constexpr (function == Function::power) {
+        return parameter * power(v, parameter - 1.0f) * g;
     } else { // softplus
         return sigmoid(v) * g;
     }
@@ -107,6 +123,10 @@ template <class Body> static inline void with_function(Function function, const 
         return body(FunctionConstant<Function::hard_swish>{});
     case Function::softplus:
         return body(FunctionConstant<Function::softplus>{});
+    case Function::exp:
+        return body(FunctionConstant<Function::exp>{});
+    case Function::power:
+        return body(FunctionConstant<Function::power>{});
     }
 }
 

@@ -311,7 +311,9 @@ enum class Function {
     tanh,
     hard_sigmoid,
     hard_swish,
-    softplus
+    softplus,
+    exp,
+    power
 };
 
 // y = x < 0 ? slope x : x; the slopes repeat with a period, of one value or one for each channel.

@@ -138,6 +138,10 @@ def activate(operator: g.Activation, x: Values, decided: Values | None) -> Value
         return np.logaddexp(0, x)
     if name == "tanh":
         return np.tanh(x)
+    if name == "exp":
+        return np.exp(x)
+    if name == "power":
+        return x**p
     if name == "gelu":
         return x * 0.5 * (1 + torch.erf(torch.from_numpy(x / np.sqrt(2))).numpy())
     if name == "gelu_tanh":
@@ -732,6 +736,10 @@ def derivative(operator: g.Operator, x: Values, decided: Values | None) -> Value
         return ((x > -3) & (x < 3)) / 6
     if name == "hard_swish":
         return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
+    if name == "exp":
+        return np.exp(x)
+    if name == "power":
+        return p * x ** (p - 1)
     if name == "gelu":
         return 0.5 * torch.erfc(torch.from_numpy(-x / np.sqrt(2))).numpy() + x * np.exp(
             -(x**2) / 2
@@ -934,18 +942,33 @@ def input_dependent(graph: g.Graph) -> set[str]:
 
 
 def gate_of(graph: g.Graph, node: g.Node) -> int | None:
-    """Position of a product's gate: the one operand that ends in a sigmoid or softmax."""
+    """Position of a product's gate: the operand that is divided by, else one that ends in a
+    sigmoid or softmax; None where neither or both are.
+    """
     if not isinstance(node.operator, g.Mul | g.MatMul):
         return None
-    gates = [
-        position for position, name in enumerate(node.inputs) if _ends_in_gate(graph[name], graph)
-    ]
-    return gates[0] if len(gates) == 1 else None
+    for ends in (_ends_in_quotient, _ends_in_gate):
+        gates = [i for i, name in enumerate(node.inputs) if ends(_before_moves(graph, name))]
+        if gates:
+            return gates[0] if len(gates) == 1 else None
+    return None
 
 
-def _ends_in_gate(node: g.Node, graph: g.Graph) -> bool:
+def _before_moves(graph: g.Graph, name: str) -> g.Node:
+    node = graph[name]
     while isinstance(node.operator, MOVES) and len(node.inputs) == 1:
         node = graph[node.inputs[0]]
+    return node
+
+
+def _ends_in_quotient(node: g.Node) -> bool:
+    operator = node.operator
+    return isinstance(operator, g.Activation) and (
+        operator.function == "power" and operator.parameter < 0
+    )
+
+
+def _ends_in_gate(node: g.Node) -> bool:
     if isinstance(node.operator, g.Activation):
         return node.operator.function in ("sigmoid", "hard_sigmoid")
     return isinstance(node.operator, g.Softmax)

@@ -431,7 +431,7 @@ FORGERIES: dict[str, tuple[Edit, str]] = {
         "node 'first' (Conv): kernel=3, stride=0 and dilation=1 must be at least 1",
     ),
     "unknown function": (
-        lambda c, t, m: node(c, "relu")["fields"].update(function="exp"),
+        lambda c, t, m: node(c, "relu")["fields"].update(function="sin"),
         "node 'relu' (Activation): function must be one of relu, relu6",
     ),
     "huge number": (

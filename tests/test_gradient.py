@@ -36,11 +36,11 @@ from cases import (
 from networks import NETWORKS, initialise, with_small_head
 from relprop import Explainer, UnmatchedLayerError, rules
 from relprop import graph as g
+from test_pointwise import EXPONENTS, PARAMETER, within_float32
 from test_whole_graphs import any_operator, graphs
 
 # --- Operators -----------------------------------------------------------------------------------
 
-PARAMETER = {"leaky_relu": 0.1, "elu": 1.3}
 OTHERS = [
     *(
         Case(name, (3, 5, 4), fixed(g.Activation(name, PARAMETER.get(name, 0.0))))
@@ -171,6 +171,8 @@ def pool_in_torch(operator: g.MaxPool | g.AvgPool, x: Tensor) -> Tensor | None:
 
 def activated(operator: g.Activation, x: Tensor) -> Tensor:
     name, parameter = operator.function, operator.parameter
+    if name in ("exp", "power"):
+        return x.exp() if name == "exp" else x**parameter
     if name in PARAMETER:
         return getattr(F, name)(x, parameter)
     if name == "gelu_tanh":
@@ -260,10 +262,18 @@ def test_any_response_norm(shape, size, beta, within, seed) -> None:
 @pytest.mark.parametrize("function", get_args(g.Function))
 def test_large_tiny_and_special_inputs(function: g.Function) -> None:
     x = np.float32([-1e15, -100, -20, -3, -1e-30, 0, 1e-30, 3, 6, 20, 100, 1e15]).reshape(1, -1)
-    if function == "gelu_tanh":
-        x = np.clip(x, -1e10, 1e10)  # its cube leaves float32
+    x = within_float32(function, x)
     operator = g.Activation(function, PARAMETER.get(function, 0.0))
     assert_is_torchs(operator, [x], np.ones_like(x))
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
+def test_powers(exponent: float) -> None:
+    rng = np.random.default_rng(0)
+    x = 10 ** rng.uniform(-3, 3, (3, 1000)).astype(np.float32)
+    if exponent == int(exponent):
+        x[:, ::2] *= -1
+    assert_is_torchs(g.Activation("power", exponent), [x], numbers(rng, x.shape))
 
 
 def test_ties_go_to_the_first() -> None:

@@ -79,13 +79,17 @@ def test_any_concatenation(data, n, seed) -> None:
     assert_agrees(operator, xs, rules.Pass(), numbers(rng, (n, *operator.infer_shape(*shapes))))
 
 
+GATES = [g.Activation("sigmoid"), g.Activation("hard_sigmoid"), g.Softmax(0)]
+
+
 @pytest.mark.parametrize("gate_first", [False, True])
 @pytest.mark.parametrize("through", [None, g.Reshape((2, 1, 1)), g.Identity()])
-def test_the_gate_is_the_branch_that_ends_in_a_sigmoid(gate_first: bool, through) -> None:
+@pytest.mark.parametrize("gate", GATES)
+def test_the_gate_is_the_branch_that_ends_in_a_sigmoid(gate, gate_first: bool, through) -> None:
     graph = g.Graph()
     graph.add("input", g.Input((2, 1, 1)))
     graph.add("signal", g.Activation("tanh"), ["input"])
-    gate = graph.add("gate", g.Activation("sigmoid"), ["input"])
+    gate = graph.add("gate", gate, ["input"])
     if through is not None:
         gate = graph.add("through", through, [gate])
     graph.add("mul", g.Mul(), [gate, "signal"] if gate_first else ["signal", gate])
@@ -93,6 +97,34 @@ def test_the_gate_is_the_branch_that_ends_in_a_sigmoid(gate_first: bool, through
     result = Explainer(graph)(np.ones((1, 2, 1, 1), np.float32), r, intermediate=["signal", "gate"])
     np.testing.assert_array_equal(result.intermediate["signal"].ravel(), r.ravel())
     np.testing.assert_array_equal(result.intermediate["gate"].ravel(), [0, 0])
+
+
+@pytest.mark.parametrize("signal", [g.Activation("tanh"), *GATES])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_is_divided_by_is_a_gate_even_of_gates(signal, swapped: bool) -> None:
+    graph = g.Graph()
+    graph.add("input", g.Input((2, 1, 1)))
+    graph.add("signal", signal, ["input"])
+    graph.add("divisor", g.Activation("power", -0.5), ["input"])
+    graph.add("mul", g.Mul(), ["divisor", "signal"] if swapped else ["signal", "divisor"])
+    r = np.float32([3, -2]).reshape(1, 2, 1, 1)
+    result = Explainer(graph)(
+        np.ones((1, 2, 1, 1), np.float32), r, intermediate=["signal", "divisor"]
+    )
+    np.testing.assert_array_equal(result.intermediate["signal"].ravel(), r.ravel())
+    np.testing.assert_array_equal(result.intermediate["divisor"].ravel(), [0, 0])
+
+
+@pytest.mark.parametrize("factor", [g.Activation("power", 0.5), g.Activation("exp")])
+def test_lengths_and_exponentials_are_no_gates(factor) -> None:
+    graph = g.Graph()
+    graph.add("input", g.Input((2,)))
+    graph.add("factor", factor, ["input"])
+    graph.add("mul", g.Mul(), ["input", "factor"])
+    result = Explainer(graph)(
+        np.ones((1, 2), np.float32), np.float32([[4, 2]]), intermediate=["factor"]
+    )
+    np.testing.assert_allclose(result.intermediate["factor"], [[2, 1]], rtol=1e-5)
 
 
 def test_two_gates_share() -> None:

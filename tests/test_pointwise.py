@@ -15,7 +15,8 @@ from cases import BATCHES, SEEDS, numbers
 from relprop import graph as g
 from relprop import rules
 
-PARAMETER = {"leaky_relu": 0.1, "elu": 1.3}
+PARAMETER = {"leaky_relu": 0.1, "elu": 1.3, "power": 3.0}
+EXPONENTS = (2.0, -1.0, 0.5, -0.5, 3.0, -2.0, 0.75, 5.5)
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 1, 1), (5, 4, 3)], ids=str)
@@ -28,12 +29,27 @@ def test_activations(function: g.Function, shape: g.Shape) -> None:
     assert_agrees(operator, [x], rules.Zero(), numbers(rng, (3, *shape)))
 
 
+@pytest.mark.parametrize("exponent", EXPONENTS)
+def test_powers(exponent: float) -> None:
+    rng = np.random.default_rng(0)
+    operator = g.Activation("power", exponent)
+    x = 10 ** rng.uniform(-4, 4, (3, 1000)).astype(np.float32)
+    if exponent == int(exponent):
+        x[:, ::2] *= -1
+    assert_agrees(operator, [x], rules.Pass(), numbers(rng, x.shape))
+
+
+def within_float32(function: str, x: g.Array) -> g.Array:
+    """Inputs whose cube or exponential does not leave float32."""
+    most = {"gelu_tanh": 1e10, "power": 1e10, "exp": 80.0}.get(function, np.inf)
+    return np.clip(x, -most, most)
+
+
 @pytest.mark.parametrize("function", get_args(g.Function))
 def test_large_and_tiny_inputs(function: g.Function) -> None:
     x = np.float32([-1e30, -100, -20, -1e-30, 0.0, 1e-30, 20, 100, 1e30]).reshape(1, -1)
     operator = g.Activation(function, PARAMETER.get(function, 0.0))
-    if function == "gelu_tanh":
-        x = np.clip(x, -1e10, 1e10)  # its cube leaves float32
+    x = within_float32(function, x)
     assert_agrees(operator, [x], rules.Pass(), np.ones_like(x))
 
 

@@ -232,4 +232,4 @@ def test_gates_and_clamps_are_no_rectifiers() -> None:
     for name, operator in operators.items():
         graph.add(name, operator, ["input"])
     others = {name for name in operators if not rectifier(graph[name])}
-    assert others == {"sigmoid", "hard_sigmoid", "tanh", "softplus", "clamp"}
+    assert others == {"sigmoid", "hard_sigmoid", "tanh", "softplus", "exp", "power", "clamp"}

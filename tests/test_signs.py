@@ -63,9 +63,15 @@ def test_nonnegative() -> None:
         Activation("silu"),
         BatchNorm(np.ones(2, np.float32), np.ones(2, np.float32)),
         Activation("sigmoid"),
+        Activation("power", -0.5),
+        conv(),
+        Activation("power", 0.5),
+        Activation("power", 2),
+        conv(),
+        Activation("exp"),
         Pad(((0, 0), (1, 1), (1, 1)), value=-1.0),
     )
-    assert nonnegative(graph) == {"n1", "n2", "n3", "n4", "n5", "n7"}
+    assert nonnegative(graph) == {"n1", "n2", "n3", "n4", "n5", "n7", "n8", "n11", "n13"}
 
 
 def test_constants_and_sums() -> None:
@@ -102,6 +108,9 @@ def test_clips_and_slopes() -> None:
         ([LocalResponseNorm(3), conv()], {"n2": Taylor(), "n3": Flat()}, True),
         ([Activation("sigmoid"), conv()], {}, False),
         ([Activation("tanh"), conv()], {}, True),
+        ([Activation("exp"), conv()], {}, False),
+        ([Activation("power", -1.0), conv()], {}, False),
+        ([Activation("power", 0.5), conv()], {}, True),
         ([PReLU(np.float32([1, -2])), conv()], {}, True),
         ([Clip(-1, 0), conv()], {}, True),
         ([Clip(0.5, 1), conv()], {}, False),

@@ -333,9 +333,9 @@ int add_local_response_norm(Plan &plan, int input, bool within_channel, int size
 }
 
 Function function_of(const std::string &name) {
-    constexpr const char *names[] = {"leaky_relu", "elu",     "silu", "gelu",
-                                     "gelu_tanh",  "sigmoid", "tanh", "hard_sigmoid",
-                                     "hard_swish", "softplus"};
+    constexpr const char *names[] = {"leaky_relu", "elu",      "silu", "gelu",
+                                     "gelu_tanh",  "sigmoid",  "tanh", "hard_sigmoid",
+                                     "hard_swish", "softplus", "exp",  "power"};
     for (size_t i = 0; i < std::size(names); ++i)
         if (name == names[i])
             return static_cast<Function>(i);

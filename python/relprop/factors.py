@@ -30,20 +30,25 @@ def shares(graph: Graph, rule: r.Rule, node: Node) -> tuple[float, float] | None
     if isinstance(rule, r.SignalTakesAll):
         if rule.signal is not None:
             return float(rule.signal == 0), float(rule.signal == 1)
-        gate = [_is_gate(graph, source) for source in node.inputs]
-        if gate[0] != gate[1]:
-            return float(gate[1]), float(gate[0])
+        gates = [_gate(graph, source) for source in node.inputs]
+        if gates[0] != gates[1]:
+            return float(gates[0] < gates[1]), float(gates[1] < gates[0])
     return 0.5, 0.5
 
 
-def _is_gate(graph: Graph, name: str) -> bool:
-    """Whether a factor is a sigmoid or a softmax, whatever moved its values since."""
+def _gate(graph: Graph, name: str) -> int:
+    """2 for what a quotient divides by, 1 for a sigmoid or softmax, 0 for any other factor.
+
+    Whatever moved its values since.
+    """
     node = graph[name]
     while isinstance(node.operator, Reshape | Permute | Slice | Identity):
         node = graph[node.inputs[0]]
     if isinstance(node.operator, Activation):
-        return node.operator.function in ("sigmoid", "hard_sigmoid")
-    return isinstance(node.operator, Softmax)
+        if node.operator.function == "power" and node.operator.parameter < 0:
+            return 2
+        return int(node.operator.function in ("sigmoid", "hard_sigmoid"))
+    return int(isinstance(node.operator, Softmax))
 
 
 def unreached(graph: Graph, rules: Mapping[str, r.Rule]) -> set[str]:

@@ -76,7 +76,8 @@ _KEEP_SIGN = (
 
 _MOVES = (MaxPool, LocalResponseNorm, Concat, Slice, Reshape, Permute, Identity)
 
-_POSITIVE_AT_ZERO = ("sigmoid", "hard_sigmoid", "softplus")
+_POSITIVE = ("sigmoid", "hard_sigmoid", "softplus", "exp")
+"""Functions that are above zero for every input, or not below it: zero as well."""
 
 
 def nonnegative(graph: Graph) -> set[str]:
@@ -89,7 +90,8 @@ def nonnegative(graph: Graph) -> set[str]:
         if bounds is not None:
             positive = bounds[0] >= 0 or (inputs and bounds[1] >= 0)
         elif isinstance(operator, Activation):
-            positive = operator.function in _POSITIVE_AT_ZERO or inputs
+            even = operator.function == "power" and operator.parameter % 2 == 0
+            positive = operator.function in _POSITIVE or even or inputs
         elif isinstance(operator, Maximum):
             positive = any(source in known for source in node.inputs)
         elif isinstance(operator, Constant):
@@ -138,6 +140,12 @@ def _is_relu(node: Node) -> bool:
     return bounds is not None and bounds[0] == 0
 
 
+def _zero_at_zero(operator: Activation) -> bool:
+    if operator.function == "power":
+        return operator.parameter > 0
+    return operator.function not in _POSITIVE
+
+
 def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
     """Tell whether ``reader`` hands no relevance to an input that is exactly 0."""
     operator = reader.operator
@@ -149,7 +157,7 @@ def _silent_at_zero(reader: Node, rule: Rule, silent: set[str]) -> bool:
         return isinstance(rule, SignalTakesAll | HalfAndHalf)  # shares in proportion to values
     if isinstance(operator, BatchNorm | Embedding):
         return False  # passes on, and its value at 0 is the shift, or a row
-    if isinstance(operator, Activation) and operator.function in _POSITIVE_AT_ZERO:
+    if isinstance(operator, Activation) and not _zero_at_zero(operator):
         return False
     if isinstance(operator, Clip) and not operator.low <= 0 <= operator.high:
         return False

@@ -27,6 +27,7 @@ from relprop.frontends.conversion import (
     Unsupported,
     clipping,
     maximum_over,
+    power,
     registering,
 )
 from relprop.graph import (
@@ -249,8 +250,22 @@ def _mean(call: Call) -> str:
 
 @_converts("sum")
 def _sum(call: Call) -> str:
+    return _sum_over(call, call.input)
+
+
+def _sum_over(call: Call, name: str) -> str:
+    """The sum of a node that is shaped like the call's input, over the axes that it names."""
+    axes = [call.axis(dim) for dim in call["dim"] or ()]
+    call.require(bool(axes), BATCH_AXIS)
+    mean = call.emit(Mean(tuple(sorted(axes)), call["keepdim"]), name)
     count = math.prod(call.input_shape) / math.prod(call.shape)
-    return call.scaled(_mean(call), "count", count)
+    return call.scaled(mean, "count", count)
+
+
+@_converts("linalg_vector_norm")
+def _length(call: Call) -> str:
+    call.require(call["ord"] == 2, f"only the norm of order 2 is supported, not {call['ord']}")
+    return call.emit(power(0.5), _sum_over(call, call.emit(power(2))))
 
 
 @_converts_channels(
@@ -289,7 +304,7 @@ def _local_response_norm(call: Call) -> str:
     return call.emit(LocalResponseNorm(call["size"], call["alpha"], call["beta"], call["k"]))
 
 
-@_converts("relu", "relu6", "silu", "sigmoid", "tanh")
+@_converts("relu", "relu6", "silu", "sigmoid", "tanh", "exp")
 def _activation(call: Call) -> str:
     return call.emit(Activation(cast(Function, operator_name(call.node.target))))
 
@@ -410,12 +425,18 @@ def _mul(call: Call) -> str:
 @_converts("pow", "square")
 def _pow(call: Call) -> str:
     exponent = call["exponent"] if "exponent" in call.arguments else 2
-    fits = isinstance(exponent, (int, float)) and exponent in (1, 2, 3, 4)
-    call.require(fits, f"only powers of 1, 2, 3 and 4 are supported, not of {exponent}")
-    base = name = call.data("self")
-    for _ in range(int(exponent) - 1):
-        name = call.emit(Mul(), name, base)
-    return name
+    call.require(not is_data(exponent), "the exponent depends on the input")
+    exponent = torch.as_tensor(exponent)
+    call.require(exponent.numel() == 1, "it has exponents of their own for different elements")
+    return call.emit(power(exponent.item()), call.data("self"))
+
+
+_ROOTS = {"sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
+
+
+@_converts(*_ROOTS)
+def _root(call: Call) -> str:
+    return call.emit(power(_ROOTS[operator_name(call.node.target)]))
 
 
 @_converts("neg", "negative")
@@ -425,10 +446,24 @@ def _neg(call: Call) -> str:
 
 @_converts("div", "divide", "true_divide")
 def _div(call: Call) -> str:
-    call.require(not is_data(call["other"]), "division by a value that depends on the input")
     call.require(call["rounding_mode"] is None, "division with rounding")
+    if is_data(call["other"]):
+        signal = call.operand("self")
+        return call.emit(Mul(), signal, call.emit(power(-1), call["other"]))
     call.arguments["other"] = 1.0 / torch.as_tensor(call["other"], dtype=torch.float64)
     return call.emit(Mul(), call.data("self"), call.operand("other"))
+
+
+@_converts("addcmul")
+def _addcmul(call: Call) -> str:
+    scale = float(call["value"])
+    if is_data(call["tensor1"]) or is_data(call["tensor2"]):
+        first = call.operand("tensor1", scale)
+        product = call.emit(Mul(), first, call.operand("tensor2"))
+    else:
+        call.arguments["product"] = call["tensor1"] * call["tensor2"]
+        product = call.operand("product", scale)
+    return call.emit(Add(), call.operand("self"), product)
 
 
 TABLE.update(CHANNELS)

@@ -78,6 +78,13 @@ def clipping(low: float, high: float) -> Operator:
     return named.get((low, high)) or Clip(low, high)
 
 
+def power(exponent: float) -> Operator:
+    """What raises values to a power."""
+    if exponent == 0 or not math.isfinite(exponent):
+        raise Unsupported(f"an exponent of {exponent} is not supported")
+    return Identity() if exponent == 1 else Activation("power", float(exponent))
+
+
 def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Operator]:
     """What takes the maximum over axes, one operator after the other: a pool with one window."""
     rest = [axis for axis in range(len(shape)) if axis not in axes]

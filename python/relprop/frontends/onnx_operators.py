@@ -21,7 +21,13 @@ from relprop.frontends import (
     onnx_resize,
 )
 from relprop.frontends.batch_axis import HOME
-from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, registering
+from relprop.frontends.conversion import (
+    BATCH_AXIS,
+    clipping,
+    maximum_over,
+    power,
+    registering,
+)
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import LARGEST, Step
 from relprop.graph import (
@@ -188,11 +194,13 @@ def _global_max_pool(call: Call) -> str:
     return call.emit(MaxPool(window, window))
 
 
-@_converts("ReduceMean", "ReduceMax")
+@_converts("ReduceMean", "ReduceMax", "ReduceSum", "ReduceSumSquare", "ReduceL2")
 def _reduce(call: Call) -> str:
     axes = call.integers(1, "axes")
     if not axes:
-        call.require(bool(call.step.integer("noop_with_empty_axes", 0)), BATCH_AXIS)
+        squared = call.step.type in ("ReduceSumSquare", "ReduceL2")
+        nothing = bool(call.step.integer("noop_with_empty_axes", 0)) and not squared
+        call.require(nothing, BATCH_AXIS)
         return call.input
     over = tuple(sorted(call.axis(dim) for dim in axes))
     keep = bool(call.step.integer("keepdims", 1))
@@ -201,9 +209,19 @@ def _reduce(call: Call) -> str:
         call.made = replace(call.place, axis=at - sum(dim % rank < at for dim in axes))
     if call.step.type == "ReduceMax":
         return call.chain(maximum_over(call.shape, over, keep), call.input)
+    if call.step.type != "ReduceMean":
+        return _sum_over(call, over, keep)
     if call.place == HOME and keep and over == (1, 2) and len(call.shape) == 3:
         return call.emit(AdaptiveAvgPool((1, 1)))  # what torch's global pool is exported as
     return call.emit(MeanOverAxes(over, keep))
+
+
+def _sum_over(call: Call, axes: tuple[int, ...], keepdims: bool) -> str:
+    """A sum over axes, of squares where they are asked for, or the length: their root."""
+    name = call.input if call.step.type == "ReduceSum" else call.emit(power(2))
+    count = math.prod(call.shape[axis] for axis in axes)
+    name = _scaled(call, call.emit(MeanOverAxes(axes, keepdims), name), count)
+    return call.emit(power(0.5), name) if call.step.type == "ReduceL2" else name
 
 
 @_converts_channels("BatchNormalization")
@@ -238,6 +256,7 @@ _FUNCTIONS: dict[str, Function] = {
     "Sigmoid": "sigmoid",
     "Tanh": "tanh",
     "Softplus": "softplus",
+    "Exp": "exp",
     "HardSwish": "hard_swish",
 }
 
@@ -245,6 +264,21 @@ _FUNCTIONS: dict[str, Function] = {
 @_converts(*_FUNCTIONS)
 def _activation(call: Call) -> str:
     return call.emit(Activation(_FUNCTIONS[call.step.type]))
+
+
+@_converts("Sqrt")
+def _sqrt(call: Call) -> str:
+    return call.emit(power(0.5))
+
+
+@_converts("Reciprocal")
+def _reciprocal(call: Call) -> str:
+    return call.emit(power(-1))
+
+
+@_converts("Pow")
+def _pow(call: Call) -> str:
+    return call.emit(power(call.number(1, "the exponent", 1)), call.data(0))
 
 
 @_converts("LeakyRelu")
@@ -371,7 +405,9 @@ def _mul(call: Call) -> str:
 
 @_converts("Div")
 def _div(call: Call) -> str:
-    call.require(not call.is_data(1), "division by a value that depends on the input")
+    if call.is_data(1):
+        signal, divisor = call.operands()
+        return call.emit(Mul(), signal, call.emit(power(-1), divisor))
     return call.emit(Mul(), *call.operands(np.asarray, lambda v: 1.0 / v.astype(np.float64)))
 
 

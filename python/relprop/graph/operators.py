@@ -45,6 +45,8 @@ Function = Literal[
     "hard_sigmoid",
     "hard_swish",
     "softplus",
+    "exp",
+    "power",
 ]
 
 
@@ -415,7 +417,10 @@ class LocalResponseNorm(ShownByShapes):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activation(ShownByShapes):
-    """An elementwise function; ``parameter`` is leaky_relu's slope or elu's alpha."""
+    """An elementwise function.
+
+    ``parameter`` is leaky_relu's slope, elu's alpha or power's exponent.
+    """
 
     function: Function
     parameter: float = 0.0
