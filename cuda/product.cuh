@@ -15,16 +15,12 @@ namespace relprop::cuda {
 
 // ---- kernel
 
-template <Precision precision, class T, int width>
-__global__ void __launch_bounds__(T::threads, T::blocks)
-    product_kernel(const __grid_constant__ ProductArguments a) {
-    auto &memory = *shared_memory<Memory<precision, T>>();
-    const TileAt at = tile_at<T>(a);
-    find_tile<T>(a, at, memory);
-
-    WarpSums<precision, T> sums;
-    const int count = slices_of(a.product);
-    SliceCopy<precision, T, width> slices(a.product, memory, at, 0, count);
+// Adds all slices of a tile, which are copied `width` floats at a time.
+template <int width, Precision precision, class T>
+__device__ __forceinline__ void add_slices(const Product &p, Memory<precision, T> &memory,
+                                           const TileAt &at, WarpSums<precision, T> &sums) {
+    const int count = slices_of(p);
+    SliceCopy<precision, T, width> slices(p, memory, at, 0, count);
     const auto copy = [&](int number) { // a slice, or nothing
         if (slices.left())
             slices.copy(number % T::stages);
@@ -43,6 +39,22 @@ __global__ void __launch_bounds__(T::threads, T::blocks)
     }
     if (sums_in_runs<precision> && count >= slices_of_run)
         sums.take_back(memory.aside);
+}
+
+// It asks for the width itself: a kernel for each would have the ends of all rules twice, and take
+// twice as long to compile.
+template <Precision precision, class T>
+__global__ void __launch_bounds__(T::threads, T::blocks)
+    product_kernel(const __grid_constant__ ProductArguments a) {
+    auto &memory = *shared_memory<Memory<precision, T>>();
+    const TileAt at = tile_at<T>(a);
+    find_tile<T>(a, at, memory);
+
+    WarpSums<precision, T> sums;
+    if (a.by_fours)
+        add_slices<4>(a.product, memory, at, sums);
+    else
+        add_slices<1>(a.product, memory, at, sums);
     await_copies<0>();
     __syncthreads(); // sums take the place of slices
     finish_product<T>(a, at, memory, sums);
@@ -51,9 +63,7 @@ __global__ void __launch_bounds__(T::threads, T::blocks)
 // ---- launcher
 
 template <Precision precision, class T> void launch_tiles(const Product &p, Stream stream) {
-    constexpr auto by_four = product_kernel<precision, T, 4>,
-                   by_one = product_kernel<precision, T, 1>;
-    const auto kernel = by_fours(p) ? by_four : by_one;
+    constexpr auto kernel = product_kernel<precision, T>;
     RELPROP_LAUNCH_BLOCKS(kernel, arguments_of<T>(p), tiles<T>(p), T::threads,
                           sizeof(Memory<precision, T>), stream);
 }

@@ -47,24 +47,32 @@ __device__ inline int end_of(const ProductParts &parts, int part, int slices) {
     return smaller((part + 1) * parts.slices, slices);
 }
 
-// Slices [first, last), by the group that copies.
+// Slices [first, last), `width` floats at a time.
 template <int width, Precision precision, class T>
+__device__ __forceinline__ void copy_by(const Product &p, Memory<precision, T> &memory,
+                                        const TileAt &at, int first, int last) {
+    SliceCopy<precision, T, width> slices(p, memory, at, first, last);
+    const SharedAt there = shared_at(memory.there), done = shared_at(memory.done);
+    for (Turn<T> turn; slices.left(); turn.go_on()) {
+        if (turn.time > 0)
+            Arrival(done, turn.stage).await(turn.time - 1);
+        slices.copy(turn.stage);
+        Arrival(there, turn.stage).arrive_with_copies();
+    }
+}
+
+// The same, by the group that copies, which asks for the width itself (see product_kernel).
+template <Precision precision, class T>
 __device__ __forceinline__ void copy_slices(const WarpgroupArguments &a,
                                             Memory<precision, T> &memory, const TileAt &at,
                                             int first, int last) {
     const Product &p = a.of.product;
-    if (width == 4 && a.whole_slices) {
+    if (a.whole_slices)
         WholeSliceCopy<precision, T>(p, memory, at).copy(first, last);
-    } else {
-        SliceCopy<precision, T, width> slices(p, memory, at, first, last);
-        const SharedAt there = shared_at(memory.there), done = shared_at(memory.done);
-        for (Turn<T> turn; slices.left(); turn.go_on()) {
-            if (turn.time > 0)
-                Arrival(done, turn.stage).await(turn.time - 1);
-            slices.copy(turn.stage);
-            Arrival(there, turn.stage).arrive_with_copies();
-        }
-    }
+    else if (a.of.by_fours)
+        copy_by<4>(p, memory, at, first, last);
+    else
+        copy_by<1>(p, memory, at, first, last);
     ask_for_end(a.of.epilogue, channels_of<T>(p, at), memory.places,
                 static_cast<int>(threadIdx.x) - T::threads, T::copiers);
     close_copies();
@@ -102,7 +110,7 @@ __device__ __forceinline__ void compute_tile(const WarpgroupArguments &a, const 
     finish_product<T>(a.of, at, memory, slices.sums);
 }
 
-template <Precision precision, class T, int width>
+template <Precision precision, class T>
 __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
     warpgroup_kernel(const __grid_constant__ WarpgroupArguments a) {
 #ifdef RELPROP_WARPGROUPS
@@ -123,8 +131,8 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
     const int warp = __shfl_sync(all_lanes, static_cast<int>(threadIdx.x) / warp_lanes, 0);
     if (warp >= T::warps) {
         give_registers<T::of_copiers>();
-        copy_slices<width>(a, memory, at, share.first * a.parts.slices,
-                           end_of(a.parts, share.last - 1, slices_of(a.of.product)));
+        copy_slices(a, memory, at, share.first * a.parts.slices,
+                    end_of(a.parts, share.last - 1, slices_of(a.of.product)));
     } else {
         take_registers<T::of_computing>();
         compute_tile(a, share, at, memory);
@@ -138,9 +146,6 @@ __global__ void __launch_bounds__(T::threads + T::copiers, T::blocks)
 
 template <Precision precision, class T>
 void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
-    constexpr auto by_four = warpgroup_kernel<precision, T, 4>,
-                   by_one = warpgroup_kernel<precision, T, 1>;
-    const auto kernel = by_fours(p) ? by_four : by_one;
     WarpgroupArguments arguments{
         arguments_of<T>(p), {1, slices_of(p)}, has_whole_slices<T>(p), nullptr, nullptr};
     if (T::in_parts)
@@ -149,6 +154,7 @@ void launch_warpgroup_tiles(const Product &p, int blocks, Stream stream) {
         arguments.arrived = reinterpret_cast<unsigned *>(p.scratch);
         arguments.sums = p.scratch + most_shared_tiles;
     }
+    constexpr auto kernel = warpgroup_kernel<precision, T>;
     RELPROP_LAUNCH_BLOCKS(kernel, arguments, Grid(tiles<T>(p), blocks), T::threads + T::copiers,
                           sizeof(Memory<precision, T>), stream);
 }

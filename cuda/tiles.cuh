@@ -12,20 +12,11 @@ struct ProductArguments {
     EpilogueArguments epilogue;
     Pixels pixels;
     int channel_tiles; // of a group
+    bool by_fours;
 };
 
 template <class T> int channel_tiles(const Product &p) {
     return ceil_div(p.grid.to.channels / p.grid.groups, T::channels);
-}
-
-template <class T> ProductArguments arguments_of(const Product &p) {
-    const int out = p.grid.to.channels / p.grid.groups;
-    return {p, arguments_of(p, out), pixels_of(p.grid, p.n), channel_tiles<T>(p)};
-}
-
-template <class T> int64_t tiles(const Product &p) {
-    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
-           channel_tiles<T>(p);
 }
 
 // Whether pixels can be copied by fours of floats.
@@ -34,6 +25,16 @@ inline bool by_fours(const Product &p) {
     for (int s = 0; s < p.sources; ++s)
         fours = fours && reinterpret_cast<uintptr_t>(p.source[s].data) % 16 == 0;
     return fours;
+}
+
+template <class T> ProductArguments arguments_of(const Product &p) {
+    const int out = p.grid.to.channels / p.grid.groups;
+    return {p, arguments_of(p, out), pixels_of(p.grid, p.n), channel_tiles<T>(p), by_fours(p)};
+}
+
+template <class T> int64_t tiles(const Product &p) {
+    return (pixels_of(p.grid, p.n).count + T::rows - 1) / T::rows * p.grid.groups *
+           channel_tiles<T>(p);
 }
 
 // Whether a block may have that much of shared memory.
