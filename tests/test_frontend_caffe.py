@@ -229,6 +229,8 @@ ELEMENTWISE = {
     layer("Power", "power_param { scale: 0.5 shift: -2 }"): lambda x: 0.5 * x - 2,
     layer("Power", "power_param { scale: 3 }"): lambda x: 3 * x,
     layer("Power"): lambda x: x,
+    layer("Power", "power_param { power: 3 shift: 0.5 }"): lambda x: (x + 0.5) ** 3,
+    layer("Power", "power_param { power: -2 scale: 2 }"): lambda x: (2 * x) ** -2,
     layer("Permute", "permute_param { order: 0 order: 2 order: 3 }"): (
         lambda x: x.permute(0, 2, 3, 1)
     ),
@@ -455,7 +457,7 @@ def test_classes_by_global_pooling_are_a_vector(write: Write):
 def test_all_unsupported_layers_are_listed(write: Write):
     text = layer("Convolution", "convolution_param { num_output: 6 kernel_size: 1 axis: 2 }")
     text += layer("Pooling", "pooling_param { kernel_size: 2 pool: STOCHASTIC }", name="two")
-    text += layer("Power", "power_param { power: 2 }", name="three")
+    text += layer("Power", "power_param { power: 0 }", name="three")
     text += layer("ROIPooling", "roi_pooling_param { pooled_w: 6 }", "three", "four")
     text += layer("ReLU", bottom="one two four", name="five")
     with pytest.raises(UnsupportedOperatorError) as caught:
@@ -465,7 +467,7 @@ def test_all_unsupported_layers_are_listed(write: Write):
     assert [line.strip() for line in lines[1:]] == [
         "layer 'one' (Convolution): axis 2 holds the channels",
         "layer 'two' (Pooling): stochastic pooling",
-        "layer 'three' (Power): power is 2",
+        "layer 'three' (Power): an exponent of 0.0 is not supported",
         "layer 'four' (ROIPooling)",
     ]
 
@@ -529,7 +531,8 @@ REFUSED = {
     ),
     layer("Eltwise", "eltwise_param { coeff: 1 coeff: nan }", "data data"): "coeff must be finite",
     layer("Power", "power_param { scale: inf }"): "scale must be finite",
-    layer("Power", "power_param { power: 0.5 }"): "power is 0.5",
+    layer("Power", "power_param { power: 0 }"): "exponent of 0.0",
+    layer("Power", "power_param { power: nan }"): "power must be finite",
     layer("Crop"): "needs two bottoms, not 1",
     layer("Crop", "crop_param { axis: 1 offset: 1 }", "data data"): "slice 1:5:1 of axis 0",
     layer("Crop", "crop_param { offset: 1 offset: 1 offset: 1 }", "data data"): "has 3 offsets",

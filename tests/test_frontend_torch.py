@@ -1160,6 +1160,11 @@ UNSUPPORTED = {
         VECTOR,
         "exponents of their own",
     ),
+    "exponent of more axes": (
+        lambda: Function(lambda x: x ** torch.full((1, 1, 1), 2.0)),
+        VECTOR,
+        "exponents of their own|batch",
+    ),
     "rounded quotient": (
         lambda: Function(lambda x: torch.div(x, x + 9, rounding_mode="floor")),
         VECTOR,

@@ -77,7 +77,7 @@ _KEEP_SIGN = (
 _MOVES = (MaxPool, LocalResponseNorm, Concat, Slice, Reshape, Permute, Identity)
 
 _POSITIVE = ("sigmoid", "hard_sigmoid", "softplus", "exp")
-"""Functions that are above zero for every input, or not below it: zero as well."""
+"""Functions that are nowhere negative, and above zero at zero."""
 
 
 def nonnegative(graph: Graph) -> set[str]:

@@ -427,7 +427,8 @@ def _pow(call: Call) -> str:
     exponent = call["exponent"] if "exponent" in call.arguments else 2
     call.require(not is_data(exponent), "the exponent depends on the input")
     exponent = torch.as_tensor(exponent)
-    call.require(exponent.numel() == 1, "it has exponents of their own for different elements")
+    one = exponent.numel() == 1 and exponent.ndim <= call.rank
+    call.require(one, "it has exponents of their own for different elements")
     return call.emit(power(exponent.item()), call.data("self"))
 
 

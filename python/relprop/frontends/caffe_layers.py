@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, clipping, power
 from relprop.graph import (
     Activation,
     AdaptiveAvgPool,
@@ -352,15 +352,16 @@ def _prelu(layer: Layer) -> str:
 def _power(layer: Layer) -> str:
     layer.require_one_input()
     settings = layer.message.power_param
-    power, scale, shift = (_finite(n, getattr(settings, n)) for n in ("power", "scale", "shift"))
-    if power != 1:
-        raise Unsupported(f"power is {power:g}")
+    exponent, scale, shift = (_finite(n, getattr(settings, n)) for n in ("power", "scale", "shift"))
     name = layer.inputs[0]
     if scale != 1:
         name = layer.scaled(name, scale, "scale")
     if shift:
-        return layer.add(Add(), name, layer.constant(shift, "shift"))
-    return layer.add(Identity(), name)
+        part = "" if exponent == 1 else "sum"
+        name = layer.add(Add(), name, layer.constant(shift, "shift"), part=part)
+        if exponent == 1:
+            return name
+    return layer.add(power(exponent), name)
 
 
 def _finite(name: str, value: float) -> float:
