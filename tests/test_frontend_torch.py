@@ -740,6 +740,38 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         SEQUENCE,
         None,
     ),
+    "windows of an image": (
+        lambda: nn.Unfold((3, 2), dilation=(2, 1), padding=(0, 1), stride=(1, 3)),
+        IMAGE,
+        ["Pad"]
+        + (["Slice", "Reshape"] * 3 + ["Concat"])
+        + (["Slice", "Reshape"] * 2 + ["Concat"])
+        + ["Permute", "Reshape"],
+    ),
+    "windows side by side": (
+        lambda: nn.Unfold((4, 7), stride=(4, 7)),
+        IMAGE,
+        ["Slice", "Reshape", "Reshape", "Permute", "Reshape"],
+    ),
+    "windows of an axis": (
+        lambda: Function(lambda x: x.unfold(-2, 3, 2).unfold(3, 7, 7)),
+        IMAGE,
+        ["Slice", "Reshape"] * 3 + ["Concat", "Permute", "Reshape", "Permute"],
+    ),
+    "windows of merged samples": (
+        lambda: Function(lambda x: x.flatten(0, 1).unfold(1, 4, 2).view(-1, 4, 3, 7, 4)),
+        (4, 9, 7),
+        None,
+    ),
+    "windows put back": (
+        lambda: Function(
+            lambda x: F.fold(
+                F.unfold(x, (3, 7), stride=(3, 7)).relu(), (9, 7), (3, 7), stride=(3, 7)
+            )
+        ),
+        IMAGE,
+        None,
+    ),
     "global response norm": (lambda: Function(global_response_norm), IMAGE, None),
     "gelu by tanh": (
         lambda: Function(
@@ -1165,6 +1197,12 @@ UNSUPPORTED = {
         VECTOR,
         "exponents of their own|batch",
     ),
+    "sum of windows": (
+        lambda: Function(lambda x: F.fold(F.unfold(x, 3), (9, 7), 3)),
+        IMAGE,
+        "side by side",
+    ),
+    "windows of samples": (lambda: Function(lambda x: x.unfold(0, 1, 1)), VECTOR, "batch"),
     "rounded quotient": (
         lambda: Function(lambda x: torch.div(x, x + 9, rounding_mode="floor")),
         VECTOR,

@@ -20,6 +20,7 @@ from relprop.frontends import (
     aten_moves,
     aten_norms,
     aten_recurrent,
+    aten_windows,
 )
 from relprop.frontends.aten_call import Call, Converter, is_data, operator_name
 from relprop.frontends.conversion import (
@@ -56,7 +57,7 @@ from relprop.graph import (
     UpsampleNearest2d,
 )
 
-CHANNELS: dict[str, Converter] = dict(aten_norms.CHANNELS)
+CHANNELS: dict[str, Converter] = {**aten_norms.CHANNELS, **aten_windows.CHANNELS}
 """Operators for which the axis behind the batch is that of channels: the batch must be first."""
 
 BESIDE = ("conv1d", "conv2d", "convolution", "batch_norm", "_native_batch_norm_legit_no_training")
@@ -73,6 +74,7 @@ TABLE: dict[str, Converter] = {
     **aten_masks.TABLE,
     **aten_norms.TABLE,
     **aten_recurrent.TABLE,
+    **aten_windows.TABLE,
 }
 _converts = registering(TABLE)
 
