@@ -261,6 +261,8 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "dropout": (("t = Dropout(x)", "y = Relu(t)"), {}),
     "cast": (("t = Cast<to=11>(x)", "u = Cast<to=1>(t)", "y = Relu(u)"), {}),
     "gather": (("y = Gather<axis=2>(x, i)",), {"i": np.int64(-2)}),
+    "gather in any order": (("y = Gather<axis=2>(x, i)",), {"i": np.array([[5, -1], [0, 0]])}),
+    "gather by steps": (("y = Gather<axis=3>(x, i)",), {"i": np.array([1, 3, 5, 2])}),
     "gather neighbours": (("y = Gather<axis=1>(x, i)",), {"i": np.array([[1, 2]])}),
 }  # fmt: skip
 

@@ -740,6 +740,30 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         SEQUENCE,
         None,
     ),
+    "flip": (lambda: Function(lambda x: x.flip(1)), IMAGE, ["Slice"] * 4 + ["Concat"]),
+    "flip several": (lambda: Function(lambda x: x.flip((-1, 2))), IMAGE, None),
+    "indices": (
+        lambda: Function(lambda x: x[:, [3, 0, 2, 3, -1]]),
+        IMAGE,
+        ["Slice"] * 4 + ["Concat"],  # 3, then 0 and 2, then 3, then 3
+    ),
+    "indices by steps": (
+        lambda: Function(lambda x, i: x[..., i], i=torch.tensor([6, 4, 0, 2, 4, 6])),
+        IMAGE,
+        ["Slice"] * 3 + ["Concat"],
+    ),
+    "indices of several axes": (
+        lambda: Function(lambda x, i: x[:, :, i], i=torch.tensor([[0, 1], [2, 3], [4, 5]])),
+        IMAGE,
+        ["Slice", "Reshape"],
+    ),
+    "index select": (
+        lambda: Function(
+            lambda x, i: x.index_select(-1, i), i=torch.tensor([5, 5], dtype=torch.int32)
+        ),
+        IMAGE,
+        ["Slice", "Slice", "Concat"],
+    ),
     "windows of an image": (
         lambda: nn.Unfold((3, 2), dilation=(2, 1), padding=(0, 1), stride=(1, 3)),
         IMAGE,
@@ -1201,6 +1225,22 @@ UNSUPPORTED = {
         lambda: Function(lambda x: F.fold(F.unfold(x, 3), (9, 7), 3)),
         IMAGE,
         "side by side",
+    ),
+    "flipped samples": (lambda: Function(lambda x: x.flip(0)), VECTOR, "batch"),
+    "indices of two axes": (
+        lambda: Function(lambda x: x[:, [0, 1], [2, 3]]),
+        IMAGE,
+        "several axes at once",
+    ),
+    "many indices": (
+        lambda: Function(lambda x, i: x[:, i], i=torch.tensor([0, 0]).repeat(600)),
+        VECTOR,
+        "1200 runs of entries; 1000 are supported",
+    ),
+    "indices of the input": (
+        lambda: Function(lambda x: x[:, x[0].argsort()]),
+        VECTOR,
+        "argsort|depend",
     ),
     "windows of samples": (lambda: Function(lambda x: x.unfold(0, 1, 1)), VECTOR, "batch"),
     "rounded quotient": (

@@ -10,7 +10,7 @@ import torch
 
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
 from relprop.frontends.attention import repeated
-from relprop.frontends.conversion import BATCH_AXIS, padding, registering
+from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
@@ -200,6 +200,44 @@ def _roll(call: Call) -> str:
             ends = (call.emit(Slice(axis, *bounds), name) for bounds in ((start, size), (0, start)))
             name = call.emit(Concat(axis), *ends)
     return name
+
+
+def _gathered(call: Call, name: str, axis: int, positions: Sequence[int]) -> str:
+    pieces = [call.emit(piece, name) for piece in gathering(axis, positions)]
+    return call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
+
+
+@_converts("flip")
+def _flip(call: Call) -> str:
+    name = call.input
+    for dim in call["dims"]:
+        axis = call.axis(dim)
+        name = _gathered(call, name, axis, range(call.input_shape[axis])[::-1])
+    return name
+
+
+@_converts("index_select")
+def _index_select(call: Call) -> str:
+    return _indexed(call, call["dim"], call["index"])
+
+
+@_converts("index")
+def _index(call: Call) -> str:
+    found = [(dim, index) for dim, index in enumerate(call["indices"]) if index is not None]
+    call.require(len(found) == 1, "it indexes several axes at once")
+    return _indexed(call, *found[0])
+
+
+def _indexed(call: Call, dim: int, index: Any) -> str:
+    """The entries of an axis at positions that the input does not enter."""
+    call.require(not is_data(index), "its indices depend on the input")
+    call.require(index.dtype in (torch.int32, torch.int64), f"its indices are {index.dtype}")
+    axis, shape = call.axis(dim), call.input_shape
+    positions = [position % shape[axis] for position in index.flatten().tolist()]
+    name = _gathered(call, call.input, axis, positions)
+    if index.ndim == 1:
+        return name
+    return call.emit(Reshape((*shape[:axis], *index.shape, *shape[axis + 1 :])), name)
 
 
 @_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy")

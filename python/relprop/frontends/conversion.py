@@ -98,6 +98,27 @@ def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Oper
     ]
 
 
+MOST_RUNS = 1000
+"""So many slices make up what is gathered along an axis, at most."""
+
+
+def gathering(axis: int, positions: Sequence[int]) -> list[Slice]:
+    """Slices that, side by side, are an axis's entries at some positions, in that order."""
+    slices = []
+    at = 0
+    while at < len(positions):
+        end = at + 1
+        step = positions[end] - positions[at] if end < len(positions) else 1
+        if step > 0:
+            while end < len(positions) and positions[end] - positions[end - 1] == step:
+                end += 1
+        slices.append(Slice(axis, positions[at], positions[end - 1] + 1, max(step, 1)))
+        at = end
+    if not 0 < len(slices) <= MOST_RUNS:
+        raise Unsupported(f"it gathers {len(slices)} runs of entries; {MOST_RUNS} are supported")
+    return slices
+
+
 def padding(shape: Shape, pads: Sequence[Pair], value: float) -> list[Operator]:
     """What pads with a value, one operator after the other; a negative pad cuts."""
     cuts: list[Operator] = [

@@ -10,7 +10,7 @@ import numpy as np
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from relprop.frontends.attention import repeated
-from relprop.frontends.conversion import BATCH_AXIS, padding, registering
+from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
 from relprop.frontends.onnx_constants import (
     LARGEST_RESULT,
@@ -79,9 +79,8 @@ def _gather(call: Call) -> str:
     if indices.dtype.kind not in "iu" or not ((-size <= indices) & (indices < size)).all():
         raise ValueError(f"its indices do not fit an axis of {size}")
     listed = [int(i) % size for i in indices.reshape(-1)]
-    run = listed == list(range(listed[0], listed[0] + len(listed))) if listed else False
-    call.require(run, "only neighbours in order can be gathered")
-    name = call.emit(Slice(axis, listed[0], listed[-1] + 1))
+    pieces = [call.emit(piece) for piece in gathering(axis, listed)]
+    name = call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
     return call.emit(Reshape((*call.shape[:axis], *indices.shape, *call.shape[axis + 1 :])), name)
 
 
