@@ -40,7 +40,8 @@ def agrees(folder: Path, scratch: Path) -> bool:
     if len({len(x) for x in given}) != 1:
         return False  # the first axis of some inputs was no batch
     x = dict(zip((node.name for node in graph.inputs), given, strict=True))
-    result = forward(graph, x)[graph.output]
+    with np.errstate(invalid="ignore"):  # one takes roots of negative numbers; NaN is stored
+        result = forward(graph, x)[graph.output]
     if model.graph.node[-1].op_type == "LogSoftmax":  # a Softmax in the Graph: both are cut
         result = np.log(result)
     np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-4, err_msg=folder.name)
@@ -48,7 +49,7 @@ def agrees(folder: Path, scratch: Path) -> bool:
 
 
 def test_models_compute_what_is_stored(tmp_path):
-    assert sum(agrees(folder, tmp_path) for folder in MODELS) >= 50
+    assert sum(agrees(folder, tmp_path) for folder in MODELS) >= 92
 
 
 ZOO = {
