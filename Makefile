@@ -71,7 +71,7 @@ CORE_TESTS := $(addprefix tests/test_,attention.py bindings.py canvas.py conv.py
 
 asan: export ASAN_OPTIONS := detect_leaks=0
 asan: export UBSAN_OPTIONS := print_stacktrace=1
-asan: export RELPROP_FUZZ ?= 20
+asan: export RELPROP_FUZZ ?= 10
 asan: $(MADE)/package $(MADE)/test
 	$(SANITIZED) -n auto $(CORE_TESTS)
 	$(SANITIZED) -n auto --dist worksteal -m fuzz --ignore=tests/test_bindings.py
