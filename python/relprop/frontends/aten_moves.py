@@ -188,6 +188,11 @@ def _dropout(call: Call) -> Any:
     return call.first(call.input)
 
 
+def _gathered(call: Call, name: str, axis: int, positions: Sequence[int]) -> str:
+    pieces = [call.emit(piece, name) for piece in gathering(axis, positions)]
+    return call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
+
+
 @_converts("roll")
 def _roll(call: Call) -> str:
     call.require(bool(call["dims"]), BATCH_AXIS)
@@ -197,14 +202,8 @@ def _roll(call: Call) -> str:
         size = call.input_shape[axis]
         start = -shift % size
         if start:
-            ends = (call.emit(Slice(axis, *bounds), name) for bounds in ((start, size), (0, start)))
-            name = call.emit(Concat(axis), *ends)
+            name = _gathered(call, name, axis, [*range(start, size), *range(start)])
     return name
-
-
-def _gathered(call: Call, name: str, axis: int, positions: Sequence[int]) -> str:
-    pieces = [call.emit(piece, name) for piece in gathering(axis, positions)]
-    return call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
 
 
 @_converts("flip")
