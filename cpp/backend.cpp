@@ -11,10 +11,12 @@ namespace relprop {
 namespace portable {
 extern const Kernels backend;
 }
-#if defined(RELPROP_X86)
+#ifdef RELPROP_HAS_AVX2
 namespace avx2 {
 extern const Kernels backend;
 }
+#endif
+#ifdef RELPROP_HAS_AVX512
 namespace avx512 {
 extern const Kernels backend;
 }
@@ -23,10 +25,12 @@ extern const Kernels backend;
 namespace {
 
 bool runs_here(const Kernels &kernels) {
-#if defined(RELPROP_X86)
+#ifdef RELPROP_HAS_AVX512
     if (&kernels == &avx512::backend)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+#endif
+#ifdef RELPROP_HAS_AVX2
     if (&kernels == &avx2::backend)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
@@ -35,8 +39,11 @@ bool runs_here(const Kernels &kernels) {
 
 const Kernels &choose() {
     const Kernels *built[] = {
-#if defined(RELPROP_X86)
-        &avx512::backend, &avx2::backend,
+#ifdef RELPROP_HAS_AVX512
+        &avx512::backend,
+#endif
+#ifdef RELPROP_HAS_AVX2
+        &avx2::backend,
 #endif
         &portable::backend};
     const char *wanted = std::getenv("RELPROP_ISA");
