@@ -32,24 +32,18 @@ inline MessageArguments arguments_of(const Message &message) {
     return arguments;
 }
 
-// Calls body(constant) with a rule's kind as a constant of the compiler's; a gradient has no
-// message.
+// Calls body(constant) with a rule's kind as a constant of the compiler's. The rules that do not
+// split have one message, epsilon's; a gradient has none.
 template <class Body> void with_rule(RuleKind kind, const Body &body) {
     switch (kind) {
-    case RuleKind::epsilon:
-        return body(std::integral_constant<RuleKind, RuleKind::epsilon>{});
     case RuleKind::alpha_beta:
         return body(std::integral_constant<RuleKind, RuleKind::alpha_beta>{});
     case RuleKind::gamma:
         return body(std::integral_constant<RuleKind, RuleKind::gamma>{});
-    case RuleKind::z_box:
-        return body(std::integral_constant<RuleKind, RuleKind::z_box>{});
-    case RuleKind::w_square:
-        return body(std::integral_constant<RuleKind, RuleKind::w_square>{});
-    case RuleKind::flat:
-        return body(std::integral_constant<RuleKind, RuleKind::flat>{});
     case RuleKind::gradient:
         return;
+    default:
+        return body(std::integral_constant<RuleKind, RuleKind::epsilon>{});
     }
 }
 
@@ -98,8 +92,8 @@ struct Neuron {
     float fan_in; // real inputs, where that matters
 };
 
-template <RuleKind kind> __device__ float fan_in_of(const Message &m, int64_t row) {
-    return m.share || kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f;
+inline __device__ float fan_in_of(const Message &m, int64_t row) {
+    return m.share || m.rule.kind == RuleKind::flat ? m.fan_in[row % m.fan_period] : 0.0f;
 }
 
 // The row of z that belongs to a row.
@@ -137,10 +131,8 @@ __device__ __forceinline__ void send(const Message &m, Neuron &of_neuron, Tally 
         of.pos = (sum > floor ? sum : floor) + kept_pos;
         of.z = z + (b - kept);
         of.sum = z;
-    } else if constexpr (kind == RuleKind::flat) {
-        of.sum = of_neuron.fan_in;
     } else { // what is kept of the bias is in the sums already
-        of.sum = sum;
+        of.sum = m.rule.kind == RuleKind::flat ? of_neuron.fan_in : sum;
     }
     const Parts<float> s = message(rule, of, r);
     tally.by_stabilizer += r - handed(rule, of, s);
@@ -175,7 +167,7 @@ template <RuleKind kind, int width> struct MessageLanes {
             z = load<width>(m.z + z_row_of(m, place.row) * place.channels + place.c);
         if (reads_negative<kind>(a))
             s_neg_ = load<width>(m.s_neg + place.at());
-        fan_in_ = fan_in_of<kind>(m, place.row);
+        fan_in_ = fan_in_of(m, place.row);
     }
 
     // Given what the product, or z, makes of them, and their bias. Returns the scarce ones, as

@@ -235,21 +235,15 @@ __device__ void message_tile(const EpilogueArguments &a, const Channels &channel
                              const TilePlaces<T::rows> &places, const float *sums, int apart) {
     if (a.epilogue.sends)
         return finish_rows<SentLanes, T>(a, channels, places, sums, apart);
-    switch (a.message.message.rule.kind) {
-    case RuleKind::epsilon:
-        return finish_rows<LanesOf<RuleKind::epsilon>::Own, T>(a, channels, places, sums, apart);
+    switch (a.message.message.rule.kind) { // the same cases as with_rule's
     case RuleKind::alpha_beta:
         return finish_rows<LanesOf<RuleKind::alpha_beta>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::gamma:
         return finish_rows<LanesOf<RuleKind::gamma>::Own, T>(a, channels, places, sums, apart);
-    case RuleKind::z_box:
-        return finish_rows<LanesOf<RuleKind::z_box>::Own, T>(a, channels, places, sums, apart);
-    case RuleKind::w_square:
-        return finish_rows<LanesOf<RuleKind::w_square>::Own, T>(a, channels, places, sums, apart);
-    case RuleKind::flat:
-        return finish_rows<LanesOf<RuleKind::flat>::Own, T>(a, channels, places, sums, apart);
     case RuleKind::gradient:
         return;
+    default:
+        return finish_rows<LanesOf<RuleKind::epsilon>::Own, T>(a, channels, places, sums, apart);
     }
 }
 

@@ -94,10 +94,8 @@ message_vector(const Message &m, const MessageRow &of_row, int64_t row, int chan
         of.pos = (sum > floor ? sum : floor) + kept_pos;
         of.z = z + (b - kept);
         of.sum = z;
-    } else if constexpr (kind == RuleKind::flat) {
-        of.sum = Vec{} + of_row.fan_in;
     } else { // what is kept of the bias is in the sums already
-        of.sum = sum;
+        of.sum = m.rule.kind == RuleKind::flat ? Vec{} + of_row.fan_in : sum;
     }
     const Parts<Vec> s = message(rule, of, r);
     const Vec by_bias = kept_pos * s.pos + kept_neg * s.neg;
@@ -139,23 +137,18 @@ template <RuleKind kind>
         told.store(tally, m.bias);
 }
 
+// The rules that do not split have one message.
 static inline void message_row(const Message &m, int64_t row, int channels, int c, int count,
                                const float *sums, int64_t chunk) {
     switch (m.rule.kind) {
-    case RuleKind::epsilon:
-        return message_row<RuleKind::epsilon>(m, row, channels, c, count, sums, chunk);
     case RuleKind::alpha_beta:
         return message_row<RuleKind::alpha_beta>(m, row, channels, c, count, sums, chunk);
     case RuleKind::gamma:
         return message_row<RuleKind::gamma>(m, row, channels, c, count, sums, chunk);
-    case RuleKind::z_box:
-        return message_row<RuleKind::z_box>(m, row, channels, c, count, sums, chunk);
-    case RuleKind::w_square:
-        return message_row<RuleKind::w_square>(m, row, channels, c, count, sums, chunk);
-    case RuleKind::flat:
-        return message_row<RuleKind::flat>(m, row, channels, c, count, sums, chunk);
     case RuleKind::gradient:
         return;
+    default:
+        return message_row<RuleKind::epsilon>(m, row, channels, c, count, sums, chunk);
     }
 }
 
