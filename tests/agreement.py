@@ -132,7 +132,7 @@ def assert_every_node_agrees(explainer: Explainer, x: dict[str, g.Array], target
     found = {**result.intermediate, **result.relevance}
     expected = {node.name: np.zeros((samples, *node.shape)) for node in graph}
     reach = {node.name: np.zeros((samples, *node.shape)) for node in graph}
-    live = reference.input_dependent(graph)
+    fixed = reference.factors_without_relevance(graph)
     for node in graph:
         if not node.inputs:
             continue
@@ -151,7 +151,7 @@ def assert_every_node_agrees(explainer: Explainer, x: dict[str, g.Array], target
             form="products",
             decided=reference.deciding(node, values),
             gate=reference.gate_of(graph, node),
-            constant=tuple(source not in live for source in node.inputs),
+            constant=tuple(source in fixed for source in node.inputs),
         )
         sizes, _ = bounds(node.operator, rule, inputs, r, shares)
         for source, share, size in zip(node.inputs, shares, sizes, strict=True):

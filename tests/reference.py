@@ -835,7 +835,7 @@ def factor_weights(rule: rules.Rule, gate: int | None, constant: tuple[bool, ...
         signal = None
     elif isinstance(rule, rules.SignalTakesAll) and rule.signal is not None:
         signal = rule.signal
-    if any(constant):
+    if constant.count(True) == 1:
         signal = constant.index(False)
     return [0.5, 0.5] if signal is None else [float(i == signal) for i in (0, 1)]
 
@@ -909,7 +909,7 @@ def relevance(
         found[graph.output].shape
     )
     ledger: dict[str, Ledger] = {}
-    live = input_dependent(graph)
+    fixed = factors_without_relevance(graph)
     for node in reversed(list(graph)):
         r = found[node.name]
         if isinstance(node.operator, g.Input):
@@ -925,20 +925,27 @@ def relevance(
             form=form,
             decided=deciding(node, gates),
             gate=gate_of(graph, node),
-            constant=tuple(name not in live for name in node.inputs),
+            constant=tuple(name in fixed for name in node.inputs),
         )
         for name, share in zip(node.inputs, shares):
             found[name] = found[name] + share
     return found, ledger
 
 
-def input_dependent(graph: g.Graph) -> set[str]:
-    """Names of the nodes that depend on the network's input."""
-    live: set[str] = set()
+def factors_without_relevance(graph: g.Graph) -> set[str]:
+    """Names of the nodes that take nothing of a product: constants, and what masks alone decide.
+
+    A mask is what ids mean by a table of zeros and ones.
+    """
+    found: set[str] = set()
     for node in graph:
-        if isinstance(node.operator, g.Input) or any(name in live for name in node.inputs):
-            live.add(node.name)
-    return live
+        if isinstance(node.operator, g.Embedding):
+            table = node.operator.weight
+            if table.shape[1] == 1 and set(table.ravel().tolist()) <= {0.0, 1.0}:
+                found.add(node.name)
+        elif not isinstance(node.operator, g.Input) and found.issuperset(node.inputs):
+            found.add(node.name)
+    return found
 
 
 def gate_of(graph: g.Graph, node: g.Node) -> int | None:

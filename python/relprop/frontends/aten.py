@@ -16,6 +16,7 @@ import torch
 
 from relprop.frontends import (
     aten_attention,
+    aten_conditions,
     aten_masks,
     aten_moves,
     aten_norms,
@@ -71,6 +72,7 @@ UNALIGNED = ("einsum", *aten_recurrent.TABLE)
 TABLE: dict[str, Converter] = {
     **aten_moves.TABLE,
     **aten_attention.TABLE,
+    **aten_conditions.TABLE,
     **aten_masks.TABLE,
     **aten_norms.TABLE,
     **aten_recurrent.TABLE,

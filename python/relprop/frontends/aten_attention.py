@@ -10,6 +10,7 @@ import torch
 
 from relprop.frontends import attention, einsum
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
+from relprop.frontends.aten_conditions import hiding
 from relprop.frontends.aten_masks import hide
 from relprop.frontends.conversion import BATCH_AXIS, registering
 from relprop.graph import Add, Array, Shape
@@ -93,15 +94,17 @@ def _scaled_dot_product_attention(call: Call) -> str:
     return attention.attention(call, query, key, value, call["scale"], _mask(call))
 
 
-def _mask(call: Call) -> Array | None:
-    """What is added to the products of queries and keys, -inf where it hides some."""
+def _mask(call: Call) -> Array | str | None:
+    """What is added to the products of queries and keys, -inf where a constant hides some."""
     rows, columns = (call.graph[call.data(name)].shape[-2] for name in ("query", "key"))
     if call["is_causal"]:
         return attention.causal(rows, columns)
     tensor = call["attn_mask"]
     if tensor is None:
         return None
-    call.require(not is_data(tensor), "its mask depends on the input")
+    if is_data(tensor):
+        truth = call.raw["attn_mask"].meta["val"].dtype == torch.bool
+        return hiding(call, tensor) if truth else call.data("attn_mask")
     tensor = call.of_a_sample("attn_mask", tensor)
     if tensor.dtype == torch.bool:
         tensor = torch.zeros(tensor.shape).masked_fill(~tensor.cpu(), -torch.inf)

@@ -12,6 +12,7 @@ import torch
 from torch import fx
 
 from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
+from relprop.frontends.aten_conditions import inverse, select
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.attention import finite
 from relprop.frontends.conversion import registering
@@ -65,15 +66,17 @@ def _chosen(call: Call, name: str, condition: torch.Tensor, fill: Any) -> str:
 
 @_converts("masked_fill")
 def _masked_fill(call: Call) -> str:
-    call.require(not is_data(call["mask"]), "its mask depends on the input")
     call.require(not is_data(call["value"]), "its value depends on the input")
+    if is_data(call["mask"]):
+        return select(call, inverse(call, call["mask"]), call["self"], call["value"])
     return _chosen(call, call.data("self"), ~call["mask"], call["value"])
 
 
 @_converts("where")
 def _where(call: Call) -> str:
     condition = call["condition"]
-    call.require(not is_data(condition), "its condition depends on the input")
+    if is_data(condition):
+        return select(call, condition, call["self"], call["other"])
     if not is_data(call["other"]):
         return _chosen(call, call.data("self"), condition, call["other"])
     if not is_data(call["self"]):

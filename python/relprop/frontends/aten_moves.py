@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
+from relprop.frontends.aten_conditions import count_of, of_ids
 from relprop.frontends.attention import repeated
 from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
@@ -249,7 +250,10 @@ def _nothing(call: Call) -> str:
 
 @_converts("expand", "expand_as", "broadcast_to")
 def _expand(call: Call) -> str:
-    return repeated(call, call.input, call.shape)
+    name = call.input
+    if call.graph[name].ids and call.shape != call.input_shape:
+        name = of_ids(call, torch.arange(count_of(call.raw["self"])))
+    return repeated(call, name, call.shape)
 
 
 @_converts("repeat")
@@ -283,6 +287,8 @@ def _to_copy(call: Call) -> str:
     # The core computes in float32, so a cast that keeps or widens the type changes nothing.
     before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
     if call.graph[call.input].ids:
+        if after == torch.bool or after.is_floating_point:
+            return of_ids(call, torch.arange(count_of(call.raw["self"])).to(after))
         same = after in (torch.int32, torch.int64)
     else:
         same = after in (before, torch.float32, torch.float64)

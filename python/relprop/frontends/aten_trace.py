@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 
 from relprop.frontends.aten import BESIDE, CHANNELS, TABLE, UNALIGNED
 from relprop.frontends.aten_call import Call, is_data, module_of, operator_name
+from relprop.frontends.aten_conditions import own_sample
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.aten_patterns import restore
 from relprop.frontends.batch_axis import HOME, Place, common
@@ -155,9 +156,13 @@ class Conversion:
                 return _Unknown
             if not depends or filled:
                 return self._evaluate_constant(node)
-            self._refuse_what_differs(node)
+            samples = node.args[1][0] if name == "index" else None
+            samples = samples if samples in self.differing else None
+            self._refuse_what_differs(node, samples)
             self.places[node] = made = self._place(call, name, result)
             call = Call(node, self.graph, self.values, self.labels, self.places, made)
+            if samples is not None:
+                own_sample(call, self.of_many[samples])
             for argument, value in call.arguments.items():
                 # The whole batch is a slice up to its size, as _place has seen.
                 whole = argument in ("end", "length") and call["dim"] % call.rank == made.axis
@@ -198,10 +203,14 @@ class Conversion:
                 self.differing.add(node)
         return one
 
-    def _refuse_what_differs(self, node: fx.Node) -> None:
+    def _refuse_what_differs(self, node: fx.Node, allowed: fx.Node | None) -> None:
         """Refuse to let data meet a constant that differs from sample to sample."""
         first = node
-        while found := [source for source in first.all_input_nodes if source in self.differing]:
+        while found := [
+            source
+            for source in first.all_input_nodes
+            if source in self.differing and source is not allowed
+        ]:
             first = found[0]
         if first is not node:
             raise Unsupported(

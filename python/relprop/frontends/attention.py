@@ -86,9 +86,12 @@ def attention(
     key: str,
     value: str,
     scale: float | None = None,
-    mask: Array | None = None,
+    mask: Array | str | None = None,
 ) -> str:
-    """``softmax(scale * query key^T + mask) value``; several heads of queries may share a key."""
+    """``softmax(scale * query key^T + mask) value``; several heads of queries may share a key.
+
+    ``mask`` is a constant, or the name of a node.
+    """
     *heads, rows, features = call.graph[query].shape
     *shared, columns, _ = call.graph[key].shape
     scale = 1 / math.sqrt(features) if scale is None else scale
@@ -101,7 +104,9 @@ def attention(
     scores = product(call, query, key, transposed=True)
     if grouped:
         scores = call.emit(Reshape((*heads, rows, columns)), scores)
-    if mask is not None:
+    if isinstance(mask, str):
+        scores = call.emit(Add(), scores, repeated(call, mask, call.graph[scores].shape))
+    elif mask is not None:
         scores = call.emit(Add(), scores, call.constant("attn_mask", finite(mask)))
     shape = call.graph[scores].shape
     weights = call.emit(Softmax(len(shape) - 1), scores)
