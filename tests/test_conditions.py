@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import relprop
 from agreement import assert_every_node_agrees
+from onnx_models import build, exported, write
 from relprop import Explainer, UnsupportedOperatorError
 from relprop.rules import HalfAndHalf, Taylor
 
@@ -27,7 +28,7 @@ def attend(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def scores(x: Tensor) -> Tensor:
-    return x @ x.mT / math.sqrt(x.shape[-1])
+    return x @ x.transpose(1, 2) / math.sqrt(x.shape[-1])
 
 
 def lowest(x: Tensor) -> float:
@@ -35,7 +36,8 @@ def lowest(x: Tensor) -> float:
 
 
 def by_sdpa(ids: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(x, x, x, mask.bool()[:, None, :].expand(-1, LENGTH, -1))
+    seen = mask.bool()[:, None, None, :].expand(-1, -1, LENGTH, -1)
+    return F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], seen)[:, 0]
 
 
 def by_a_sum(ids: Tensor, mask: Tensor, x: Tensor) -> Tensor:
@@ -43,8 +45,8 @@ def by_a_sum(ids: Tensor, mask: Tensor, x: Tensor) -> Tensor:
 
 
 def by_an_added_mask(ids: Tensor, mask: Tensor, x: Tensor) -> Tensor:
-    hidden = (1.0 - mask[:, None, :].expand(-1, LENGTH, LENGTH).to(x.dtype)) * -1e9
-    return F.scaled_dot_product_attention(x, x, x, hidden)
+    hidden = (1.0 - mask[:, None, None, :].expand(-1, -1, LENGTH, -1).to(x.dtype)) * -1e9
+    return F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], hidden)[:, 0]
 
 
 def by_a_fill(ids: Tensor, mask: Tensor, x: Tensor) -> Tensor:
@@ -164,12 +166,40 @@ def test_through_a_file(masking: Masking, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.relevance["ids"], expected.relevance["ids"])
 
 
+@pytest.mark.parametrize("exporter", ["trace", "export"])
+@pytest.mark.parametrize("masking", [m for m in MASKINGS if m is not by_a_lookup])
+def test_through_onnx(masking: Masking, exporter: str, tmp_path: Path) -> None:
+    module, model = loaded(masking)
+    inputs = tuple(torch.from_numpy(value) for value in texts().values())
+    graph = exported(module, inputs, exporter, tmp_path, tuple(texts()))
+    found, expected = (Explainer(one, "epsilon")(texts(), 0) for one in (graph, model))
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    for name, relevance in expected.relevance.items():
+        np.testing.assert_allclose(found.relevance[name], relevance, rtol=1e-4, atol=1e-5)
+
+
 def test_what_is_no_mask_is_refused_when_it_comes() -> None:
     _, model = loaded(by_sdpa)
     x = texts()
     x["mask"][0, 0] = 2
     with pytest.raises(ValueError, match=r"mask.* must hold ids in \[0, 2\)"):
         Explainer(model, "epsilon")(x, 0)
+
+
+TRUTHS = {
+    "y = Not(x)": "argument 0 is not of truths",
+    "y = And(x, x)": "argument 0 is not of truths",
+    "y = Where(x, x, x)": "argument 0 is not of truths",
+    "y = Equal(x, x)": "it compares what depends on the input with each other",
+    "y = Less(x, c)": "it compares numbers that depend on the input",
+}
+
+
+@pytest.mark.parametrize("line", TRUTHS)
+def test_onnx_refuses(line: str, tmp_path: Path) -> None:
+    path = write(build(line, c=np.float32(1)), tmp_path)
+    with pytest.raises(UnsupportedOperatorError, match=TRUTHS[line]):
+        relprop.load(path)
 
 
 class Kinds(nn.Module):

@@ -8,9 +8,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from relprop.frontends import attention, einsum
+from relprop.frontends import attention, einsum, masks
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
-from relprop.frontends.aten_conditions import hiding
 from relprop.frontends.aten_masks import hide
 from relprop.frontends.conversion import BATCH_AXIS, registering
 from relprop.graph import Add, Array, Shape
@@ -104,7 +103,7 @@ def _mask(call: Call) -> Array | str | None:
         return None
     if is_data(tensor):
         truth = call.raw["attn_mask"].meta["val"].dtype == torch.bool
-        return hiding(call, tensor) if truth else call.data("attn_mask")
+        return masks.hiding(call, tensor) if truth else call.data("attn_mask")
     tensor = call.of_a_sample("attn_mask", tensor)
     if tensor.dtype == torch.bool:
         tensor = torch.zeros(tensor.shape).masked_fill(~tensor.cpu(), -torch.inf)

@@ -1,7 +1,4 @@
-"""aten operators on masks that a model is given: ids that become numbers, 0 for no and 1 for yes.
-
-What an id means is a table of one number for each id, an :class:`Embedding` with one feature.
-"""
+"""aten operators on masks that a model is given; see ``masks.py``."""
 
 from __future__ import annotations
 
@@ -12,22 +9,26 @@ import numpy as np
 import torch
 from torch import fx
 
+from relprop.frontends import masks
 from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
-from relprop.frontends.attention import MASKED, repeated
+from relprop.frontends.attention import MASKED
 from relprop.frontends.conversion import Unsupported, registering
-from relprop.graph import Add, Embedding, Mul, Reshape
+from relprop.graph import Array
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
 
 
-def of_ids(call: Call, meaning: torch.Tensor) -> str:
-    """What each of the first argument's ids means, as a number."""
-    table = to_array("what ids mean", meaning)[:, None]
-    return call.emit(Reshape(call.input_shape), call.emit(Embedding(table)))
+def of_ids(call: Call, dtype: torch.dtype) -> str:
+    """The first argument's ids as numbers of a type."""
+    return _meaning(call, torch.arange(_count(call.raw["self"])).to(dtype))
 
 
-def count_of(node: fx.Node) -> int:
+def _meaning(call: Call, meaning: torch.Tensor) -> str:
+    return masks.of_ids(call, call.input, to_array("what ids mean", meaning))
+
+
+def _count(node: fx.Node) -> int:
     """How many ids there are: the rows of the smallest embedding that reads them, otherwise two."""
     source = node
     while source.op != "placeholder":
@@ -51,8 +52,8 @@ def _compare(call: Call) -> str:
     call.require(not is_data(call["other"]), "it compares ids with each other")
     other = torch.as_tensor(call["other"])
     call.require(other.numel() == 1, "it compares ids with several numbers")
-    ids = torch.arange(count_of(call.raw["self"]))
-    return of_ids(call, getattr(torch, operator_name(call.node.target))(ids, other.item()))
+    ids = torch.arange(_count(call.raw["self"]))
+    return _meaning(call, getattr(torch, operator_name(call.node.target))(ids, other.item()))
 
 
 @_converts("gather")
@@ -67,70 +68,42 @@ def _gather(call: Call) -> torch.Tensor:
 
 def _truth(call: Call, name: str) -> str:
     """An argument that must be a truth value for each element, as a node of zeros and ones."""
-    if is_data(call[name]):
-        dtype = call.raw[name].meta["val"].dtype
-        call.require(dtype == torch.bool, f"{name} is of {dtype}, not of torch.bool")
-        return call.data(name)
-    call.require(call[name].dtype == torch.bool, f"{name} is not of torch.bool")
+    value = call.raw[name].meta["val"] if is_data(call[name]) else torch.as_tensor(call[name])
+    call.require(value.dtype == torch.bool, f"{name} is of {value.dtype}, not of torch.bool")
     return call.operand(name)
-
-
-def inverse(call: Call, name: str) -> str:
-    """One minus a node."""
-    return call.emit(Add(), call.scaled(name, "minus", -1.0), call.constant("one", 1.0))
 
 
 @_converts("logical_not", "bitwise_not")
 def _not(call: Call) -> str:
-    return inverse(call, _truth(call, "self"))
+    return masks.inverse(call, _truth(call, "self"))
 
 
 @_converts("logical_and", "bitwise_and", "__and__")
 def _and(call: Call) -> str:
-    return call.emit(Mul(), _truth(call, "self"), _truth(call, "other"))
+    return masks.both(call, _truth(call, "self"), _truth(call, "other"))
 
 
 @_converts("logical_or", "bitwise_or", "__or__")
 def _or(call: Call) -> str:
-    neither = (inverse(call, _truth(call, name)) for name in ("self", "other"))
-    return inverse(call, call.emit(Mul(), *neither))
+    return masks.either(call, _truth(call, "self"), _truth(call, "other"))
 
 
-def select(call: Call, condition: str, yes: Any, no: Any) -> str:
-    """``yes`` where a node of zeros and ones is 1, else ``no``: nodes, tensors or numbers each."""
-    parts = []
-    if not is_data(no) and (torch.as_tensor(no) <= MASKED).all() and is_data(yes):
-        parts.append(yes)  # beside what hides it, it need not be taken out
-    else:
-        parts += _part(call, "yes", condition, yes)
-    parts += _part(call, "no", inverse(call, condition), no)
-    wide = [repeated(call, part, call.shape) for part in parts]
-    if not wide:
-        return repeated(call, call.scaled(condition, "zero", 0.0), call.shape)
-    return call.emit(Add(), *wide) if len(wide) > 1 else wide[0]
+def select(call: Call, truth: str, yes: Any, no: Any) -> str:
+    """``yes`` where a mask holds, else ``no``: nodes, tensors or numbers."""
+    return masks.select(call, truth, _branch(call, yes), _branch(call, no), call.shape)
 
 
-def _part(call: Call, name: str, condition: str, value: Any) -> list[str]:
-    """A value times a condition; nothing where that is 0 everywhere."""
+def _branch(call: Call, value: Any) -> str | Array:
     if is_data(value):
-        shape = call.shape
-        return [call.emit(Mul(), *(repeated(call, node, shape) for node in (value, condition)))]
+        return str(value)
     values = torch.as_tensor(value).detach().cpu().float().clamp(min=MASKED)
-    if not values.any():
-        return []
-    array = to_array(name, call.of_a_sample(name, values))
-    return [call.emit(Mul(), condition, call.constant(name, np.asarray(array)))]
+    return to_array("what a mask selects", call.of_a_sample("what a mask selects", values))
 
 
-def hiding(call: Call, truth: str) -> str:
-    """What a mask adds to what a softmax reads: 0 where it is 1, else what hides."""
-    return call.emit(Mul(), inverse(call, truth), call.constant("hidden", MASKED))
+def own_sample(call: Call, many: torch.Tensor) -> None:
+    """Leave out the index of a lookup that is each sample's own number, 0 to the batch's size.
 
-
-def own_sample(call: Call, many: Any) -> None:
-    """Leave out the index of a lookup that is each sample's own number: 0 to the batch's size.
-
-    ``many`` holds the indices for a batch of several, of which there are two or more.
+    ``many`` is that index in a batch of two or more.
     """
     first, *others = call["indices"]
     samples = torch.arange(len(many)).reshape(-1, *(1,) * (many.ndim - 1))
@@ -140,5 +113,5 @@ def own_sample(call: Call, many: Any) -> None:
         for other in others
     ):
         raise Unsupported("it looks up other samples")
-    shape = torch.broadcast_shapes(first.shape, *(other.shape for other in others))[1:]
+    shape = np.broadcast_shapes(first.shape, *(other.shape for other in others))[1:]
     call.arguments["indices"] = [None, *(other.reshape(shape) for other in others)]

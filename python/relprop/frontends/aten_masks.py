@@ -12,7 +12,7 @@ import torch
 from torch import fx
 
 from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
-from relprop.frontends.aten_conditions import inverse, select
+from relprop.frontends.aten_conditions import select
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.attention import finite
 from relprop.frontends.conversion import registering
@@ -68,7 +68,7 @@ def _chosen(call: Call, name: str, condition: torch.Tensor, fill: Any) -> str:
 def _masked_fill(call: Call) -> str:
     call.require(not is_data(call["value"]), "its value depends on the input")
     if is_data(call["mask"]):
-        return select(call, inverse(call, call["mask"]), call["self"], call["value"])
+        return select(call, call["mask"], call["value"], call["self"])
     return _chosen(call, call.data("self"), ~call["mask"], call["value"])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from relprop.frontends.aten_call import Call, Converter, is_data, to_array
-from relprop.frontends.aten_conditions import count_of, of_ids
+from relprop.frontends.aten_conditions import of_ids
 from relprop.frontends.attention import repeated
 from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
@@ -252,7 +252,7 @@ def _nothing(call: Call) -> str:
 def _expand(call: Call) -> str:
     name = call.input
     if call.graph[name].ids and call.shape != call.input_shape:
-        name = of_ids(call, torch.arange(count_of(call.raw["self"])))
+        name = of_ids(call, torch.float32)
     return repeated(call, name, call.shape)
 
 
@@ -288,7 +288,7 @@ def _to_copy(call: Call) -> str:
     before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
     if call.graph[call.input].ids:
         if after == torch.bool or after.is_floating_point:
-            return of_ids(call, torch.arange(count_of(call.raw["self"])).to(after))
+            return of_ids(call, after)
         same = after in (torch.int32, torch.int64)
     else:
         same = after in (before, torch.float32, torch.float64)

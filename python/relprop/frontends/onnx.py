@@ -259,6 +259,7 @@ class _Conversion:
                 self.graph,
                 self.batches,
                 self.values,
+                self.tensors,
                 self.makers,
                 self.places,
                 self.readers,

@@ -12,6 +12,7 @@ from relprop.frontends import attention, einsum
 from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import BATCH_AXIS, registering
 from relprop.frontends.onnx_call import Call, Converter
+from relprop.frontends.onnx_conditions import select
 from relprop.frontends.onnx_tensors import Tensor
 from relprop.graph import Add, Array, Mul, Permute, Reshape, Softmax
 
@@ -115,11 +116,14 @@ def _is_softmax(call: Call, node: onnx.NodeProto, opset: int) -> bool:
 
 @_converts("Where")
 def _where(call: Call) -> str:
-    call.require(not call.is_data(0), "its condition depends on the input")
+    if call.is_data(0):
+        return select(call)
     rank = max(map(call.rank_of, call.sources))
     condition = call.repeated(0, rank)
     if condition.dtype.kind != "b":
         raise ValueError(f"its condition is of type {condition.dtype}")
+    if not condition.any() and call.is_data(2) and not call.is_data(1) and call.known(1).size == 1:
+        return call.data(2)
     parts = []
     for position, chosen in ((1, condition), (2, ~condition)):
         if call.is_data(position):

@@ -32,7 +32,8 @@ class Call:
     """One ONNX node that reads the input: its settings, and the Graph to add its nodes to.
 
     ``batches`` are the sizes of the batch axis that the conversion tries, ``values`` and
-    ``makers`` hold by name what each ONNX value became and which node made it, ``places`` where
+    ``makers`` hold by name what each ONNX value became and which node made it, ``tensors`` what
+    is stored in the file, ``places`` where
     it has the batch, if not first, ``readers`` the nodes that read it; ``outputs`` are the names
     of the model's. The first data has the batch at ``place`` and the result at ``made``, which
     converters may change; ``elsewhere`` is for those of several results that have it elsewhere.
@@ -44,6 +45,7 @@ class Call:
         graph: Graph,
         batches: Sequence[int],
         values: Mapping[str, object],
+        tensors: Mapping[str, onnx.TensorProto],
         makers: Mapping[str, Step],
         places: Mapping[str, Place],
         readers: Mapping[str, Sequence[onnx.NodeProto]],
@@ -53,6 +55,7 @@ class Call:
         self.graph = graph
         self.batches = batches
         self.values = values
+        self.tensors = tensors
         self.makers = makers
         self.places = places
         self.readers = readers

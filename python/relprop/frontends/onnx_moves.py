@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import onnx
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from relprop.frontends.attention import repeated
 from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
+from relprop.frontends.onnx_conditions import are_truths, of_ids
 from relprop.frontends.onnx_constants import (
     LARGEST_RESULT,
     as_integers,
@@ -234,7 +236,12 @@ def _cast_like(call: Call) -> str | Known:
 
 def _as(call: Call, kind: int) -> str:
     # The core computes in float32, whatever float the model was to run in.
-    same = INTEGERS if call.graph[call.input].ids else FLOATS
+    ids = call.graph[call.input].ids
+    if ids and kind in (*FLOATS, onnx.TensorProto.BOOL):
+        return of_ids(call, truth=kind == onnx.TensorProto.BOOL)
+    same = INTEGERS if ids else FLOATS
+    if kind == onnx.TensorProto.BOOL and are_truths(call, call.sources[0]):
+        return call.input
     call.require(kind in same, f"a cast to {type_name(kind)}")
     return call.input
 
@@ -259,7 +266,8 @@ def _expand(call: Call) -> str:
     call.require(all(kept), BATCH_AXIS)
     limit = max(LARGEST_RESULT, math.prod(call.shape))
     call.require(math.prod(sample) <= limit, f"it makes samples of shape {sample}")
-    return repeated(call, call.input, sample)
+    counted = call.graph[call.input].ids and sample != call.shape
+    return repeated(call, of_ids(call) if counted else call.input, sample)
 
 
 @_converts("Tile")

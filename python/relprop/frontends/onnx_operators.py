@@ -15,6 +15,7 @@ import numpy as np
 
 from relprop.frontends import (
     onnx_attention,
+    onnx_conditions,
     onnx_moves,
     onnx_norms,
     onnx_recurrent,
@@ -63,6 +64,7 @@ UNALIGNED = ("Einsum", "Gather", "Attention", *onnx_recurrent.TABLE)
 TABLE: dict[str, Converter] = {
     **onnx_moves.TABLE,
     **onnx_attention.TABLE,
+    **onnx_conditions.TABLE,
     **onnx_norms.TABLE,
     **onnx_recurrent.TABLE,
 }

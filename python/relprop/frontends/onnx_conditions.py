@@ -1,0 +1,131 @@
+"""ONNX operators on masks that a model is given; see ``masks.py``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+
+from relprop.frontends import masks
+from relprop.frontends.attention import MASKED
+from relprop.frontends.conversion import registering
+from relprop.frontends.onnx_call import Call, Converter, Known
+from relprop.frontends.onnx_constants import evaluate
+from relprop.frontends.onnx_steps import cast_target
+from relprop.frontends.onnx_tensors import Tensor
+from relprop.graph import Array
+
+TABLE: dict[str, Converter] = {}
+_converts = registering(TABLE)
+
+_CARRY = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Transpose", "Flatten")
+"""What may hand ids on, on their way to a table."""
+
+
+_COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+
+
+def are_truths(call: Call, name: str) -> bool:
+    """Whether an ONNX value that depends on the input is of truths, whatever moved it since."""
+    step = call.makers.get(name)
+    while step is not None and step.type in (*_CARRY, "Expand"):
+        if step.type == "Cast":
+            return cast_target(step) == onnx.TensorProto.BOOL
+        step = call.makers.get(step.inputs[0])
+    return step is not None and step.type in (*_COMPARISONS, "And", "Or", "Not")
+
+
+def of_ids(call: Call, truth: bool = False) -> str:
+    """The first argument's ids as numbers, or whether they are not 0."""
+    ids = _ids(call, call.sources[0])
+    return masks.of_ids(call, call.input, (ids != 0 if truth else ids).astype(np.float32))
+
+
+def _ids(call: Call, name: str) -> Tensor:
+    """All ids that there are: as many as the smallest table that they name has rows, or two."""
+    while name in call.makers:
+        name = next(source for source in call.makers[name].inputs if source)
+    counts: list[int] = []
+    carriers, seen = [name], {name}
+    while carriers:
+        name = carriers.pop()
+        for reader in call.readers.get(name, ()):
+            if reader.op_type == "Gather" and list(reader.input[1:]) == [name]:
+                table = call.tensors.get(reader.input[0])
+                counts += table.dims[:1] if table else []
+            elif reader.op_type in _CARRY:
+                carriers += set(reader.output) - seen
+                seen.update(reader.output)
+    count = max(min(counts, default=2), 1)
+    call.step.storage.spend(8 * count)
+    return np.arange(count)
+
+
+@_converts(*_COMPARISONS)
+def _compare(call: Call) -> str:
+    call.require(len(call.sources) == 1, "it compares what depends on the input with each other")
+    at = 0 if call.is_data(0) else 1
+    ids, other = call.data(at), call.known(1 - at)
+    call.require(call.graph[ids].ids, "it compares numbers that depend on the input")
+    call.require(other.size == 1, "it compares ids with several numbers")
+    pair = [_ids(call, call.sources[0]), other.reshape(())]
+    meaning = evaluate(call.step, pair if at == 0 else pair[::-1])
+    return masks.of_ids(call, ids, meaning.astype(np.float32))
+
+
+def _truths(call: Call) -> list[str]:
+    """All arguments, of truths, as nodes of zeros and ones."""
+    rank = max(map(call.rank_of, call.sources))
+    return [_truth(call, position, rank) for position in range(len(call.step.inputs))]
+
+
+def _truth(call: Call, position: int, rank: int) -> str:
+    if call.is_data(position):
+        truths = are_truths(call, call.step.inputs[position])
+    else:
+        truths = call.repeated(position, rank).dtype.kind == "b"
+    call.require(truths, f"argument {position} is not of truths")
+    return call.operand(position, rank, lambda values: values.astype(np.float32))
+
+
+@_converts("Not")
+def _not(call: Call) -> str:
+    return masks.inverse(call, *_truths(call))
+
+
+@_converts("And")
+def _and(call: Call) -> str:
+    return masks.both(call, *_truths(call))
+
+
+@_converts("Or")
+def _or(call: Call) -> str:
+    return masks.either(call, *_truths(call))
+
+
+@_converts("IsNaN")
+def _is_nan(call: Call) -> Known:
+    """Nowhere: a run with such a value is refused. torch asks where a mask may hide all."""
+    return (np.zeros((1,) * call.rank_of(call.sources[0]), bool),)
+
+
+def select(call: Call) -> str:
+    """``Where`` by a mask that is data."""
+    rank = max(map(call.rank_of, call.sources))
+    truth = _truth(call, 0, rank)
+    yes, no = (_branch(call, position, rank) for position in (1, 2))
+    shapes = [call.graph[v].shape if isinstance(v, str) else v.shape for v in (yes, no)]
+    shape = np.broadcast_shapes(call.shape, *shapes)
+    call.step.storage.spend(4 * math.prod(shape))
+    return masks.select(call, truth, yes, no, shape)
+
+
+def _branch(call: Call, position: int, rank: int) -> str | Array:
+    if call.is_data(position):
+        return call.data(position)
+    values: Tensor = call.of_a_sample(call.repeated(position, rank), rank)
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = np.maximum(values.astype(np.float32), np.float32(MASKED))
+    return call.to_array(values, "what a mask selects")
