@@ -186,6 +186,33 @@ def test_what_is_no_mask_is_refused_when_it_comes() -> None:
         Explainer(model, "epsilon")(x, 0)
 
 
+class Encoder(nn.Module):
+    """torch's own layers, whose mask says what is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(FEATURES, 2, 16, batch_first=True, dropout=0.0)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.words = nn.Embedding(WORDS, FEATURES)
+        self.classes = nn.Linear(FEATURES, 3)
+
+    def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
+        x = self.layers(self.words(ids), src_key_padding_mask=padding)
+        return self.classes(x[:, 0])
+
+
+def test_torchs_own_layers_with_a_mask_of_truths() -> None:
+    torch.manual_seed(0)
+    module, x = Encoder().eval(), texts()
+    given = {"ids": torch.from_numpy(x["ids"]), "padding": torch.from_numpy(x["mask"] == 0)}
+    model = relprop.load(module, given)
+    result = Explainer(model, "epsilon")({"ids": x["ids"], "padding": x["mask"] == 0}, 1)
+    with torch.no_grad():
+        np.testing.assert_allclose(result.scores, module(**given), rtol=1e-5, atol=1e-6)
+    assert (result.relevance["padding"] == 0).all()
+    assert ((result.relevance["ids"] == 0) == given["padding"].numpy()).all()
+
+
 TRUTHS = {
     "y = Not(x)": "argument 0 is not of truths",
     "y = And(x, x)": "argument 0 is not of truths",

@@ -89,7 +89,7 @@ def _read_batch(
 ) -> Any:
     array = of.take(given, name)
     kind = of.number_kind(array)
-    if node.ids and kind not in "iu":
+    if node.ids and kind not in "iub":
         raise TypeError(f"{name} must be integers, the model's input are ids, not {array.dtype}.")
     if not node.ids and kind != "f":
         raise TypeError(

@@ -12,8 +12,8 @@ from torch import fx
 from relprop.frontends import masks
 from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
 from relprop.frontends.attention import MASKED
-from relprop.frontends.conversion import Unsupported, registering
-from relprop.graph import Array
+from relprop.frontends.conversion import Unsupported, registering, unique
+from relprop.graph import Array, Embedding, Graph, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -22,6 +22,13 @@ _converts = registering(TABLE)
 def of_ids(call: Call, dtype: torch.dtype) -> str:
     """The first argument's ids as numbers of a type."""
     return _meaning(call, torch.arange(_count(call.raw["self"])).to(dtype))
+
+
+def truths_of(graph: Graph, name: str) -> str:
+    """An input of truths as a node of zeros and ones."""
+    shape, table = graph[name].shape, np.array([[0], [1]], np.float32)
+    looked_up = graph.add(unique(graph, f"{name}.truths"), Embedding(table), (name,))
+    return graph.add(unique(graph, f"{name}.truths"), Reshape(shape), (looked_up,))
 
 
 def _meaning(call: Call, meaning: torch.Tensor) -> str:

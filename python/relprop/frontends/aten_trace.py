@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from relprop.frontends.aten import BESIDE, CHANNELS, TABLE, UNALIGNED
 from relprop.frontends.aten_call import Call, is_data, module_of, operator_name
-from relprop.frontends.aten_conditions import own_sample
+from relprop.frontends.aten_conditions import own_sample, truths_of
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.aten_patterns import restore
 from relprop.frontends.batch_axis import HOME, Place, common
@@ -133,7 +133,9 @@ class Conversion:
                 conditions = _conditions(batch.node.shape_env)
                 name = self.names.get(node.name, node.name)
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
-                self.values[node] = self.graph.add(name, Input(tuple(sample), content))
+                made = self.graph.add(name, Input(tuple(sample), content))
+                truths = node.meta["val"].dtype == torch.bool
+                self.values[node] = truths_of(self.graph, made) if truths else made
                 self.places[node] = HOME
             else:
                 self.values[node] = tensors.get(spec.target)

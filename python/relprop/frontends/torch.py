@@ -58,7 +58,7 @@ def convert(module: nn.Module, example: Example) -> Graph:
     example
         An input with its batch axis; a tuple of them, or a dictionary of keyword arguments,
         whose keys name the inputs. Only their shapes matter, and whether they are of int32 or
-        int64: then they hold ids for an embedding.
+        int64: then they hold ids for an embedding, or a mask of zeros and ones, as those of bool.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
         raise ValueError(
             f"{name} must be dense and of a real floating type, not {layout}, {example.dtype}."
         )
-    ids = example.dtype in (torch.int32, torch.int64)
+    ids = example.dtype in (torch.int32, torch.int64, torch.bool)
     if example.ndim < (1 if ids else 2) or 0 in example.shape:
         raise ValueError(
             f"{name} must have shape (batch, ...) without an empty axis, "
