@@ -604,6 +604,13 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         IMAGE,
         ["MatMul", "Constant", "Add", "Softmax", "MatMul"],
     ),
+    "attention under what depends on the input": (
+        lambda: Function(
+            lambda x: F.scaled_dot_product_attention(x, x, x, x @ x.mT, scale=1.0),
+        ),
+        SEQUENCE,
+        ["Permute", "MatMul", "MatMul", "Add", "Softmax", "MatMul"],
+    ),
     "attention of groups": (
         lambda: Function(
             lambda x: F.scaled_dot_product_attention(
@@ -1267,11 +1274,6 @@ UNSUPPORTED = {
         lambda: nn.Sequential(nn.LogSoftmax(1), nn.Linear(6, 2)),
         VECTOR,
         "log softmax is supported only as the last",
-    ),
-    "a mask of the input": (
-        lambda: Function(lambda x: F.scaled_dot_product_attention(x, x, x, x @ x.mT)),
-        SEQUENCE,
-        "its mask depends on the input",
     ),
     "filling by the input": (
         lambda: Function(lambda x: x.masked_fill(x > 0, -torch.inf).softmax(-1)),
