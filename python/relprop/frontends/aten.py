@@ -66,7 +66,7 @@ BESIDE = ("conv1d", "conv2d", "convolution", "batch_norm", "_native_batch_norm_l
 
 _converts_channels = registering(CHANNELS)
 
-UNALIGNED = ("einsum", *aten_recurrent.TABLE)
+UNALIGNED = ("einsum", "select_scatter", *aten_recurrent.TABLE)
 """Operators that know the batch of each argument themselves, wherever it is."""
 
 TABLE: dict[str, Converter] = {

@@ -21,7 +21,10 @@ from relprop.graph import Add, Mul
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
 
-_BETWEEN = {*VIEWS, "add", "clone", "contiguous", "dropout", "masked_fill", "_to_copy", "where"}
+_BETWEEN = {
+    *VIEWS,
+    *("add", "clone", "contiguous", "dropout", "masked_fill", "_to_copy", "to", "where"),
+}
 """What a mask may go through on its way to a softmax."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from relprop.graph import Concat, Permute, Reshape, Slice
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
 
-VIEWS = ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze")
+VIEWS = (
+    *("view", "view_as", "reshape", "reshape_as", "_unsafe_view"),
+    *("flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
+)
 """What keeps all values in their order, and so may merge the batch axis with others."""
 
 
@@ -82,6 +86,32 @@ def _slice_scatter(call: Call) -> str:
     size = call.shape[axis]
     start, stop, step = slice(call["start"], call["end"], call["step"]).indices(size)
     call.require(step == 1, f"it assigns to one entry of {step}")
+    return _assigned(call, axis, start, stop)
+
+
+@_converts("select_scatter")
+def _select_scatter(call: Call) -> str:
+    """What an assignment to one entry of an axis becomes."""
+    dim = call["dim"] % call.node.meta["val"].ndim
+    call.require(dim != call.made.axis, BATCH_AXIS)
+    without = replace(call.made, axis=call.made.axis - (dim < call.made.axis))
+    for name, place in (("self", call.made), ("src", without)):
+        own = not is_data(call[name]) or call.places[call.raw[name]] == place
+        call.require(own, BATCH_AXIS)
+    axis = call.made_axis(dim)
+    size = call.shape[axis]
+    if is_data(call["src"]):
+        entry = Reshape((*call.shape[:axis], 1, *call.shape[axis + 1 :]))
+        call.arguments["src"] = call.emit(entry, call["src"])
+    else:
+        call.arguments["src"] = call["src"].unsqueeze(dim)
+    start = call["index"] % size
+    return _assigned(call, axis, start, start + 1)
+
+
+def _assigned(call: Call, axis: int, start: int, stop: int) -> str:
+    """``self`` with ``src`` for what lies between two places of an axis."""
+    size = call.shape[axis]
     parts = [
         _piece(call, "self", axis, size, slice(0, start)),
         _piece(call, "src", axis, stop - start, slice(0, stop - start)),
@@ -171,14 +201,10 @@ def _permute(call: Call) -> str:
     return _permuted(call, call["dims"])
 
 
-@_converts("transpose", "swapaxes")
+@_converts("transpose", "swapaxes", "mT")
 def _transpose(call: Call) -> str:
     dims = list(range(call.rank))
-    first, second = (
-        (call["axis0"], call["axis1"])
-        if "axis0" in call.arguments
-        else (call["dim0"], call["dim1"])
-    )
+    first, second = [call[name] for name in call.arguments if name != "self"] or (-2, -1)
     dims[first], dims[second] = dims[second], dims[first]
     return _permuted(call, dims)
 

@@ -59,8 +59,10 @@ class Conversion:
     otherwise a tensor or number; several results are a list.
     """
 
-    def __init__(self, program: ExportedProgram, names: Sequence[str]) -> None:
+    def __init__(self, program: ExportedProgram, traced: fx.Graph, names: Sequence[str]) -> None:
         self.program = program
+        self.traced = traced
+        """The program's graph, or a copy of it."""
         self.names = dict(zip(program.graph_signature.user_inputs, names))
         """Names of inputs where they are not those of the trace, which has no capitals."""
         self.graph = Graph()
@@ -78,7 +80,7 @@ class Conversion:
 
     def run(self) -> Graph:
         """The graph; raises UnsupportedOperatorError that lists what cannot be represented."""
-        traced = self.program.graph_module.graph
+        traced = self.traced
         restore(traced)
         traced.eliminate_dead_code()
         self._read_placeholders(traced)
@@ -118,7 +120,7 @@ class Conversion:
         return outputs
 
     def _read_placeholders(self, traced: fx.Graph) -> None:
-        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        specs = iter(self.program.graph_signature.input_specs)  # as the placeholders one by one
         tensors = {**self.program.state_dict, **self.program.constants}
         conditions: list[str] = []
         for node in traced.nodes:
@@ -126,12 +128,12 @@ class Conversion:
                 self.values[node] = getattr(self.program.graph_module, node.target)
             if node.op != "placeholder":
                 continue
-            spec = specs[node.name]
+            spec = next(specs)
             if spec.kind == InputKind.USER_INPUT:
                 batch, *sample = node.meta["val"].shape
                 self.batches.add(batch.node.expr)
                 conditions = _conditions(batch.node.shape_env)
-                name = self.names.get(node.name, node.name)
+                name = self.names.get(spec.arg.name, spec.arg.name)
                 content: Content = "numbers" if node.meta["val"].is_floating_point() else "ids"
                 made = self.graph.add(name, Input(tuple(sample), content))
                 truths = node.meta["val"].dtype == torch.bool

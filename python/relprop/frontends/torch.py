@@ -14,7 +14,7 @@ import logging
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
@@ -25,6 +25,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from relprop.errors import UnsupportedOperatorError
+from relprop.frontends.aten_in_place import without_changes, without_dropout
 from relprop.frontends.aten_trace import Conversion
 from relprop.graph import Graph
 
@@ -86,7 +87,7 @@ def convert(module: nn.Module, example: Example) -> Graph:
         args, kwargs = _arguments(module, example)
         program = _trace(module, (args, kwargs))
         names = ("input",) if isinstance(example, torch.Tensor) else tuple(kwargs)
-        return Conversion(program, names).run()
+        return _read(module, program, names)
 
 
 def _refuse_train_mode(module: nn.Module) -> None:
@@ -160,20 +161,53 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
 
 
 def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
-    # Parameters made in inference mode can be traced only there, all others only outside of it.
-    tensors = (*module.parameters(), *module.buffers())
-    mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
-    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet(), _as_it_was(module):
-        warnings.simplefilter("ignore")
+    with _tracing(module), _as_it_was(module):
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
         for tensor in (*args, *kwargs.values()):
             shapes[tensor] = {0: Dim.DYNAMIC}
         hook = module.register_forward_hook(lambda module, args, result: _with_fields(result))
         try:
-            program = torch.export.export(
-                module, args, kwargs, dynamic_shapes=shapes, strict=False
-            ).run_decompositions({})
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        finally:
+            hook.remove()
+
+
+def _read(module: nn.Module, program: ExportedProgram, names: Sequence[str]) -> Graph:
+    """The Graph of a trace as it is, else of what torch makes of it: simpler, but as slow again."""
+    _refuse_changed_buffers(program)
+    without_dropout(program.graph_module)
+    traced = copy.deepcopy(program.graph)
+    if without_changes(traced):
+        try:
+            return Conversion(program, traced, names).run()
+        except UnsupportedOperatorError:
+            pass  # of operators that are composed of others
+    with _tracing(module):
+        program = program.run_decompositions({})
+    _refuse_changed_buffers(program)
+    return Conversion(program, program.graph, names).run()
+
+
+def _refuse_changed_buffers(program: ExportedProgram) -> None:
+    kept = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
+    changed = [s.target for s in program.graph_signature.output_specs if s.kind not in kept]
+    if changed:
+        raise ValueError(
+            f"the module changes its buffers when it runs: {', '.join(map(str, changed))}."
+        )
+
+
+@contextmanager
+def _tracing(module: nn.Module) -> Iterator[None]:
+    """What torch's tracing needs around it, and its errors as ours."""
+    # Parameters made in inference mode can be traced only there, all others only outside of it.
+    tensors = (*module.parameters(), *module.buffers())
+    mode = torch.inference_mode(any(tensor.is_inference() for tensor in tensors))
+    with mode, torch.no_grad(), warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")
+        try:
+            yield
         except Exception as error:
             if any(text in str(error) for text in _FIXED_BATCH):
                 raise UnsupportedOperatorError(
@@ -181,15 +215,6 @@ def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
                     f"torch.export says: {error}"
                 ) from error
             raise ValueError(f"torch.export cannot trace the module: {error}") from error
-        finally:
-            hook.remove()
-    kept = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
-    changed = [s.target for s in program.graph_signature.output_specs if s.kind not in kept]
-    if changed:
-        raise ValueError(
-            f"the module changes its buffers when it runs: {', '.join(map(str, changed))}."
-        )
-    return program
 
 
 @contextmanager
