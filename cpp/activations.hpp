@@ -14,87 +14,109 @@
 
 namespace relprop {
 
-RELPROP_HD float sigmoid(float x) { return 1.0f / (1.0f + RELPROP_MATH(exp)(-x)); }
+// Elementary functions of one number. What follows is written in these, or in those of vectors
+// (cpp/kernels/elementary.hpp), whose values have a type of their own.
+struct Scalar {
+    typedef float Value;
+
+    RELPROP_HD float exp(float x) { return RELPROP_MATH(exp)(x); }
+    RELPROP_HD float expm1(float x) { return RELPROP_MATH(expm1)(x); }
+    RELPROP_HD float tanh(float x) { return RELPROP_MATH(tanh)(x); }
+    RELPROP_HD float log1p(float x) { return RELPROP_MATH(log1p)(x); }
+    RELPROP_HD float sqrt(float x) { return RELPROP_MATH(sqrt)(x); }
+    RELPROP_HD float pow(float x, float exponent) { return RELPROP_MATH(pow)(x, exponent); }
+
+    // The standard normal distribution's share below x.
+    RELPROP_HD float normal_share(float x) {
+        return 0.5f * RELPROP_MATH(erfc)(-0.70710678118654752f * x);
+    }
+};
+
+template <class Math, class V = typename Math::Value> RELPROP_HD V sigmoid(V x) {
+    return 1.0f / (1.0f + Math::exp(-x));
+}
 
 // The sigmoid's derivative, in a form that does not cancel.
-RELPROP_HD float bump(float x) {
-    const float e = RELPROP_MATH(exp)(x < 0.0f ? x : -x);
+template <class Math, class V = typename Math::Value> RELPROP_HD V bump(V x) {
+    const V e = Math::exp(x < 0.0f ? x : -x);
     return e / ((1.0f + e) * (1.0f + e));
 }
 
-RELPROP_HD float hard_sigmoid(float x) {
-    const float y = x + 3.0f;
-    return (y < 0.0f ? 0.0f : y > 6.0f ? 6.0f : y) / 6.0f;
+template <class V> RELPROP_HD V hard_sigmoid(V x) {
+    const V y = x + 3.0f, zero{}, six = zero + 6.0f;
+    return (y < 0.0f ? zero : y > 6.0f ? six : y) / 6.0f;
 }
 
 // The exponents of squares, quotients and lengths have instructions of their own.
-RELPROP_HD float power(float x, float exponent) {
+template <class Math, class V = typename Math::Value> RELPROP_HD V power(V x, float exponent) {
     return exponent == 2.0f    ? x * x
            : exponent == -1.0f ? 1.0f / x
-           : exponent == 0.5f  ? RELPROP_MATH(sqrt)(x)
-                               : RELPROP_MATH(pow)(x, exponent);
+           : exponent == 0.5f  ? Math::sqrt(x)
+                               : Math::pow(x, exponent);
 }
 
-template <Function function> RELPROP_HD float activated(float v, float parameter) {
+template <Function function, class Math, class V = typename Math::Value>
+RELPROP_HD V activated(V v, float parameter) {
     if constexpr (function == Function::leaky_relu) {
         return v < 0.0f ? parameter * v : v;
     } else if constexpr (function == Function::elu) {
-        return v < 0.0f ? parameter * RELPROP_MATH(expm1)(v) : v;
+        return v < 0.0f ? parameter * Math::expm1(v) : v;
     } else if constexpr (function == Function::silu) {
-        return v * sigmoid(v);
+        return v * sigmoid<Math>(v);
     } else if constexpr (function == Function::gelu) {
-        return 0.5f * v * RELPROP_MATH(erfc)(-0.70710678118654752f * v);
-    } else if constexpr (function == Function::gelu_tanh) {
-        const float inner = 0.79788456080286536f * (v + 0.044715f * v * v * v);
-        return 0.5f * v * (1.0f + RELPROP_MATH(tanh)(inner));
+        return v * Math::normal_share(v);
+    } else if constexpr (function == Function::gelu_tanh) { // (1 + tanh(u)) / 2 = sigmoid(2 u)
+        return v * sigmoid<Math>(1.5957691216057307f * (v + 0.044715f * v * v * v));
     } else if constexpr (function == Function::sigmoid) {
-        return sigmoid(v);
+        return sigmoid<Math>(v);
     } else if constexpr (function == Function::tanh) {
-        return RELPROP_MATH(tanh)(v);
+        return Math::tanh(v);
     } else if constexpr (function == Function::hard_sigmoid) {
         return hard_sigmoid(v);
     } else if constexpr (function == Function::hard_swish) {
         return v * hard_sigmoid(v);
     } else if constexpr (function == Function::exp) {
-        return RELPROP_MATH(exp)(v);
+        return Math::exp(v);
     } else if constexpr (function == Function::power) {
-        return power(v, parameter);
+        return power<Math>(v, parameter);
     } else { // softplus: log(1 + exp(v)) without overflow
-        const float rest = RELPROP_MATH(log1p)(RELPROP_MATH(exp)(v < 0.0f ? v : -v));
+        const V rest = Math::log1p(Math::exp(v < 0.0f ? v : -v));
         return v > 0.0f ? v + rest : rest;
     }
 }
 
 // The derivative at v, times g.
-template <Function function> RELPROP_HD float gradient_of(float v, float g, float parameter) {
+template <Function function, class Math, class V = typename Math::Value>
+RELPROP_HD V gradient_of(V v, V g, float parameter) {
     if constexpr (function == Function::leaky_relu) {
         return v > 0.0f ? g : parameter * g;
     } else if constexpr (function == Function::elu) {
-        return v > 0.0f ? g : parameter * RELPROP_MATH(exp)(v) * g;
+        return v > 0.0f ? g : parameter * Math::exp(v) * g;
     } else if constexpr (function == Function::silu) {
-        return (sigmoid(v) + v * bump(v)) * g;
+        return (sigmoid<Math>(v) + v * bump<Math>(v)) * g;
     } else if constexpr (function == Function::gelu) {
-        const float share = 0.5f * RELPROP_MATH(erfc)(-0.70710678118654752f * v);
-        const float density = 0.39894228040143268f * RELPROP_MATH(exp)(-0.5f * v * v);
-        return (share + v * density) * g;
-    } else if constexpr (function == Function::gelu_tanh) { // (1 + tanh(u)) / 2 = sigmoid(2 u)
-        const float twice = 1.5957691216057307f * (v + 0.044715f * v * v * v);
-        const float slope = 1.5957691216057307f * (1.0f + 0.134145f * v * v);
-        return (sigmoid(twice) + v * bump(twice) * slope) * g;
+        const V density = 0.39894228040143268f * Math::exp(-0.5f * v * v);
+        return (Math::normal_share(v) + v * density) * g;
+    } else if constexpr (function == Function::gelu_tanh) {
+        const V twice = 1.5957691216057307f * (v + 0.044715f * v * v * v);
+        const V slope = 1.5957691216057307f * (1.0f + 0.134145f * v * v);
+        return (sigmoid<Math>(twice) + v * bump<Math>(twice) * slope) * g;
     } else if constexpr (function == Function::sigmoid) {
-        return bump(v) * g;
+        return bump<Math>(v) * g;
     } else if constexpr (function == Function::tanh) {
-        return 4.0f * bump(2.0f * v) * g;
+        return 4.0f * bump<Math>(2.0f * v) * g;
     } else if constexpr (function == Function::hard_sigmoid) {
-        return v > -3.0f && v < 3.0f ? g / 6.0f : 0.0f;
+        const V zero{};
+        return v > -3.0f ? (v < 3.0f ? g / 6.0f : zero) : zero;
     } else if constexpr (function == Function::hard_swish) {
-        return v <= -3.0f ? 0.0f : v < 3.0f ? (v / 3.0f + 0.5f) * g : g;
+        const V zero{};
+        return v <= -3.0f ? zero : v < 3.0f ? (v / 3.0f + 0.5f) * g : g;
     } else if constexpr (function == Function::exp) {
-        return RELPROP_MATH(exp)(v) * g;
+        return Math::exp(v) * g;
     } else if constexpr (function == Function::power) {
-        return parameter * power(v, parameter - 1.0f) * g;
+        return parameter * power<Math>(v, parameter - 1.0f) * g;
     } else { // softplus
-        return sigmoid(v) * g;
+        return sigmoid<Math>(v) * g;
     }
 }
 

@@ -11,13 +11,15 @@ namespace {
 
 template <Function function> struct Activation {
     float parameter;
-    __device__ float operator()(int, float v) const { return activated<function>(v, parameter); }
+    __device__ float operator()(int, float v) const {
+        return activated<function, Scalar>(v, parameter);
+    }
 };
 
 template <Function function> struct ActivationGradient {
     float parameter;
     __device__ float operator()(int, float v, float g) const {
-        return gradient_of<function>(v, g, parameter);
+        return gradient_of<function, Scalar>(v, g, parameter);
     }
 };
 

@@ -77,6 +77,7 @@ ALONE = {
     "what has the type": through(lambda y: y.to(torch.float32)),
     "what has another's type": through(lambda y: y.type_as(y)),
     "dropout that is off": lambda x, y: F.dropout(y, 0.5, False).relu_(),
+    "dropout in place that is off": lambda x, y: F.dropout(y.relu(), 0.5, False, True) + y,
     "activations": lambda x, y: F.silu(F.relu6(y, inplace=True), inplace=True),
     "what a mask hides": lambda x, y: y.masked_fill_(torch.eye(2, 6) > 0, 3.0),
     "a constant": lambda x, y: y * torch.ones(6).mul_(0.5).sub_(1),
@@ -97,6 +98,16 @@ SEEN = {
     "two views": lambda x, y: (y[:, 0], y[:, 1:].add_(1), y[:, :1].mul_(3))[0],
     "the input": lambda x, y: x.relu_() + y,
 }
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """A new tensor, as that of several factors always is, changed in a part."""
+    z = torch.einsum("nij,njk->nik", y, y.transpose(1, 2))
+    z[:, :, 1:].add_(x[:, :, :1])
+    return z
+
+
+SEEN["a part of a product"] = product
 
 FALSE_COPIES = {
     "a product that is a view": through(lambda y: torch.einsum("nij->nji", y)),

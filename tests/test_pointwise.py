@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from agreement import assert_agrees
 from cases import BATCHES, SEEDS, numbers
+from relprop import Explainer, rules
 from relprop import graph as g
-from relprop import rules
 
 PARAMETER = {"leaky_relu": 0.1, "elu": 1.3, "power": 3.0}
 EXPONENTS = (2.0, -1.0, 0.5, -0.5, 3.0, -2.0, 0.75, 5.5)
@@ -51,6 +52,51 @@ def test_large_and_tiny_inputs(function: g.Function) -> None:
     operator = g.Activation(function, PARAMETER.get(function, 0.0))
     x = within_float32(function, x)
     assert_agrees(operator, [x], rules.Pass(), np.ones_like(x))
+
+
+def forward(function: g.Function, x: g.Array) -> g.Array:
+    graph = g.Graph()
+    graph.add("input", g.Input((x.size,)))
+    graph.add("layer", g.Activation(function, PARAMETER.get(function, 0.0)), ["input"])
+    return Explainer(graph, "epsilon").forward(x.reshape(1, -1))[0]
+
+
+EXACT: dict[g.Function, Callable[[float], float]] = {
+    "exp": math.exp,
+    "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+    "tanh": math.tanh,
+    "silu": lambda v: v / (1 + math.exp(-v)),
+    "gelu": lambda v: 0.5 * v * math.erfc(-v / math.sqrt(2)),
+    "gelu_tanh": lambda v: v / (1 + math.exp(-math.sqrt(8 / math.pi) * (v + 0.044715 * v**3))),
+    "elu": lambda v: v if v > 0 else PARAMETER["elu"] * math.expm1(v),
+    "softplus": lambda v: max(v, 0.0) + math.log1p(math.exp(-abs(v))),
+}
+
+
+@pytest.mark.parametrize("function", EXACT)
+def test_values_are_exact_to_a_few_bits_where_they_vanish_too(function: g.Function) -> None:
+    """An exponential of v^2 errs by as much more as v^2 is rounded."""
+    tiny = np.geomspace(1e-30, 1e-3, 500)
+    x = np.concatenate([-tiny, [0.0], tiny, np.linspace(-9, 9, 20001)]).astype(np.float32)
+    expected = np.array([EXACT[function](float(v)) for v in x])
+    error = abs(forward(function, x) - expected) / np.maximum(abs(expected), 1e-37)
+    allowed = 6e-7 * (1 + (x**2 if "gelu" in function else 0))
+    assert (error <= allowed).all(), (x[(error / allowed).argmax()], (error / allowed).max())
+
+
+@pytest.mark.parametrize("function", EXACT)
+def test_values_do_not_depend_on_their_neighbours(function: g.Function) -> None:
+    """Vectors and what is left of a row give the same bits."""
+    x = numbers(np.random.default_rng(0), (37,)) * 4
+    whole = forward(function, x)
+    for count in (1, 3, 8, 15, 31):
+        np.testing.assert_array_equal(forward(function, x[:count]), whole[:count])
+
+
+def test_an_exponential_beyond_float32_is_told() -> None:
+    assert np.isfinite(forward("exp", np.float32([88.7, -200.0]))).all()
+    with pytest.raises(ValueError, match="not finite for sample 0"):
+        forward("exp", np.float32([88.8]))
 
 
 BOUNDS = st.sampled_from([-math.inf, -1.0, -0.25, 0.0, 0.5, 6.0, math.inf])

@@ -16,15 +16,13 @@ from relprop.frontends.aten import TABLE
 from relprop.frontends.aten_call import bind, module_of, operator_name
 from relprop.frontends.conversion import refusal
 
-_DROPOUTS = {"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"}
-_SOMETIMES_VIEWS = {"einsum", "type_as", *_DROPOUTS}
-"""What may return the memory of an argument although torch's schemas do not say so."""
+_DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 
 
 def without_dropout(program: fx.GraphModule) -> None:
     """Take out what is off: torch returns its argument then, but torch.export makes a copy."""
     for node in list(program.graph.nodes):
-        if operator_name(node.target) in _DROPOUTS and not bind(node)["train"]:
+        if operator_name(node.target).removesuffix("_") in _DROPOUTS and not bind(node)["train"]:
             # An output keeps the name that the program's signature knows it by.
             node.replace_all_uses_with(node.args[0], lambda reader: reader.op != "output")
             if not node.users:
@@ -49,7 +47,7 @@ def without_changes(traced: fx.Graph) -> bool:
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             return False  # what is in it may change anything
         if not _changes(node.target):
-            if _may_return_an_argument(node.target):
+            if _may_return_an_argument(node):
                 _share(memory, [node, *node.all_input_nodes])
             continue
         shared = memory[node.args[0]] if node.args else set()
@@ -71,13 +69,21 @@ def _share(memory: dict[fx.Node, set[fx.Node]], nodes: list[fx.Node]) -> None:
     memory.update(dict.fromkeys(shared, shared))
 
 
-def _may_return_an_argument(target: Any) -> bool:
-    if not isinstance(target, torch._ops.OpOverload):
+def _may_return_an_argument(node: fx.Node) -> bool:
+    """Whether a value's memory may be that of one it was made of."""
+    if not isinstance(node.target, torch._ops.OpOverload):
         return True  # an entry of a list
-    if any(result.alias_info for result in target._schema.returns):
+    if any(result.alias_info for result in node.target._schema.returns):
         return True
-    name = operator_name(target)
-    return name in _SOMETIMES_VIEWS or (name not in TABLE and target._can_decompose())
+    name = operator_name(node.target)
+    return _is_a_view_in_secret(node) or (name not in TABLE and node.target._can_decompose())
+
+
+def _is_a_view_in_secret(node: fx.Node) -> bool:
+    """Whether torch may return memory of an argument although the operator's schema denies it."""
+    name = operator_name(node.target)
+    alone = name == "einsum" and len(bind(node)["tensors"]) == 1
+    return alone or name in ("type_as", *_DROPOUTS)
 
 
 def _that_returns(target: torch._ops.OpOverload[..., Any]) -> Any:
@@ -108,7 +114,7 @@ def _is_seen(node: fx.Node, shared: set[fx.Node], order: dict[fx.Node, int]) -> 
 
 def _refuse_false_copies(node: fx.Node, shared: set[fx.Node]) -> None:
     for other in shared:
-        if operator_name(other.target) in _SOMETIMES_VIEWS:
+        if _is_a_view_in_secret(other):
             path = module_of(node)[0]
             where = f" (module {path!r})" if path else ""
             raise refusal(
