@@ -3,7 +3,7 @@
 #pragma once
 
 #ifdef __CUDACC__
-#define RELPROP_HD __host__ __device__ __forceinline__
+#define RELPROP_HD static __host__ __device__ __forceinline__
 #else
 // Internal linkage and always inlined: the kernels are compiled once per instruction set, and a
 // merged out-of-line copy could hold instructions that the machine lacks.

@@ -11,7 +11,7 @@ from cases import SEEDS, numbers
 from reference import forward
 from relprop import graph as g
 from relprop.frontends.conversion import Unsupported
-from relprop.frontends.einsum import Product, lower, matmul_equation, multiply
+from relprop.frontends.einsum import Product, lower, matmul_equation, multiply, with_own_matrices
 
 
 def assert_same(equation: str, operands: list[g.Array], data: int = 0) -> list[g.Operator]:
@@ -218,3 +218,32 @@ def test_what_is_no_product_of_two(equation: str, reason: str) -> None:
 def test_a_product_whose_sizes_differ() -> None:
     with pytest.raises(ValueError, match="'j' is of sizes 4 and 5"):
         multiply("nij,nkj->nik", [(3, 4), (3, 5)])
+
+
+@given(data=st.data(), seed=SEEDS)
+@settings(max_examples=100, deadline=None)
+def test_any_constant_with_matrices_of_its_own(data, seed) -> None:
+    letters = data.draw(st.permutations("abcdefgh"))
+    outer, summed, rows, columns = (
+        letters[2 * i : 2 * i + data.draw(st.integers(0, 2))] for i in range(4)
+    )
+    x = "n" + "".join(data.draw(st.permutations(outer + summed + rows)))
+    w = "".join(data.draw(st.permutations(outer + summed + columns)))
+    out = "n" + "".join(data.draw(st.permutations(outer + rows + columns)))
+    rng = np.random.default_rng(seed)
+    shapes = [tuple(SIZES[c] for c in term) for term in (x, w)]
+    branch, matrices = (numbers(rng, shape) for shape in shapes)
+    first = data.draw(st.booleans())
+    terms, parts = (x, w), [branch.shape[1:], matrices]
+    if not first:
+        terms, parts = terms[::-1], parts[::-1]
+    equation = with_own_matrices(f"{','.join(terms)}->{out}", parts)
+    own = any(SIZES[c] > 1 for c in outer)
+    assert (equation is not None) == own
+    if equation is not None:
+        both = [branch, np.broadcast_to(matrices, (2, *matrices.shape))]
+        assert_product(equation, both if first else both[::-1])
+
+
+def test_a_constant_with_a_matrix_for_each_sample_is_refused() -> None:
+    assert with_own_matrices("nhc,nhd->nhd", [(3, 4), np.ones((2, 3, 5))]) is None

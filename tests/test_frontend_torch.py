@@ -230,6 +230,13 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         (3, 4),
         ["Dense"],
     ),
+    "einsum by matrices of their own": (
+        lambda: Function(
+            lambda x, w: torch.einsum("hkw,nchw->nckh", w, x), w=samples(5, 6)[:1].expand(9, 5, 7)
+        ),
+        IMAGE,
+        ["Permute", "MatMul"],
+    ),
     "einsum that only moves": (
         lambda: Function(lambda x: torch.einsum("nchw->nwch", x)),
         IMAGE,

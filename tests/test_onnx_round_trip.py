@@ -115,6 +115,9 @@ SPELLINGS = {
         ..., :6
     ],
     "einsum": lambda x, _: torch.einsum("nchw,hk->nckw", x, torch.ones(5, 5)),
+    "einsum by matrices of their own": lambda x, _: torch.einsum(
+        "nchw,hwk->nchk", x, torch.arange(180.0).reshape(5, 6, 6).cos()
+    ),
 }
 
 

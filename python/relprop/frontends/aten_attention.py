@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,12 +65,8 @@ def _einsum(call: Call) -> str:
 
 def _linear_map(call: Call, equation: str, operands: Sequence[Any], merged: Shape = ()) -> str:
     """What an einsum of one node and of constants is."""
-    (node,) = (operand for operand in operands if is_data(operand))
-    parts = [
-        call.graph[operand].shape if is_data(operand) else to_array("an operand", operand)
-        for operand in operands
-    ]
-    return call.chain(einsum.lower(equation, parts, merged), cast(str, node))
+    parts = [o if is_data(o) else to_array("an operand", o) for o in operands]
+    return attention.linear_map(call, equation, parts, merged)
 
 
 @_converts("baddbmm")

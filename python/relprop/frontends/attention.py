@@ -65,6 +65,19 @@ def contraction(call: Builder, equation: str, names: Sequence[str], merged: Shap
     return call.chain(steps.behind, call.emit(steps.product, left, right))
 
 
+def linear_map(
+    call: Builder, equation: str, operands: Sequence[str | Array], merged: Shape = ()
+) -> str:
+    """An einsum of one node, given by its name, and of constants."""
+    (node,) = (operand for operand in operands if isinstance(operand, str))
+    parts = [call.graph[o].shape if isinstance(o, str) else o for o in operands]
+    of_two = None if merged else einsum.with_own_matrices(equation, parts)
+    if of_two is None:
+        return call.chain(einsum.lower(equation, parts, merged), node)
+    names = [o if isinstance(o, str) else call.constant("matrices", o) for o in operands]
+    return contraction(call, of_two, names)
+
+
 def causal(rows: int, columns: int) -> Array:
     """A mask to be added, under which a row sees as many columns as come before it."""
     mask: Array = np.where(np.tri(rows, columns, dtype=bool), 0, -np.inf).astype(np.float32)

@@ -98,6 +98,25 @@ def lower(equation: str, operands: Sequence[Shape | Array], merged: Shape = ()) 
     return _needed(operators, sample)
 
 
+def with_own_matrices(equation: str, operands: Sequence[Shape | Array]) -> str | None:
+    """The equation of two nodes that one of a node and a constant is, if an index of both is kept.
+
+    Then the constant has matrices of its own along that index, which no dense layer has.
+    """
+    if len(operands) != 2:
+        return None
+    position = int(isinstance(operands[1], tuple))
+    shapes = [(0, *o) if isinstance(o, tuple) else o.shape for o in operands]
+    terms, out = _parse(equation, shapes)
+    data, constant = terms[position], terms[1 - position]
+    sizes = dict(zip(constant, shapes[1 - position]))
+    kept = any(sizes.get(letter, 1) > 1 and letter in out for letter in data[1:])
+    if not kept or not data or data[0] in constant:
+        return None
+    terms[1 - position] = data[0] + constant
+    return f"{','.join(terms)}->{out}"
+
+
 @dataclass(frozen=True)
 class Product:
     """A matrix product of two nodes, what each goes through before it and what comes behind."""

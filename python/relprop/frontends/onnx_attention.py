@@ -53,13 +53,11 @@ def _linear_map(
     call: Call, equation: str, constant: Callable[[int], Tensor], merged: tuple[int, ...] = ()
 ) -> str:
     """What an einsum of one node and of constants is."""
-    (position,) = (i for i in range(len(call.step.inputs)) if call.is_data(i))
-    name = call.data(position)
     parts = [
-        call.graph[name].shape if i == position else call.to_array(constant(i), "weight")
+        call.data(i) if call.is_data(i) else call.to_array(constant(i), "weight")
         for i in range(len(call.step.inputs))
     ]
-    return call.chain(einsum.lower(equation, parts, merged), name)
+    return attention.linear_map(call, equation, parts, merged)
 
 
 @_converts("Softmax", "LogSoftmax")
