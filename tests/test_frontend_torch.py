@@ -231,9 +231,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         ["Dense"],
     ),
     "einsum by matrices of their own": (
-        lambda: Function(
-            lambda x, w: torch.einsum("hkw,nchw->nckh", w, x), w=samples(5, 6)[:1].expand(9, 5, 7)
-        ),
+        lambda: Function(lambda x, w: torch.einsum("hkw,nchw->nckh", w, x), w=samples(9, 5, 7)[0]),
         IMAGE,
         ["Permute", "MatMul"],
     ),
