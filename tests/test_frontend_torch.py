@@ -233,7 +233,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     "einsum by matrices of their own": (
         lambda: Function(lambda x, w: torch.einsum("hkw,nchw->nckh", w, x), w=samples(9, 5, 7)[0]),
         IMAGE,
-        ["Permute", "MatMul"],
+        ["Constant", "Permute", "MatMul", "Permute"],
     ),
     "einsum that only moves": (
         lambda: Function(lambda x: torch.einsum("nchw->nwch", x)),
