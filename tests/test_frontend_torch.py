@@ -137,6 +137,18 @@ def assigned(x: Tensor) -> Tensor:
     return y
 
 
+def pooled(x: Tensor) -> Tensor:
+    windows = x.reshape(-1, 2, 9, 7)
+    pools = (
+        F.max_pool2d(windows, 2, 1, 1, 2),
+        F.avg_pool2d(windows, 3, 2, 1, True, False),
+        F.adaptive_avg_pool2d(windows, (4, 1)),
+        F.adaptive_max_pool2d(windows, (3, 1)),
+        F.max_pool1d(windows.flatten(0, 1), 3),
+    )
+    return torch.cat([pool.reshape(x.shape[0], -1) for pool in pools], 1)
+
+
 OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]] = {
     "conv": (lambda: nn.Conv2d(4, 6, 3), IMAGE, ["Conv"]),
     "conv, all options": (
@@ -839,6 +851,7 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         SIGNAL,
         ["Reshape", "Permute", "Conv", "Permute", "Reshape"],
     ),
+    "pools of windows": (lambda: Function(pooled), IMAGE, None),
     "batch norm of rows": (
         lambda: Function(
             lambda x, norm: norm(x.flatten(0, 1)).view_as(x), initialise(nn.BatchNorm1d(6))

@@ -52,6 +52,7 @@ from relprop.graph import (
     Pair,
     Permute,
     PReLU,
+    Reshape,
     Sizes,
     Softmax,
     UpsampleBilinear2d,
@@ -61,7 +62,22 @@ from relprop.graph import (
 CHANNELS: dict[str, Converter] = {**aten_norms.CHANNELS, **aten_windows.CHANNELS}
 """Operators for which the axis behind the batch is that of channels: the batch must be first."""
 
-BESIDE = ("conv1d", "conv2d", "convolution", "batch_norm", "_native_batch_norm_legit_no_training")
+_AXES = (1, 2, 3)
+_MAX_POOLS = [f"max_pool{axes}d{more}" for axes in _AXES for more in ("", "_with_indices")]
+_AVG_POOLS = [f"avg_pool{axes}d" for axes in _AXES]
+_ADAPTIVE_MAX_POOLS = [f"adaptive_max_pool{axes}d" for axes in _AXES]
+_ADAPTIVE_AVG_POOLS = [
+    "adaptive_avg_pool1d",
+    *(f"{private}adaptive_avg_pool{axes}d" for axes in (2, 3) for private in ("", "_")),
+]
+
+BESIDE = (
+    *("conv1d", "conv2d", "convolution", "batch_norm", "_native_batch_norm_legit_no_training"),
+    *_MAX_POOLS,
+    *_AVG_POOLS,
+    *_ADAPTIVE_MAX_POOLS,
+    *_ADAPTIVE_AVG_POOLS,
+)
 """Those whose batch may be merged with other axes, windows say: they lie beside those in space."""
 
 _converts_channels = registering(CHANNELS)
@@ -113,6 +129,17 @@ def _beside(call: Call, operator: Conv | BatchNorm) -> str:
     there = (at, *axes[:at], *axes[at + 1 :])
     back = (*axes[1 : at + 1], 0, *axes[at + 1 :])
     return call.chain([Permute(there), operator, Permute(back)], call.input)
+
+
+def _by_channel(call: Call, operator: MaxPool | AvgPool | AdaptiveAvgPool) -> str:
+    """Add an operator that knows one channel at a time; what the batch is merged with are more."""
+    at = len(call.place.merged)
+    if not at:
+        return call.emit(operator)
+    channels, places = call.input_shape[: at + 1], call.input_shape[at + 1 :]
+    flat = (math.prod(channels), *places)
+    made = (*channels, *operator.infer_shape(flat)[1:])
+    return call.chain([Reshape(flat), operator, Reshape(made)], call.input)
 
 
 def _spatial_axes(call: Call) -> int:
@@ -199,50 +226,46 @@ def _addmm(call: Call) -> str:
     return call.emit(Dense(weight, bias), call.data("mat1"))
 
 
-@_converts_channels(
-    *(f"max_pool{axes}d{more}" for axes in (1, 2, 3) for more in ("", "_with_indices"))
-)
+@_converts_channels(*_MAX_POOLS)
 def _max_pool(call: Call) -> Any:
     axes = _spatial_axes(call)
     kernel = _sizes(call["kernel_size"], axes)
     stride = _sizes(call["stride"], axes) if call["stride"] else kernel
     padding, dilation = _padding(call["padding"], axes), _sizes(call["dilation"], axes)
-    return call.first(call.emit(MaxPool(kernel, stride, padding, dilation, call["ceil_mode"])))
+    pool = MaxPool(kernel, stride, padding, dilation, call["ceil_mode"])
+    return call.first(_by_channel(call, pool))
 
 
-@_converts_channels("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+@_converts_channels(*_ADAPTIVE_MAX_POOLS)
 def _adaptive_max_pool(call: Call) -> Any:
-    sizes, output = call.input_shape[1:], _sizes(call["output_size"], _spatial_axes(call))
+    axes = _spatial_axes(call)
+    sizes, output = call.input_shape[-axes:], _sizes(call["output_size"], axes)
     call.require(
         all(n % m == 0 for n, m in zip(sizes, output)),
         f"its output {output} does not divide the input {sizes} into equal windows",
     )
     window = tuple(n // m for n, m in zip(sizes, output))
-    return call.first(call.emit(MaxPool(window, window)))
+    return call.first(_by_channel(call, MaxPool(window, window)))
 
 
-@_converts_channels("avg_pool1d", "avg_pool2d", "avg_pool3d")
+@_converts_channels(*_AVG_POOLS)
 def _avg_pool(call: Call) -> str:
     axes = _spatial_axes(call)
     kernel = _sizes(call["kernel_size"], axes)
-    return call.emit(
-        AvgPool(
-            kernel,
-            _sizes(call["stride"], axes) if call["stride"] else kernel,
-            _padding(call["padding"], axes),
-            call["ceil_mode"],
-            call["count_include_pad"],
-            call["divisor_override"],
-        )
+    pool = AvgPool(
+        kernel,
+        _sizes(call["stride"], axes) if call["stride"] else kernel,
+        _padding(call["padding"], axes),
+        call["ceil_mode"],
+        call["count_include_pad"],
+        call["divisor_override"],
     )
+    return _by_channel(call, pool)
 
 
-@_converts_channels(
-    "adaptive_avg_pool1d",
-    *(f"{private}adaptive_avg_pool{axes}d" for axes in (2, 3) for private in ("", "_")),
-)
+@_converts_channels(*_ADAPTIVE_AVG_POOLS)
 def _adaptive_avg_pool(call: Call) -> str:
-    return call.emit(AdaptiveAvgPool(call.shape[-_spatial_axes(call) :]))
+    return _by_channel(call, AdaptiveAvgPool(call.shape[-_spatial_axes(call) :]))
 
 
 @_converts("mean")
