@@ -100,6 +100,8 @@ OPERATORS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "matmul": (("y = MatMul(x, w)",), {"w": random(6, 4), "shape": SEQUENCE}),
     "matmul, matrix first": (("y = MatMul(w, x)",), {"w": random(1, 4, 5), "shape": SEQUENCE}),
+    "matmul, a matrix for each channel": (("y = MatMul(w, x)",), {"w": random(3, 4, 8)}),
+    "matmul by a matrix for each channel": (("y = MatMul(x, w)",), {"w": random(3, 8, 5)}),
     "matmul by a vector": (("y = MatMul(x, w)",), {"w": random(6), "shape": SEQUENCE}),
     "matmul, bias": (
         ("t = MatMul(x, w)", "y = Add(b, t)"), {"w": random(6, 4), "b": B, "shape": SEQUENCE},
@@ -435,7 +437,6 @@ def test_resize_refused(settings, scales, text, tmp_path):
         ("y = InstanceNormalization(x, s, s)", {"s": random(4)}, "3 values each"),
         ("y = LayerNormalization<axis=0>(x, w)", {"w": random(8)}, "batch axis"),
         ("y = LayerNormalization(x, w)", {"w": random(7)}, "does not fit axes"),
-        ("y = MatMul(w, x)", {"w": random(3, 4, 8)}, "'a' is data's and a constant's"),
         ('y = Einsum<equation="nchw,cd->cd">(x, w)', {"w": random(3, 4)}, "batch"),
         ("y = Gather<axis=1>(x, x)", {}, "computed from"),
     ],
