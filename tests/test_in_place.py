@@ -24,10 +24,9 @@ class Function(nn.Module):
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(1)
         self.function = function
+        generator = torch.Generator().manual_seed(1)
         self.register_buffer("weight", torch.randn(6, 6, generator=generator))
-        self.register_buffer("shift", torch.randn(6, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x, F.linear(x, self.weight))

@@ -37,6 +37,12 @@ def module_of(node: fx.Node) -> tuple[str, str]:
     return "", ""
 
 
+def where(node: fx.Node) -> str:
+    """The module that called the operator, for a message."""
+    path, kind = module_of(node)
+    return f" (module {path!r}, {kind.rpartition('.')[2]})" if path else ""
+
+
 def to_array(name: str, tensor: torch.Tensor) -> Array:
     """A tensor as a float32 array of the Graph's own."""
     if tensor.is_complex() or tensor.is_quantized:

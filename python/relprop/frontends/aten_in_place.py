@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from relprop.frontends.aten import TABLE
-from relprop.frontends.aten_call import bind, module_of, operator_name
+from relprop.frontends.aten_call import bind, operator_name, where
 from relprop.frontends.conversion import refusal
 
 _DROPOUTS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
@@ -115,11 +115,9 @@ def _is_seen(node: fx.Node, shared: set[fx.Node], order: dict[fx.Node, int]) -> 
 def _refuse_false_copies(node: fx.Node, shared: set[fx.Node]) -> None:
     for other in shared:
         if _is_a_view_in_secret(other):
-            path = module_of(node)[0]
-            where = f" (module {path!r})" if path else ""
             raise refusal(
                 [
-                    f"{node.target} at node {node.name!r}{where}: it changes what {other.target} "
-                    "may return as it is, and torch.export copies"
+                    f"{node.target} at node {node.name!r}{where(node)}: it changes what "
+                    f"{other.target} may return as it is, and torch.export copies"
                 ]
             )

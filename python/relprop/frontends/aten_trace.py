@@ -18,7 +18,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from relprop.frontends.aten import BESIDE, CHANNELS, TABLE, UNALIGNED
-from relprop.frontends.aten_call import Call, is_data, module_of, operator_name
+from relprop.frontends.aten_call import Call, is_data, operator_name, where
 from relprop.frontends.aten_conditions import own_sample, truths_of
 from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.aten_patterns import restore
@@ -184,10 +184,8 @@ class Conversion:
                 call.require(shape == call.shape, f"shape {shape} came out instead of {call.shape}")
             return value
         except (Unsupported, ValueError) as error:
-            path, kind = module_of(node)
-            where = f" (module {path!r}, {kind.rpartition('.')[2]})" if path else ""
             reason = f": {error}" if str(error) else ""
-            self.problems.append(f"{node.target} at node {call.name!r}{where}{reason}")
+            self.problems.append(f"{node.target} at node {call.name!r}{where(node)}{reason}")
             return _Unknown
 
     def _evaluate_constant(self, node: fx.Node) -> Any:
