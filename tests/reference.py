@@ -86,6 +86,8 @@ def evaluate(operator: g.Operator, inputs: list[Values], decided: Values | None 
     if isinstance(operator, g.LocalResponseNorm):
         c = response_scale(operator)
         return x * (operator.k + c * response_window(operator, x**2)) ** -operator.beta
+    if isinstance(operator, g.Mask):
+        return operator.values.astype(np.float64)[x.astype(np.intp)]
     if isinstance(operator, g.Embedding):
         return operator.weight.astype(np.float64)[x.astype(np.intp)]
     if isinstance(operator, g.Clip):
@@ -933,17 +935,11 @@ def relevance(
 
 
 def factors_without_relevance(graph: g.Graph) -> set[str]:
-    """Names of the nodes that take nothing of a product: constants, and what masks alone decide.
-
-    A mask is what ids mean by a table of zeros and ones.
-    """
+    """Names of the nodes that take nothing of a product: constants, and what masks alone decide."""
     found: set[str] = set()
     for node in graph:
-        if isinstance(node.operator, g.Embedding):
-            table = node.operator.weight
-            if table.shape[1] == 1 and set(table.ravel().tolist()) <= {0.0, 1.0}:
-                found.add(node.name)
-        elif not isinstance(node.operator, g.Input) and found.issuperset(node.inputs):
+        made = not isinstance(node.operator, g.Input) and found.issuperset(node.inputs)
+        if made or isinstance(node.operator, g.Mask):
             found.add(node.name)
     return found
 

@@ -765,6 +765,12 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
         None,
     ),
     "flip": (lambda: Function(lambda x: x.flip(1)), IMAGE, ["Slice"] * 4 + ["Concat"]),
+    "running sums": (lambda: Function(lambda x: x.cumsum(-1)), IMAGE, ["Dense"]),
+    "running sums of channels": (
+        lambda: Function(lambda x: x.cumsum(1)),
+        IMAGE,
+        ["Permute", "Dense", "Permute"],
+    ),
     "flip several": (lambda: Function(lambda x: x.flip((-1, 2))), IMAGE, None),
     "indices": (
         lambda: Function(lambda x: x[:, [3, 0, 2, 3, -1]]),
@@ -1067,7 +1073,7 @@ def test_module_is_unchanged():
 
 
 def test_module_is_unchanged_after_a_failure():
-    module = Toy(lambda m, x: m.linear(x).cumsum(1), linear=nn.Linear(8, 4)).eval()
+    module = Toy(lambda m, x: m.linear(x).cumprod(1), linear=nn.Linear(8, 4)).eval()
     before = fingerprint(module)
     with pytest.raises(UnsupportedOperatorError):
         convert(module, samples(5, 8))

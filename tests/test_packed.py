@@ -37,6 +37,15 @@ def network(seed: int = 0) -> g.Graph:
     return graph
 
 
+@pytest.fixture(autouse=True, scope="module")
+def older_objects_stay() -> Iterator[None]:
+    """What other tests left behind is not gone through at every collection here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Whatever a test packs is gone when its Explainers are."""

@@ -26,7 +26,7 @@ def test_a_graph() -> None:
 def test_a_node() -> None:
     assert repr(tiny()["dense"]) == (
         "Node(name='dense', operator=Dense(weight=float32[2, 64], bias=float32[2]), "
-        "inputs=('flat',), shape=(2,), ids=False)"
+        "inputs=('flat',), shape=(2,), ids=False, constant=False)"
     )
 
 

@@ -407,6 +407,9 @@ class Explainer:
         by_node = np.zeros((len(started), len(names), 4))
         for step, name in enumerate(self._compiled.step_nodes):
             by_node[:, row[name]] += absorbed[:, step]
+        masked = [self.graph[name].constant for name in names]
+        by_node[:, masked, 2] += by_node[:, masked, 3]  # their rule is none of the composite's
+        by_node[:, masked, 3] = 0
         at_output = totals[:, [self._compiled.tensors[name] for name in names]]
         at_inputs = totals[:, [self._compiled.tensors[name] for name in self._compiled.inputs]]
         bias, stabilizer, constants, zero = np.moveaxis(by_node, 2, 0)

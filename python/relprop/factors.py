@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from relprop import rules as r
 from relprop.graph import (
     Activation,
-    Embedding,
     Graph,
     Identity,
-    Input,
     MatMul,
     Mul,
     Node,
@@ -27,7 +23,7 @@ def shares(graph: Graph, rule: r.Rule, node: Node) -> tuple[float, float] | None
     """What each factor of a product takes of its relevance; None: the gradient."""
     if isinstance(rule, r.Gradient):
         return None
-    constant = [is_constant(graph, source) for source in node.inputs]
+    constant = [graph[source].constant for source in node.inputs]
     if constant[0] != constant[1]:
         return float(not constant[0]), float(constant[0])
     if isinstance(rule, r.SignalTakesAll):
@@ -37,23 +33,6 @@ def shares(graph: Graph, rule: r.Rule, node: Node) -> tuple[float, float] | None
         if gates[0] != gates[1]:
             return float(gates[0] < gates[1]), float(gates[1] < gates[0])
     return 0.5, 0.5
-
-
-def is_constant(graph: Graph, name: str) -> bool:
-    """Whether a node is a Constant, or computed from masks: from ids that mean zeros and ones."""
-    pending, seen = [name], {name}
-    while pending:
-        node = graph[pending.pop()]
-        if isinstance(node.operator, Embedding):
-            table = node.operator.weight
-            if table.shape[1] != 1 or not np.isin(table, (0, 1)).all():
-                return False
-        elif isinstance(node.operator, Input):
-            return False
-        else:
-            pending += set(node.inputs) - seen
-            seen.update(node.inputs)
-    return True
 
 
 def _gate(graph: Graph, name: str) -> int:

@@ -24,6 +24,7 @@ from relprop.graph import (
     Graph,
     Identity,
     LocalResponseNorm,
+    Mask,
     MatMul,
     Maximum,
     MaxPool,
@@ -98,6 +99,8 @@ def nonnegative(graph: Graph) -> set[str]:
             positive = bool((operator.value >= 0).all())
         elif isinstance(operator, Embedding):
             positive = bool((operator.weight >= 0).all())
+        elif isinstance(operator, Mask):
+            positive = bool((operator.values >= 0).all())
         elif isinstance(operator, Pad):
             positive = inputs and operator.value >= 0
         else:

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 from relprop.composites.applicable import WITHOUT_RULE, problem_of
 from relprop.composites.matchers import Matcher, describe, select
 from relprop.errors import UnmatchedLayerError
-from relprop.graph import Graph
+from relprop.graph import Graph, Node
 from relprop.methods import Method
-from relprop.rules import Rule
+from relprop.rules import Rule, Zero
 
 Initial: TypeAlias = Literal["value", "one"]
 """The relevance that a target starts with: its output value, or one."""
@@ -117,12 +117,26 @@ def match(
         if isinstance(node.operator, WITHOUT_RULE):
             continue
         rule = next((rule for names, rule in selected if node.name in names), None)
-        problem = problem_of(node, rule)
+        if node.constant:
+            problem = _problem_of_constant(node, (overrides or {}).get(node.name))
+            rule = Zero()
+        else:
+            problem = problem_of(node, rule)
         if problem:
             problems[node.name] = problem
         elif rule is not None:
             rules[node.name] = rule
     return rules, problems
+
+
+def _problem_of_constant(node: Node, wanted: Rule | None) -> str:
+    """Say what is wrong with a rule for what takes no relevance: it was asked for by name."""
+    if wanted is None or isinstance(wanted, Zero):
+        return ""
+    return (
+        f"{node.name} ({node.type}): {wanted} does not apply; it is computed from masks and "
+        "constants alone, which take no relevance."
+    )
 
 
 def _entries(composite: Composite, overrides: Mapping[Matcher, Rule] | None) -> tuple[Entry, ...]:

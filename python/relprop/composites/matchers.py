@@ -41,7 +41,7 @@ def select(matcher: Matcher, graph: Graph) -> set[str]:
     if isinstance(matcher, str):
         return _select_by_name(matcher, graph)
     if isinstance(matcher, int):
-        layers = [node.name for node in graph if isinstance(node.operator, LAYERS)]
+        layers = [n.name for n in graph if isinstance(n.operator, LAYERS) and not n.constant]
         if not -len(layers) <= matcher < len(layers):
             raise ValueError(
                 f"position {matcher} selects nothing: the graph has {len(layers)} layers with "
@@ -66,7 +66,7 @@ def _touching_input(graph: Graph) -> list[Node]:
     unweighted = {node.name for node in graph.inputs}  # reached without passing a layer
     touching = []
     for node in graph:
-        if unweighted.isdisjoint(node.inputs):
+        if unweighted.isdisjoint(node.inputs) or node.constant:
             continue
         if isinstance(node.operator, LAYERS):
             touching.append(node)

@@ -28,6 +28,7 @@ from relprop.graph import (
     Dense,
     Embedding,
     Graph,
+    Node,
     Operator,
     PReLU,
 )
@@ -70,7 +71,12 @@ def learned_layers(graph: Graph, output: str | None = None) -> tuple[str, ...]:
     were learned is not known.
     """
     nodes = reversed(list(graph.explaining(output)))
-    return tuple(node.name for node in nodes if isinstance(node.operator, tuple(_LEARNED)))
+    return tuple(node.name for node in nodes if _is_learned(node))
+
+
+def _is_learned(node: Node) -> bool:
+    counts = node.constant and not isinstance(node.operator, Embedding)  # what masks tell
+    return isinstance(node.operator, tuple(_LEARNED)) and not counts
 
 
 def randomised(
@@ -106,7 +112,7 @@ def randomised(
         known = " or ".join(map(repr, get_args(Initialisation)))
         raise ValueError(f"initialisation must be {known}, not {initialisation!r}.")
     nodes = dict(graph.nodes)
-    learned = [node.name for node in graph if type(node.operator) in _LEARNED]
+    learned = [node.name for node in graph if _is_learned(node)]
     for name in [layers] if isinstance(layers, str) else layers:
         if name not in learned:
             close = get_close_matches(name, learned, n=3)

@@ -13,6 +13,12 @@ from relprop.frontends.batch_axis import HOME, Place
 from relprop.frontends.conversion import Unsupported, unique
 from relprop.graph import Array, Constant, Graph, Mul, Operator, Shape
 
+VIEWS = (
+    *("view", "view_as", "reshape", "reshape_as", "_unsafe_view"),
+    *("flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
+)
+"""What keeps all values in their order, and so may merge the batch axis with others."""
+
 
 def is_data(value: Any) -> bool:
     """Whether a value comes from the input: it is the name of a node then, or a list of such."""

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import fx
 
 from relprop.frontends import masks
-from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
+from relprop.frontends.aten_call import (
+    VIEWS,
+    Call,
+    Converter,
+    bind,
+    is_data,
+    operator_name,
+    to_array,
+)
 from relprop.frontends.attention import MASKED
-from relprop.frontends.conversion import Unsupported, registering, unique
-from relprop.graph import Array, Embedding, Graph, Reshape
+from relprop.frontends.batch_axis import HOME
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, registering, unique
+from relprop.graph import Array, Embedding, Graph, Mask, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
+
+
+_CARRY = (
+    *VIEWS,
+    *("_to_copy", "alias", "clone", "contiguous", "detach", "expand", "index", "permute", "select"),
+    *("slice", "to", "transpose", "type_as"),
+)
+"""What may hand ids on, on their way to a table."""
 
 
 def of_ids(call: Call, dtype: torch.dtype) -> str:
@@ -24,11 +41,24 @@ def of_ids(call: Call, dtype: torch.dtype) -> str:
     return _meaning(call, torch.arange(_count(call.raw["self"])).to(dtype))
 
 
+def count_ids(call: Call) -> None:
+    """Make arguments that are ids whole numbers, with which can be computed."""
+    for name, value in call.arguments.items():
+        source = call.raw.get(name)
+        if isinstance(source, fx.Node) and is_data(value) and call.graph[value].ids:
+            ids = np.arange(_count(source), dtype=np.float32)
+            call.arguments[name] = masks.of_ids(call, value, ids)
+
+
+def counted(call: Call, name: str) -> bool:
+    """Whether an argument is of whole numbers: counted from masks, as no signal is."""
+    value = call.raw[name].meta["val"] if is_data(call[name]) else torch.as_tensor(call[name])
+    return not value.is_floating_point() and not value.is_complex()
+
+
 def truths_of(graph: Graph, name: str) -> str:
     """An input of truths as a node of zeros and ones."""
-    shape, table = graph[name].shape, np.array([[0], [1]], np.float32)
-    looked_up = graph.add(unique(graph, f"{name}.truths"), Embedding(table), (name,))
-    return graph.add(unique(graph, f"{name}.truths"), Reshape(shape), (looked_up,))
+    return graph.add(unique(graph, f"{name}.truths"), Mask(np.array([0, 1], np.float32)), (name,))
 
 
 def _meaning(call: Call, meaning: torch.Tensor) -> str:
@@ -48,29 +78,65 @@ def _rows(node: fx.Node) -> Iterator[int]:
         made = reader.meta.get("val")
         if operator_name(reader.target) == "embedding":
             yield bind(reader)["weight"].meta["val"].shape[0]
-        elif isinstance(made, torch.Tensor) and made.dtype in (torch.int32, torch.int64):
+        elif operator_name(reader.target) in _CARRY and made.dtype in (torch.int32, torch.int64):
             yield from _rows(reader)
 
 
 @_converts("eq", "ne", "lt", "le", "gt", "ge")
 def _compare(call: Call) -> str:
-    reads_ids = is_data(call["self"]) and call.graph[call["self"]].ids
-    call.require(reads_ids, "it compares numbers that depend on the input")
-    call.require(not is_data(call["other"]), "it compares ids with each other")
-    other = torch.as_tensor(call["other"])
-    call.require(other.numel() == 1, "it compares ids with several numbers")
-    ids = torch.arange(_count(call.raw["self"]))
-    return _meaning(call, getattr(torch, operator_name(call.node.target))(ids, other.item()))
+    how = operator_name(call.node.target)
+    if is_data(call["self"]) and call.graph[call["self"]].ids and not is_data(call["other"]):
+        other = torch.as_tensor(call["other"])
+        if other.numel() == 1:
+            ids = torch.arange(_count(call.raw["self"]))
+            return _meaning(call, getattr(torch, how)(ids, other.item()))
+    whole = counted(call, "self") and counted(call, "other")
+    call.require(whole, "it compares numbers that are computed from a signal, or no whole ones")
+    count_ids(call)
+    first, second = call.operand("self"), call.operand("other")
+    if how in ("eq", "ne"):
+        same = masks.equal(call, first, second)
+        return same if how == "eq" else masks.inverse(call, same)
+    no_less = masks.at_least(call, *((first, second) if how in ("ge", "lt") else (second, first)))
+    return no_less if how in ("ge", "le") else masks.inverse(call, no_less)
+
+
+@_converts("cumsum")
+def _cumsum(call: Call) -> str:
+    count_ids(call)
+    return masks.cumulated(call, call.input, call.axis(call["dim"]))
+
+
+@_converts("argmax")
+def _argmax(call: Call) -> str:
+    call.require(counted(call, "self"), "it depends on where a signal is largest")
+    call.require(call["dim"] is not None, BATCH_AXIS)
+    axis = call.axis(call["dim"])
+    count_ids(call)
+    return call.emit(Reshape(call.shape), masks.first_largest(call, call.input, axis))
 
 
 @_converts("gather")
-def _gather(call: Call) -> torch.Tensor:
-    """Entries at positions that depend on the input, where all are alike: RoBERTa's kinds."""
+def _gather(call: Call) -> torch.Tensor | str:
+    """Entries of a row of constants at positions that depend on masks or ids: RoBERTa's kinds."""
     call.require(not is_data(call["self"]), "it looks up numbers that depend on the input")
-    first = call["self"].narrow(call["dim"], 0, 1)
-    alike = bool((call["self"] == first).all()) and call.place.axis == 0 and len(first) == 1
-    call.require(alike, "it looks up different numbers at positions that depend on the input")
-    return first.expand(1, *call.shape)
+    rows = call["self"]
+    one = call.made == HOME and rows.ndim == 2 and len(rows) == 1 and call["dim"] % 2 == 1
+    call.require(one, "it looks up numbers other than in one row")
+    if bool((rows == rows[:, :1]).all()):
+        return cast(torch.Tensor, rows[:, :1].expand(1, *call.shape))
+    index, entries = call.data("index"), to_array("self", rows[0])
+    if call.graph[index].ids:
+        return masks.of_ids(call, index, entries)
+    return call.emit(Reshape(call.shape), call.emit(Embedding(entries[:, None]), index))
+
+
+def looked_up(call: Call, positions: str) -> str:
+    """The entries of the first argument behind the batch at positions that masks or ids tell."""
+    if call.graph[positions].ids:
+        size = np.arange(call.input_shape[0], dtype=np.float32)
+        positions = masks.of_ids(call, positions, size)
+    return masks.looked_up(call, call.input, positions)
 
 
 def _truth(call: Call, name: str) -> str:
@@ -115,7 +181,13 @@ def own_sample(call: Call, many: torch.Tensor) -> None:
     first, *others = call["indices"]
     samples = torch.arange(len(many)).reshape(-1, *(1,) * (many.ndim - 1))
     rank = call.node.meta["val"].ndim
-    if not torch.equal(many.cpu(), samples) or any(
+    own = torch.equal(many.cpu(), samples)
+    if own and len(others) == 1 and is_data(others[0]):
+        if many.ndim != call.raw["indices"][1].meta["val"].ndim:
+            raise Unsupported(BATCH_AXIS)
+        call.arguments["indices"] = [None, *others]
+        return
+    if not own or any(
         not isinstance(other, torch.Tensor) or (other.ndim == rank and len(other) != 1)
         for other in others
     ):

@@ -11,9 +11,16 @@ import numpy as np
 import torch
 from torch import fx
 
-from relprop.frontends.aten_call import Call, Converter, bind, is_data, operator_name, to_array
+from relprop.frontends.aten_call import (
+    VIEWS,
+    Call,
+    Converter,
+    bind,
+    is_data,
+    operator_name,
+    to_array,
+)
 from relprop.frontends.aten_conditions import select
-from relprop.frontends.aten_moves import VIEWS
 from relprop.frontends.attention import finite
 from relprop.frontends.conversion import registering
 from relprop.graph import Add, Mul

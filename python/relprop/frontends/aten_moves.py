@@ -9,20 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from relprop.frontends.aten_call import Call, Converter, is_data, to_array
-from relprop.frontends.aten_conditions import of_ids
+from relprop.frontends import masks
+from relprop.frontends.aten_call import VIEWS, Call, Converter, is_data, to_array
+from relprop.frontends.aten_conditions import looked_up, of_ids
 from relprop.frontends.attention import repeated
+from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
-
-VIEWS = (
-    *("view", "view_as", "reshape", "reshape_as", "_unsafe_view"),
-    *("flatten", "unflatten", "ravel", "squeeze", "unsqueeze"),
-)
-"""What keeps all values in their order, and so may merge the batch axis with others."""
 
 
 def _joined(call: Call, axis: int, expand: bool) -> str:
@@ -251,7 +247,11 @@ def _index_select(call: Call) -> str:
 def _index(call: Call) -> str:
     found = [(dim, index) for dim, index in enumerate(call["indices"]) if index is not None]
     call.require(len(found) == 1, "it indexes several axes at once")
-    return _indexed(call, *found[0])
+    (dim, index), *_ = found
+    if is_data(index):
+        call.require(dim == 1 and call.place == call.made == HOME, BATCH_AXIS)
+        return looked_up(call, index)
+    return _indexed(call, dim, index)
 
 
 def _indexed(call: Call, dim: int, index: Any) -> str:
@@ -312,11 +312,16 @@ def _repeat_interleave(call: Call) -> str:
 def _to_copy(call: Call) -> str:
     # The core computes in float32, so a cast that keeps or widens the type changes nothing.
     before, after = call.raw["self"].meta["val"].dtype, call.node.meta["val"].dtype
+    wide = after in (torch.int32, torch.int64)
     if call.graph[call.input].ids:
         if after == torch.bool or after.is_floating_point:
             return of_ids(call, after)
-        same = after in (torch.int32, torch.int64)
-    else:
+        same = wide
+    elif before.is_floating_point:
         same = after in (before, torch.float32, torch.float64)
+    elif after == torch.bool and before != torch.bool:
+        return masks.nonzero(call, call.input)
+    else:  # whole numbers that are counted from masks
+        same = wide or after in (before, torch.float32, torch.float64)
     call.require(same, f"a cast from {before} to {after}")
     return call.input

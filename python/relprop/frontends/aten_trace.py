@@ -17,10 +17,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from relprop.frontends.aten import BESIDE, CHANNELS, TABLE, UNALIGNED
-from relprop.frontends.aten_call import Call, is_data, operator_name, where
-from relprop.frontends.aten_conditions import own_sample, truths_of
-from relprop.frontends.aten_moves import VIEWS
+from relprop.frontends.aten import KNOWS_IDS, TABLE, UNALIGNED
+from relprop.frontends.aten_call import VIEWS, Call, is_data, operator_name, where
+from relprop.frontends.aten_channels import BESIDE
+from relprop.frontends.aten_channels import TABLE as CHANNELS
+from relprop.frontends.aten_conditions import count_ids, own_sample, truths_of
 from relprop.frontends.aten_patterns import restore
 from relprop.frontends.batch_axis import HOME, Place, common
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, check_outputs, refusal
@@ -178,6 +179,8 @@ class Conversion:
                 value = self.values[node.args[0]][node.args[1]]
                 call.require(value is not None, "only its first result is available")
             else:
+                if name not in KNOWS_IDS:
+                    count_ids(call)
                 value = TABLE[name](call)
             if isinstance(value, str):
                 shape = self.graph[value].shape

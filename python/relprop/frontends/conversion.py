@@ -160,13 +160,15 @@ def check_outputs(graph: Graph, outputs: Mapping[str, Any]) -> dict[str, str]:
     Raises
     ------
     ValueError
-        If one is no node of the graph, or the input itself.
+        If one is no node of the graph, the input itself, or computed from masks alone.
     """
     for name, value in outputs.items():
         if not isinstance(value, str):
             raise ValueError(f"the output {name!r} does not depend on any input.")
         if isinstance(graph[value].operator, Input):
             raise ValueError(f"the output {name!r} is the input {value!r} itself.")
+        if graph[value].constant:
+            raise ValueError(f"the output {name!r} is computed from masks alone.")
     return dict(outputs)
 
 

@@ -1,21 +1,94 @@
 """What a mask that comes in is in a Graph, for every front end: ids that become numbers.
 
-What an id means is a table of one number for each id, an :class:`Embedding` with one feature: of
-truths 0 for no and 1 for yes. Numbers below :data:`MASKED` stand for it.
+What an id means is a number of a :class:`Mask`, of truths 0 for no and 1 for yes. Numbers below
+:data:`MASKED` stand for it.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from relprop.frontends.attention import MASKED, Builder, repeated
-from relprop.graph import Add, Array, Embedding, Mul, Reshape, Shape
+from relprop.frontends.conversion import clipping, maximum_over, power
+from relprop.graph import (
+    Add,
+    Array,
+    Dense,
+    Mask,
+    MatMul,
+    Mul,
+    Operator,
+    Permute,
+    Reshape,
+    Shape,
+)
 
 
 def of_ids(call: Builder, name: str, meaning: Array) -> str:
     """What each of a node's ids means."""
-    looked_up = call.emit(Embedding(meaning[:, None]), name)
-    return call.emit(Reshape(call.graph[name].shape), looked_up)
+    return call.emit(Mask(meaning), name)
+
+
+def nonzero(call: Builder, name: str) -> str:
+    """Whether whole numbers are not 0."""
+    return call.chain([power(2), clipping(0, 1)], name)
+
+
+def equal(call: Builder, first: str, second: str) -> str:
+    """Whether whole numbers are the same."""
+    return inverse(call, nonzero(call, _difference(call, first, second)))
+
+
+def at_least(call: Builder, first: str, second: str) -> str:
+    """Whether whole numbers are no less than others."""
+    more = call.emit(Add(), _difference(call, first, second), call.constant("one", 1.0))
+    return call.chain([clipping(0, 1)], more)
+
+
+def _difference(call: Builder, first: str, second: str) -> str:
+    minus = call.emit(Mul(), second, call.constant("minus", -1.0))
+    return call.emit(Add(), first, minus)
+
+
+def summed(call: Builder, name: str, axis: int, weight: Array) -> str:
+    """A node whose axis is taken times a matrix, (new size, size)."""
+    axes = len(call.graph[name].shape)
+    last = [*(other for other in range(axes) if other != axis), axis]
+    back = tuple(last.index(other) for other in range(axes))
+    steps: list[Operator] = [Permute(tuple(last)), Dense(weight), Permute(back)]
+    return call.chain(steps if axis != axes - 1 else steps[1:2], name)
+
+
+def cumulated(call: Builder, name: str, axis: int) -> str:
+    """The sums of all entries up to each along an axis; of zeros and ones they are exact."""
+    return summed(call, name, axis, np.tri(call.graph[name].shape[axis], dtype=np.float32))
+
+
+def first_largest(call: Builder, name: str, axis: int) -> str:
+    """The position of the first of the largest whole numbers along an axis, which is kept."""
+    shape = call.graph[name].shape
+    largest = call.chain(maximum_over(shape, [axis], True), name)
+    found = equal(call, name, largest)
+    one = call.constant("one", 1.0)
+    first = both(call, found, equal(call, cumulated(call, found, axis), one))
+    positions = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - axis - 1))
+    position = call.emit(Mul(), first, call.constant("positions", positions))
+    return call.chain(maximum_over(shape, [axis], True), position)
+
+
+def looked_up(call: Builder, name: str, positions: str) -> str:
+    """The entries of a node's first axis at positions that another node has.
+
+    A product with a matrix of zeros and ones, of which the entries take all relevance.
+    """
+    (size, *rest), shape = call.graph[name].shape, call.graph[positions].shape
+    rows, features = math.prod(shape), math.prod(rest)
+    wanted = call.emit(Reshape((rows, 1)), positions)
+    chosen = equal(call, wanted, call.constant("positions", np.arange(size)))
+    made = call.emit(MatMul(), chosen, call.emit(Reshape((size, features)), name))
+    return call.emit(Reshape((*shape, *rest)), made)
 
 
 def inverse(call: Builder, truth: str) -> str:

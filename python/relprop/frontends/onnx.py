@@ -20,7 +20,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends import onnx_constants, onnx_operators
+from relprop.frontends import onnx_channels, onnx_constants, onnx_operators
 from relprop.frontends.batch_axis import HOME, Place
 from relprop.frontends.conversion import (
     BATCH_AXIS,
@@ -279,7 +279,7 @@ class _Conversion:
                 return _Unknown(None, tuple(unknown))
             if not data:
                 return [self._evaluated(step)]
-            if step.type in onnx_operators.CHANNELS:
+            if step.type in onnx_channels.TABLE:
                 call.require({call.place_of(name) for name in call.sources} == {HOME}, BATCH_AXIS)
             elif step.type not in onnx_operators.UNALIGNED:
                 call.require_common_place()

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from relprop.graph.operators import ARITY, CARRY_IDS, MOST_IDS, Embedding, Input, Operator
+from relprop.graph.operators import (
+    ARITY,
+    CARRY_IDS,
+    MOST_IDS,
+    Embedding,
+    Input,
+    Mask,
+    Operator,
+)
 from relprop.graph.shapes import MOST_VALUES, Shape, require
 from relprop.shown import ShownByShapes
 
@@ -18,7 +26,8 @@ from relprop.shown import ShownByShapes
 class Node(ShownByShapes):
     """One operator with the names of its inputs and the shape of its output.
 
-    ``ids`` says whether the output holds ids instead of numbers, see :class:`Input`.
+    ``ids`` says whether the output holds ids instead of numbers, see :class:`Input`;
+    ``constant`` whether it is computed from constants and masks alone, which take no relevance.
     """
 
     name: str
@@ -26,6 +35,7 @@ class Node(ShownByShapes):
     inputs: tuple[str, ...]
     shape: Shape
     ids: bool = False
+    constant: bool = False
 
     @property
     def type(self) -> str:
@@ -79,7 +89,10 @@ class Graph:
             f"node {name!r} has {math.prod(shape)} values; a node has at most {MOST_VALUES}.",
         )
         ids = self._holds_ids(name, operator, inputs)
-        self.nodes[name] = Node(name, operator, tuple(inputs), shape, ids)
+        constant = not isinstance(operator, Input) and all(
+            isinstance(operator, Mask) or self.nodes[source].constant for source in inputs
+        )
+        self.nodes[name] = Node(name, operator, tuple(inputs), shape, ids, constant)
         self.outputs = {name: name}
         return name
 
@@ -88,21 +101,25 @@ class Graph:
             return operator.content == "ids"
         reads = [self.nodes[source].ids for source in inputs]
         where = f"node {name!r} ({type(operator).__name__})"
-        if isinstance(operator, Embedding):
-            require(all(reads), f"{where} needs ids and reads numbers.")
+        if isinstance(operator, Embedding | Mask):
+            # Positions may be counted from a mask, but not computed from a signal.
+            counted = isinstance(operator, Embedding) and self.nodes[inputs[0]].constant
+            require(reads[0] or counted, f"{where} needs ids and reads numbers.")
             return False
         fits = not any(reads) or (all(reads) and isinstance(operator, CARRY_IDS))
-        require(fits, f"{where} reads ids, with which only an Embedding can compute.")
+        require(fits, f"{where} reads ids, with which only an Embedding or a Mask can compute.")
         return any(reads)
 
     def vocabularies(self) -> dict[str, int]:
-        """For each input of ids how many there are: the rows of the smallest table they name."""
+        """For each input of ids how many there are: as many as the smallest table has for them."""
         sources: dict[str, set[str]] = {}
         rows: dict[str, int] = {}
         for node in self:
-            if isinstance(node.operator, Embedding):
-                for source in sources[node.inputs[0]]:
-                    rows[source] = min(rows[source], len(node.operator.weight))
+            if isinstance(node.operator, Embedding | Mask):
+                kind = node.operator
+                count = len(kind.values if isinstance(kind, Mask) else kind.weight)
+                for source in sources.get(node.inputs[0], ()):
+                    rows[source] = min(rows[source], count)
             elif node.ids:
                 sources[node.name] = set().union(*(sources[name] for name in node.inputs))
                 if not node.inputs:

@@ -78,8 +78,8 @@ def _axes(
 class Input(ShownByShapes):
     """Where data enters; ``shape`` without the batch axis.
 
-    ``ids`` are whole numbers that name the rows of an :class:`Embedding`, words say. They can be
-    moved, but nothing can be computed with them.
+    ``ids`` are whole numbers that name the rows of an :class:`Embedding`, words say, or the entries
+    of a :class:`Mask`. They can be moved, but nothing else can be computed with them.
     """
 
     shape: Shape
@@ -110,6 +110,22 @@ class Embedding(ShownByShapes):
         rows, features = self.weight.shape
         require(0 < rows <= MOST_IDS, f"weight must have 1 to {MOST_IDS} rows, not {rows}.")
         return (*inputs[0], features)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mask(ShownByShapes):
+    """The number in ``values``, (vocabulary,), that each id stands for: 1 for seen, 0 for hidden.
+
+    What is computed from masks and constants alone takes no relevance.
+    """
+
+    values: Array
+
+    def infer_shape(self, *inputs: Shape) -> Shape:
+        require(self.values.ndim == 1, f"values must have 1 axis, not {self.values.ndim}.")
+        count = len(self.values)
+        require(0 < count <= MOST_IDS, f"values must have 1 to {MOST_IDS} entries, not {count}.")
+        return inputs[0]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -615,6 +631,7 @@ Operator = (
     Input
     | Constant
     | Embedding
+    | Mask
     | Conv
     | ConvTranspose
     | Dense

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from relprop.graph import Constant, Embedding, Input, Node
+from relprop.graph import Constant, Embedding, Input, Mask, Node
 from relprop.layouts import Layout
 from relprop.lowering.lowering import Lowering, Table
 
@@ -25,14 +25,16 @@ def _constant(lowering: Lowering, node: Node) -> int:
 
 def _embedding(lowering: Lowering, node: Node) -> int:
     """Rows looked up in the Graph's order of the ids, each with its features innermost."""
-    assert isinstance(node.operator, Embedding)
+    assert isinstance(node.operator, Embedding | Mask)
+    table = node.operator
+    weight = table.values[:, None] if isinstance(table, Mask) else table.weight
     before, after = lowering.layouts[node.inputs[0]], lowering.layouts[node.name]
-    ids, features = math.prod(before.shape), node.shape[-1]
+    ids, features = math.prod(before.shape), weight.shape[1]
     lowering.count_places(node, *node.shape)
     source, places = lowering.inputs(node)[0], before.places().reshape(ids)
     if not np.array_equal(places, np.arange(ids)):
         source = lowering.move(source, places, 0.0, Layout((ids,), False))
-    weight = np.ascontiguousarray(node.operator.weight, np.float32)
+    weight = np.ascontiguousarray(weight, np.float32)
     made = lowering.plan.embedding(source, weight, lowering.blocks(node))
     if not after.channels_last:
         return made
@@ -43,4 +45,5 @@ TABLE: Table = {
     Input: _input,
     Constant: _constant,
     Embedding: _embedding,
+    Mask: _embedding,
 }
