@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import relprop
 from agreement import assert_every_node_agrees
+from onnx_models import exported
 from relprop import Explainer, UnmatchedLayerError
 from relprop.composites import First
 from relprop.evaluation import learned_layers
@@ -118,6 +120,19 @@ def test_what_is_counted_from_masks(positions: Counting, last: Counting) -> None
 def test_every_node_that_is_counted_agrees(positions: Counting, last: Counting) -> None:
     _, model = counted(positions, last)
     assert_every_node_agrees(Explainer(model, "epsilon"), texts(), "argmax")
+
+
+@pytest.mark.parametrize("exporter", ["trace", "export"])
+@pytest.mark.parametrize("last", LASTS)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_through_onnx(positions: Counting, last: Counting, exporter: str, tmp_path: Path) -> None:
+    module, model = counted(positions, last)
+    inputs = tuple(torch.from_numpy(value) for value in texts().values())
+    graph = exported(module, inputs, exporter, tmp_path, tuple(texts()))
+    found, expected = (Explainer(one, "epsilon")(texts(), 0) for one in (graph, model))
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    for name, relevance in expected.relevance.items():
+        np.testing.assert_allclose(found.relevance[name], relevance, rtol=1e-4, atol=1e-5)
 
 
 def test_counted_positions_are_constants() -> None:

@@ -50,10 +50,13 @@ def count_ids(call: Call) -> None:
             call.arguments[name] = masks.of_ids(call, value, ids)
 
 
-def counted(call: Call, name: str) -> bool:
-    """Whether an argument is of whole numbers: counted from masks, as no signal is."""
-    value = call.raw[name].meta["val"] if is_data(call[name]) else torch.as_tensor(call[name])
-    return not value.is_floating_point() and not value.is_complex()
+def _counted(call: Call, name: str) -> bool:
+    """Whether an argument is of whole numbers: ids, counted from masks, or constants."""
+    value = call[name]
+    if is_data(value):
+        return call.graph[value].ids or masks.are_whole(call.graph, value)
+    value = torch.as_tensor(value)
+    return not value.is_complex() and torch.equal(value.double(), value.double().round())
 
 
 def truths_of(graph: Graph, name: str) -> str:
@@ -90,8 +93,8 @@ def _compare(call: Call) -> str:
         if other.numel() == 1:
             ids = torch.arange(_count(call.raw["self"]))
             return _meaning(call, getattr(torch, how)(ids, other.item()))
-    whole = counted(call, "self") and counted(call, "other")
-    call.require(whole, "it compares numbers that are computed from a signal, or no whole ones")
+    whole = _counted(call, "self") and _counted(call, "other")
+    call.require(whole, "it compares numbers that depend on a signal or are no whole ones")
     count_ids(call)
     first, second = call.operand("self"), call.operand("other")
     if how in ("eq", "ne"):
@@ -109,7 +112,7 @@ def _cumsum(call: Call) -> str:
 
 @_converts("argmax")
 def _argmax(call: Call) -> str:
-    call.require(counted(call, "self"), "it depends on where a signal is largest")
+    call.require(_counted(call, "self"), "it depends on where a signal is largest")
     call.require(call["dim"] is not None, BATCH_AXIS)
     axis = call.axis(call["dim"])
     count_ids(call)

@@ -317,11 +317,10 @@ def _to_copy(call: Call) -> str:
         if after == torch.bool or after.is_floating_point:
             return of_ids(call, after)
         same = wide
-    elif before.is_floating_point:
-        same = after in (before, torch.float32, torch.float64)
-    elif after == torch.bool and before != torch.bool:
+    elif after == torch.bool != before and masks.are_whole(call.graph, call.input):
         return masks.nonzero(call, call.input)
-    else:  # whole numbers that are counted from masks
-        same = wide or after in (before, torch.float32, torch.float64)
+    else:
+        same = after in (before, torch.float32, torch.float64)
+        same = same or (wide and masks.are_whole(call.graph, call.input))
     call.require(same, f"a cast from {before} to {after}")
     return call.input

@@ -13,22 +13,61 @@ import numpy as np
 from relprop.frontends.attention import MASKED, Builder, repeated
 from relprop.frontends.conversion import clipping, maximum_over, power
 from relprop.graph import (
+    Activation,
     Add,
     Array,
+    Clip,
+    Concat,
+    Constant,
     Dense,
+    Graph,
+    Identity,
     Mask,
     MatMul,
+    Maximum,
+    MaxPool,
     Mul,
     Operator,
     Permute,
     Reshape,
     Shape,
+    Slice,
 )
 
 
 def of_ids(call: Builder, name: str, meaning: Array) -> str:
     """What each of a node's ids means."""
     return call.emit(Mask(meaning), name)
+
+
+_KEEP_WHOLE = (
+    *(Mask, Constant, Dense, Add, Mul, Maximum, MaxPool),
+    *(Concat, Slice, Reshape, Permute, Identity),
+)
+
+
+def are_whole(graph: Graph, name: str) -> bool:
+    """Whether a node's values are whole numbers that are counted from masks, as no signal is."""
+    pending, seen = [name], {name}
+    while pending:
+        node = graph[pending.pop()]
+        if not (node.constant and _keeps_whole(node.operator)):
+            return False
+        if not isinstance(node.operator, Mask):
+            pending += set(node.inputs) - seen
+            seen.update(node.inputs)
+    return True
+
+
+def _keeps_whole(operator: Operator) -> bool:
+    """Whether an operator makes whole numbers of whole numbers."""
+    if isinstance(operator, Activation):
+        exponent = operator.parameter if operator.function == "power" else 0.5
+        return operator.function == "relu" or (exponent > 0 and exponent.is_integer())
+    if isinstance(operator, Clip):
+        return all(math.isinf(bound) or bound == int(bound) for bound in vars(operator).values())
+    numbers = [value for value in vars(operator).values() if isinstance(value, np.ndarray)]
+    return isinstance(operator, _KEEP_WHOLE) and all((v == np.rint(v)).all() for v in numbers)
 
 
 def nonzero(call: Builder, name: str) -> str:
@@ -61,9 +100,15 @@ def summed(call: Builder, name: str, axis: int, weight: Array) -> str:
     return call.chain(steps if axis != axes - 1 else steps[1:2], name)
 
 
-def cumulated(call: Builder, name: str, axis: int) -> str:
-    """The sums of all entries up to each along an axis; of zeros and ones they are exact."""
-    return summed(call, name, axis, np.tri(call.graph[name].shape[axis], dtype=np.float32))
+def cumulated(
+    call: Builder, name: str, axis: int, exclusive: bool = False, reverse: bool = False
+) -> str:
+    """The sums of all entries up to each along an axis; of zeros and ones they are exact.
+
+    Without itself if ``exclusive``, of those behind it if ``reverse``.
+    """
+    terms = np.tri(call.graph[name].shape[axis], k=-int(exclusive), dtype=np.float32)
+    return summed(call, name, axis, np.ascontiguousarray(terms.T) if reverse else terms)
 
 
 def first_largest(call: Builder, name: str, axis: int) -> str:

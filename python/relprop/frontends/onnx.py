@@ -31,6 +31,7 @@ from relprop.frontends.conversion import (
     shapes_of,
 )
 from relprop.frontends.onnx_call import Call, Known, rows
+from relprop.frontends.onnx_conditions import count_ids
 from relprop.frontends.onnx_patterns import whole_operator
 from relprop.frontends.onnx_steps import LARGEST, Step
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, Storage, Tensor, type_name
@@ -283,6 +284,8 @@ class _Conversion:
                 call.require({call.place_of(name) for name in call.sources} == {HOME}, BATCH_AXIS)
             elif step.type not in onnx_operators.UNALIGNED:
                 call.require_common_place()
+            if step.type not in onnx_operators.KNOWS_IDS:
+                count_ids(call)
             result = table[step.type](call)
             return self._placed(step, call, result if isinstance(result, list) else [result])
         except (Unsupported, ValueError) as error:
@@ -306,6 +309,10 @@ class _Conversion:
             inputs = [None if v is None else v[version if len(v) > 1 else 0] for v in known]
             if count > 1 and step.type in ("Expand", "Tile", "ConstantOfShape"):
                 inputs[-1] = self._in_few_rows(inputs[-1], version)
+            elif count > 1 and step.type == "Range" and [inputs[0], inputs[2]] == [0, 1]:
+                inputs[1] = self._in_few_rows(inputs[1], version)  # the samples' own numbers
+            elif count > 1 and step.type == "Shape":
+                inputs[0] = self._in_all_rows(known[0], version)
             results.append(onnx_constants.evaluate(step, inputs))
         same = all(np.array_equal(results[0], other) for other in results[1:])
         return (results[0],) if same else tuple(results)
@@ -320,6 +327,13 @@ class _Conversion:
             shape = shape.copy()
             shape.flat[0] = rows(version)
         return shape
+
+    def _in_all_rows(self, versions: Known, version: int) -> Tensor:
+        """The other way round: what was made in few rows, of the shape that it stands for."""
+        few = all(v.shape[:1] == (rows(i),) for i, v in enumerate(versions))
+        first = versions[version]
+        shape = (self.batches[version], *first.shape[1:]) if few else first.shape
+        return np.broadcast_to(first.dtype.type(), shape)
 
     def _chosen_branch(self, step: Step) -> Sequence[str | Known | _Unknown]:
         """The results of an If whose condition is known: its branch runs in its place."""

@@ -10,10 +10,11 @@ import onnx
 
 from relprop.frontends.batch_axis import HOME, Place, common
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, unique
+from relprop.frontends.masks import are_whole
 from relprop.frontends.onnx_constants import as_integers
 from relprop.frontends.onnx_steps import Step
 from relprop.frontends.onnx_tensors import Tensor
-from relprop.graph import Array, Constant, Graph, Operator, Shape
+from relprop.graph import MOST_IDS, Array, Constant, Graph, Operator, Shape
 
 Known = tuple[Tensor, ...]
 """A value that does not depend on the input: one array, or one for each of the batch sizes that
@@ -215,8 +216,15 @@ class Call:
             return self.data(position)
         values = self.of_a_sample(self.repeated(position, rank), rank)
         what = self.step.inputs[position]
+        if values.dtype.kind in "iu" and self._counts():
+            self.require(bool((abs(values) <= MOST_IDS).all()), f"{what} has larger numbers")
+            values = values.astype(np.float32)
         with np.errstate(all="ignore"):
             return self.constant(what, self.to_array(change(values), what))
+
+    def _counts(self) -> bool:
+        """Whether all data are whole numbers that are counted from masks."""
+        return all(are_whole(self.graph, str(self.values[name])) for name in self.sources)
 
     def of_a_sample(self, values: Tensor, rank: int) -> Tensor:
         """A constant that goes with the result, without the batch axis where it reaches so far."""

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from relprop.frontends import masks
 from relprop.frontends.attention import MASKED
+from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import registering
 from relprop.frontends.onnx_call import Call, Converter, Known
-from relprop.frontends.onnx_constants import evaluate
+from relprop.frontends.onnx_constants import as_integers, evaluate
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import Tensor
-from relprop.graph import Array
+from relprop.graph import Array, Embedding, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
 
-_CARRY = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Transpose", "Flatten")
+_CARRY = (
+    *("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Slice", "Transpose", "Flatten"),
+    *("Gather", "GatherND"),
+)
 """What may hand ids on, on their way to a table."""
 
 
@@ -40,6 +45,15 @@ def of_ids(call: Call, truth: bool = False) -> str:
     """The first argument's ids as numbers, or whether they are not 0."""
     ids = _ids(call, call.sources[0])
     return masks.of_ids(call, call.input, (ids != 0 if truth else ids).astype(np.float32))
+
+
+def count_ids(call: Call) -> None:
+    """Make arguments that are ids whole numbers, with which can be computed."""
+    for name in call.sources:
+        node = str(call.values[name])
+        if call.graph[node].ids:
+            numbers = masks.of_ids(call, node, _ids(call, name).astype(np.float32))
+            call.values = {**call.values, name: numbers}
 
 
 def _ids(call: Call, name: str) -> Tensor:
@@ -64,14 +78,74 @@ def _ids(call: Call, name: str) -> Tensor:
 
 @_converts(*_COMPARISONS)
 def _compare(call: Call) -> str:
-    call.require(len(call.sources) == 1, "it compares what depends on the input with each other")
     at = 0 if call.is_data(0) else 1
-    ids, other = call.data(at), call.known(1 - at)
-    call.require(call.graph[ids].ids, "it compares numbers that depend on the input")
-    call.require(other.size == 1, "it compares ids with several numbers")
-    pair = [_ids(call, call.sources[0]), other.reshape(())]
-    meaning = evaluate(call.step, pair if at == 0 else pair[::-1])
-    return masks.of_ids(call, ids, meaning.astype(np.float32))
+    if len(call.sources) == 1 and call.graph[call.data(at)].ids:
+        other = call.known(1 - at)
+        if other.size == 1:
+            pair = [_ids(call, call.sources[0]), other.reshape(())]
+            meaning = evaluate(call.step, pair if at == 0 else pair[::-1])
+            return masks.of_ids(call, call.data(at), meaning.astype(np.float32))
+    whole = _counted(call, 0) and _counted(call, 1)
+    call.require(whole, "it compares numbers that depend on a signal or are no whole ones")
+    count_ids(call)
+    first, second = call.operands()
+    if call.step.type == "Equal":
+        return masks.equal(call, first, second)
+    if call.step.type in ("Less", "LessOrEqual"):
+        first, second = second, first
+    if call.step.type.endswith("OrEqual"):
+        return masks.at_least(call, first, second)
+    return masks.inverse(call, masks.at_least(call, second, first))
+
+
+def _counted(call: Call, position: int) -> bool:
+    """Whether an argument is of whole numbers: ids, counted from masks, or constants."""
+    if call.is_data(position):
+        name = call.data(position)
+        return call.graph[name].ids or masks.are_whole(call.graph, name)
+    values = call.versions(position)[0]
+    return values.dtype.kind in "iu" or bool((values == np.rint(values)).all())
+
+
+@_converts("CumSum")
+def _cumsum(call: Call) -> str:
+    (dim,) = as_integers(call.known(1).reshape(-1))
+    count_ids(call)
+    exclusive, reverse = (bool(call.step.integer(what, 0)) for what in ("exclusive", "reverse"))
+    axis = call.axis(dim)
+    call.step.storage.spend(4 * call.shape[axis] ** 2)
+    return masks.cumulated(call, call.input, axis, exclusive, reverse)
+
+
+@_converts("ArgMax")
+def _argmax(call: Call) -> str:
+    call.require(_counted(call, 0), "it depends on where a signal is largest")
+    call.require(not call.step.integer("select_last_index", 0), "it takes the last of several")
+    dim, keep = call.step.integer("axis", 0), call.step.integer("keepdims", 1)
+    axis, shape = call.axis(dim), call.shape
+    count_ids(call)
+    call.step.storage.spend(4 * shape[axis] ** 2)
+    name = masks.first_largest(call, call.input, axis)
+    if keep:
+        return name
+    before = dim % call.rank_of(call.sources[0]) < call.place.axis
+    call.made = replace(call.place, axis=call.place.axis - before)
+    return call.emit(Reshape((*shape[:axis], *shape[axis + 1 :])), name)
+
+
+@_converts("GatherElements")
+def _gather_elements(call: Call) -> str:
+    """Entries of a row of constants at positions that depend on masks or ids: RoBERTa's kinds."""
+    row, axis = call.repeated(0, 2), call.step.integer("axis", 0)
+    one = call.place == HOME and row.ndim == 2 and len(row) == 1 and axis in (1, -1)
+    call.require(one, "it looks up numbers other than in one row")
+    positions = call.data(1)
+    call.step.storage.spend(4 * row.size)
+    entries = row[0].astype(np.float32)
+    if call.graph[positions].ids:
+        return masks.of_ids(call, positions, entries)
+    found = call.emit(Embedding(entries[:, None]), positions)
+    return call.emit(Reshape(call.graph[positions].shape), found)
 
 
 def _truths(call: Call) -> list[str]:

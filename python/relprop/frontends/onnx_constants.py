@@ -111,6 +111,8 @@ _UNARY: dict[str, Callable[[Any], Any]] = {
     "Sqrt": np.sqrt,
     "Reciprocal": np.reciprocal,
     "Exp": np.exp,
+    "Cos": np.cos,
+    "Sin": np.sin,
     "Floor": np.floor,
     "Ceil": np.ceil,
     "Not": np.logical_not,

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx.helper import np_dtype_to_tensor_dtype
 
+from relprop.frontends import masks
 from relprop.frontends.attention import repeated
 from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
@@ -22,6 +23,7 @@ from relprop.frontends.onnx_constants import (
     resolve_shape,
     slices,
 )
+from relprop.frontends.onnx_lookups import behind_own_number, of_flattened
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, type_name
 from relprop.graph import Concat, Embedding, Permute, Reshape, Slice
@@ -35,6 +37,9 @@ _converts = registering(TABLE)
 
 @_converts("Concat")
 def _concat(call: Call) -> str:
+    positions = behind_own_number(call)
+    if positions is not None:
+        return positions
     count = len(call.step.inputs)
     rank = call.rank_of(call.sources[0])
     parts = []
@@ -71,8 +76,10 @@ def _gather(call: Call) -> str:
     if not call.is_data(0):
         call.require(call.step.integer("axis", 0) == 0, "it looks up another axis than the first")
         return call.emit(Embedding(call.array(0, "weight", 2)), call.data(1))
-    call.require(not call.is_data(1), "its indices are computed from what it reads")
     dim = call.step.integer("axis", 0)
+    if dim == call.place.axis and call.place.merged:
+        return of_flattened(call)
+    call.require(not call.is_data(1), "its indices are computed from what it reads")
     axis = call.axis(dim)
     indices = call.known(1)
     size = call.shape[axis]
@@ -239,9 +246,13 @@ def _as(call: Call, kind: int) -> str:
     ids = call.graph[call.input].ids
     if ids and kind in (*FLOATS, onnx.TensorProto.BOOL):
         return of_ids(call, truth=kind == onnx.TensorProto.BOOL)
-    same = INTEGERS if ids else FLOATS
+    same: tuple[int, ...] = INTEGERS if ids else FLOATS
     if kind == onnx.TensorProto.BOOL and are_truths(call, call.sources[0]):
         return call.input
+    if not ids and masks.are_whole(call.graph, call.input):
+        if kind == onnx.TensorProto.BOOL:
+            return masks.nonzero(call, call.input)
+        same = (*INTEGERS, *FLOATS)
     call.require(kind in same, f"a cast to {type_name(kind)}")
     return call.input
 

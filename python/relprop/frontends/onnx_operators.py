@@ -14,9 +14,11 @@ from dataclasses import replace
 import numpy as np
 
 from relprop.frontends import (
+    masks,
     onnx_attention,
     onnx_channels,
     onnx_conditions,
+    onnx_lookups,
     onnx_moves,
     onnx_norms,
     onnx_recurrent,
@@ -25,10 +27,10 @@ from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, power, registering
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import Step
-from relprop.graph import Activation, AdaptiveAvgPool, Add, Dense, Function, Maximum, Mul
+from relprop.graph import Activation, AdaptiveAvgPool, Add, Dense, Function, Maximum, Mul, Reshape
 from relprop.graph import Mean as MeanOverAxes
 
-UNALIGNED = ("Einsum", "Gather", "Attention", *onnx_recurrent.TABLE)
+UNALIGNED = ("Einsum", "Gather", "GatherND", "Attention", *onnx_recurrent.TABLE)
 """Operators whose arguments are not broadcast to each other."""
 
 TABLE: dict[str, Converter] = {
@@ -36,10 +38,14 @@ TABLE: dict[str, Converter] = {
     **onnx_attention.TABLE,
     **onnx_channels.TABLE,
     **onnx_conditions.TABLE,
+    **onnx_lookups.TABLE,
     **onnx_norms.TABLE,
     **onnx_recurrent.TABLE,
 }
 _converts = registering(TABLE)
+
+KNOWS_IDS = (*onnx_lookups.TABLE, *onnx_moves.TABLE, *onnx_conditions.TABLE)
+"""Operators that take ids as they are; to all others they are whole numbers."""
 
 
 @_converts("Gemm")
@@ -84,6 +90,11 @@ def _reduce(call: Call) -> str:
 def _sum_over(call: Call, axes: tuple[int, ...], keepdims: bool) -> str:
     """A sum over axes, of squares where they are asked for, or the length: their root."""
     name = call.input if call.step.type == "ReduceSum" else call.emit(power(2))
+    if len(axes) == 1 and masks.are_whole(call.graph, name):  # exactly
+        ones = np.ones((1, call.shape[axes[0]]), np.float32)
+        name, at = masks.summed(call, name, axes[0], ones), axes[0]
+        sample = (*call.shape[:at], *call.shape[at + 1 :])
+        return name if keepdims else call.emit(Reshape(sample), name)
     count = math.prod(call.shape[axis] for axis in axes)
     name = _scaled(call, call.emit(MeanOverAxes(axes, keepdims), name), count)
     return call.emit(power(0.5), name) if call.step.type == "ReduceL2" else name
@@ -186,8 +197,11 @@ def _maximum(call: Call) -> str:
 def _add(call: Call) -> str:
     if len(call.step.inputs) == 1:
         return call.input
-    masks = [lambda values: onnx_attention.finite(call, values)] * len(call.step.inputs)
-    return _with_bias(call) or call.emit(Add(), *call.operands(*masks))
+    positions = onnx_lookups.added_to_own_number(call)
+    if positions is not None:
+        return positions
+    finite = [lambda values: onnx_attention.finite(call, values)] * len(call.step.inputs)
+    return _with_bias(call) or call.emit(Add(), *call.operands(*finite))
 
 
 def _with_bias(call: Call) -> str | None:
@@ -234,6 +248,12 @@ def _mul(call: Call) -> str:
 
 @_converts("Div")
 def _div(call: Call) -> str:
+    whole = call.is_data(0) and masks.are_whole(call.graph, call.data(0))
+    if call.is_data(1):
+        whole = whole and masks.are_whole(call.graph, call.data(1))
+    else:
+        whole = whole and call.versions(1)[0].dtype.kind != "f"
+    call.require(not whole, "it may divide whole numbers without a remainder")
     if call.is_data(1):
         signal, divisor = call.operands()
         return call.emit(Mul(), signal, call.emit(power(-1), divisor))
