@@ -21,7 +21,7 @@ from relprop.composites import RULES_ALONE
 from relprop.composites import parameters as preset_parameters
 
 BOX = {"low": -6.0, "high": 6.0}
-SIZES = {"vgg16": 32, "resnet18": 64, "resnet50": 64, "googlenet": 64, "efficientnet-lite0": 96}
+SIZES = {"vgg16": 32, "resnet18": 64, "resnet50": 64, "googlenet": 64, "efficientnet-lite0": 64}
 IMAGES = {"efficientnet-lite0": 32}
 """Three where not given; its errors scatter most (test_precision.py)."""
 
