@@ -101,11 +101,9 @@ def counted(positions: Counting, last: Counting) -> tuple[nn.Module, relprop.Mod
 def test_what_is_counted_from_masks(positions: Counting, last: Counting) -> None:
     module, model = counted(positions, last)
     x = texts()
-    x["ids"][2, 0], x["mask"][2, 0] = 0, 0  # a text without a word has its first place
+    x["ids"][2, 0], x["mask"][2, 0] = 0, 0  # a text without a word: its first place or its last
     with torch.no_grad():
         expected = module(**{name: torch.from_numpy(value) for name, value in x.items()})
-    if last is by_the_number_of_words:
-        x, expected = {name: value[:2] for name, value in x.items()}, expected[:2]
     for composite in ("epsilon", "alpha2_beta1"):
         result = Explainer(model, composite)(x, 1)
         np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-6)
@@ -162,7 +160,7 @@ def test_a_rule_for_what_takes_none_is_refused() -> None:
 
 def test_layers_that_count_are_no_layers_with_weights() -> None:
     _, model = counted(by_the_mask, by_the_number_of_words)
-    assert learned_layers(model.graph) == ("classes", "places", "words")
+    assert learned_layers(model.graph) == ("classes", "words")
     result = Explainer(model, "epsilon", rules={-1: Gamma(), First(): Epsilon()})
     assert result.rules["classes"] == Gamma()
 
@@ -176,6 +174,17 @@ class Chosen(nn.Module):
 
     def forward(self, x: Tensor, at: Tensor) -> Tensor:
         return self.layer(x)[torch.arange(x.shape[0])[:, None], at].flatten(1)
+
+
+def test_positions_beyond_a_text_end_the_run() -> None:
+    def behind(ids: Tensor, mask: Tensor) -> Tensor:
+        return mask.sum(-1)
+
+    _, model = counted(by_the_mask, behind)
+    x = texts()
+    with pytest.raises(ValueError, match="not finite for sample 0"):  # which has no place more
+        Explainer(model, "epsilon")(x, 0)
+    Explainer(model, "epsilon")({name: value[1:] for name, value in x.items()}, 0)
 
 
 def test_a_position_that_is_given() -> None:

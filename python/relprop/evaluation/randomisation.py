@@ -68,15 +68,14 @@ def learned_layers(graph: Graph, output: str | None = None) -> tuple[str, ...]:
     """Name the layers that have learned parameters, from an output downwards.
 
     Branches come in the opposite of the graph's own order. Constants are not counted: whether they
-    were learned is not known.
+    were learned is not known; nor are positions that are counted from masks.
     """
     nodes = reversed(list(graph.explaining(output)))
     return tuple(node.name for node in nodes if _is_learned(node))
 
 
 def _is_learned(node: Node) -> bool:
-    counts = node.constant and not isinstance(node.operator, Embedding)  # what masks tell
-    return isinstance(node.operator, tuple(_LEARNED)) and not counts
+    return isinstance(node.operator, tuple(_LEARNED)) and not node.constant
 
 
 def randomised(

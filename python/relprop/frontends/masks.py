@@ -13,6 +13,7 @@ import numpy as np
 from relprop.frontends.attention import MASKED, Builder, repeated
 from relprop.frontends.conversion import clipping, maximum_over, power
 from relprop.graph import (
+    MOST_IDS,
     Activation,
     Add,
     Array,
@@ -20,6 +21,7 @@ from relprop.graph import (
     Concat,
     Constant,
     Dense,
+    Embedding,
     Graph,
     Identity,
     Mask,
@@ -67,7 +69,8 @@ def _keeps_whole(operator: Operator) -> bool:
     if isinstance(operator, Clip):
         return all(math.isinf(bound) or bound == int(bound) for bound in vars(operator).values())
     numbers = [value for value in vars(operator).values() if isinstance(value, np.ndarray)]
-    return isinstance(operator, _KEEP_WHOLE) and all((v == np.rint(v)).all() for v in numbers)
+    exact = all(((v == np.rint(v)) & (abs(v) <= MOST_IDS)).all() for v in numbers)
+    return isinstance(operator, _KEEP_WHOLE) and exact
 
 
 def nonzero(call: Builder, name: str) -> str:
@@ -124,16 +127,18 @@ def first_largest(call: Builder, name: str, axis: int) -> str:
 
 
 def looked_up(call: Builder, name: str, positions: str) -> str:
-    """The entries of a node's first axis at positions that another node has.
+    """The entries of a node's first axis at positions that another node has, from the end below 0.
 
-    A product with a matrix of zeros and ones, of which the entries take all relevance.
+    A product with a matrix of zeros and ones, of which the entries take all relevance. Positions
+    beyond the axis make it NaN, which ends a run.
     """
     (size, *rest), shape = call.graph[name].shape, call.graph[positions].shape
-    rows, features = math.prod(shape), math.prod(rest)
-    wanted = call.emit(Reshape((rows, 1)), positions)
-    chosen = equal(call, wanted, call.constant("positions", np.arange(size)))
-    made = call.emit(MatMul(), chosen, call.emit(Reshape((size, features)), name))
-    return call.emit(Reshape((*shape, *rest)), made)
+    flat = call.emit(Reshape((math.prod(shape),)), positions)
+    below = inverse(call, at_least(call, flat, call.constant("first", 0.0)))
+    turn = call.emit(Mul(), below, call.constant("size", float(size)))
+    chosen = call.emit(Embedding(np.eye(size, dtype=np.float32)), call.emit(Add(), flat, turn))
+    entries = call.emit(Reshape((size, math.prod(rest))), name)
+    return call.emit(Reshape((*shape, *rest)), call.emit(MatMul(), chosen, entries))
 
 
 def inverse(call: Builder, truth: str) -> str:

@@ -109,8 +109,10 @@ def _alike(call: Call, versions: Known) -> Tensor:
 
 
 def _looked_up(call: Call, positions: str) -> str:
-    call.require(call.graph[positions].constant, "it looks up positions that are no masks'")
-    call.step.storage.spend(4 * math.prod(call.graph[positions].shape) * call.shape[0])
+    made = call.place_of(call.step.inputs[1])
+    counted = masks.are_whole(call.graph, positions) and made == HOME
+    call.require(counted, "it looks up positions that are not counted from masks")
+    call.step.storage.spend(4 * call.shape[0] ** 2)
     return masks.looked_up(call, call.input, positions)
 
 
