@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 import relprop
 from agreement import assert_every_node_agrees
-from onnx_models import build, exported, write
+from onnx_models import build, write
+from padded_texts import FEATURES, LENGTH, WORDS, assert_same_through_onnx, load, texts
 from relprop import Explainer, UnsupportedOperatorError
 from relprop.rules import HalfAndHalf, Taylor
-
-WORDS, LENGTH, FEATURES = 13, 6, 8
 
 Masking = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -108,18 +107,10 @@ class Sentences(nn.Module):
         return self.classes(mean(mask, self.masking(ids, mask, self.words(ids))))
 
 
-def texts() -> dict[str, np.ndarray]:
-    """Three of different lengths, which word 0 fills up."""
-    rng = np.random.default_rng(2)
-    mask = (np.arange(LENGTH) < np.array([[6], [4], [1]])).astype(np.int64)
-    return {"ids": rng.integers(1, WORDS, mask.shape) * mask, "mask": mask}
-
-
 def loaded(masking: Masking) -> tuple[nn.Module, relprop.Model]:
     torch.manual_seed(0)
     module = Sentences(masking).eval()
-    example = {name: torch.from_numpy(value) for name, value in texts().items()}
-    return module, relprop.load(module, example)
+    return module, load(module)
 
 
 @pytest.mark.parametrize("masking", MASKINGS)
@@ -170,12 +161,7 @@ def test_through_a_file(masking: Masking, tmp_path: Path) -> None:
 @pytest.mark.parametrize("masking", MASKINGS)
 def test_through_onnx(masking: Masking, exporter: str, tmp_path: Path) -> None:
     module, model = loaded(masking)
-    inputs = tuple(torch.from_numpy(value) for value in texts().values())
-    graph = exported(module, inputs, exporter, tmp_path, tuple(texts()))
-    found, expected = (Explainer(one, "epsilon")(texts(), 0) for one in (graph, model))
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
-    for name, relevance in expected.relevance.items():
-        np.testing.assert_allclose(found.relevance[name], relevance, rtol=1e-4, atol=1e-5)
+    assert_same_through_onnx(module, model, exporter, tmp_path)
 
 
 def test_what_is_no_mask_is_refused_when_it_comes() -> None:
@@ -288,6 +274,5 @@ REFUSED = {
 
 @pytest.mark.parametrize("reason", REFUSED)
 def test_refused(reason: str) -> None:
-    example = {name: torch.from_numpy(value) for name, value in texts().items()}
     with pytest.raises(UnsupportedOperatorError, match=reason):
-        relprop.load(Refused(REFUSED[reason]).eval(), example)
+        load(Refused(REFUSED[reason]).eval())

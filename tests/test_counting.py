@@ -12,20 +12,11 @@ from torch import Tensor, nn
 
 import relprop
 from agreement import assert_every_node_agrees
-from onnx_models import exported
+from padded_texts import FEATURES, LENGTH, WORDS, assert_same_through_onnx, load, texts
 from relprop import Explainer, UnmatchedLayerError
 from relprop.composites import First
 from relprop.evaluation import learned_layers
 from relprop.rules import Epsilon, Gamma, Zero
-
-WORDS, LENGTH, FEATURES = 13, 6, 8
-
-
-def texts() -> dict[str, np.ndarray]:
-    """Three of different lengths, which word 0 fills up."""
-    rng = np.random.default_rng(2)
-    mask = (np.arange(LENGTH) < np.array([[6], [4], [1]])).astype(np.int64)
-    return {"ids": rng.integers(1, WORDS, mask.shape) * mask, "mask": mask}
 
 
 def attend(x: Tensor, mask: Tensor) -> Tensor:
@@ -92,8 +83,7 @@ class Counted(nn.Module):
 def counted(positions: Counting, last: Counting) -> tuple[nn.Module, relprop.Model]:
     torch.manual_seed(0)
     module = Counted(positions, last).eval()
-    example = {name: torch.from_numpy(value) for name, value in texts().items()}
-    return module, relprop.load(module, example)
+    return module, load(module)
 
 
 @pytest.mark.parametrize("last", LASTS)
@@ -125,12 +115,7 @@ def test_every_node_that_is_counted_agrees(positions: Counting, last: Counting) 
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_through_onnx(positions: Counting, last: Counting, exporter: str, tmp_path: Path) -> None:
     module, model = counted(positions, last)
-    inputs = tuple(torch.from_numpy(value) for value in texts().values())
-    graph = exported(module, inputs, exporter, tmp_path, tuple(texts()))
-    found, expected = (Explainer(one, "epsilon")(texts(), 0) for one in (graph, model))
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
-    for name, relevance in expected.relevance.items():
-        np.testing.assert_allclose(found.relevance[name], relevance, rtol=1e-4, atol=1e-5)
+    assert_same_through_onnx(module, model, exporter, tmp_path)
 
 
 def test_counted_positions_are_constants() -> None:
@@ -139,10 +124,7 @@ def test_counted_positions_are_constants() -> None:
     x = {name: value[:1] for name, value in texts().items()}
     fixed = Counted(lambda ids, mask: torch.arange(1, LENGTH + 1)[None], by_the_number_of_words)
     fixed.load_state_dict(module.state_dict())
-    example = {name: torch.from_numpy(value) for name, value in texts().items()}
-    found, expected = (
-        Explainer(one, "epsilon")(x, 0) for one in (model, relprop.load(fixed.eval(), example))
-    )
+    found, expected = (Explainer(one, "epsilon")(x, 0) for one in (model, load(fixed.eval())))
     np.testing.assert_allclose(found.relevance["ids"], expected.relevance["ids"], rtol=1e-5)
     assert (found.ledger.zero == 0).all()
     np.testing.assert_allclose(
