@@ -1571,6 +1571,19 @@ class Pair(nn.Module):
         return self.structure(self.a(image), self.b(meta))
 
 
+class Cache:
+    """What decoders return beside their scores."""
+
+
+def test_what_no_trace_can_return_is_left_out_and_told():
+    module = Pair(lambda a, b: Prediction(a, b, features=[Cache(), b]))
+    with pytest.warns(UserWarning, match="returns a Cache, which torch.export cannot"):
+        graph = convert(module, (samples(6), samples(4)))
+    assert graph.outputs == {"scores": "a", "boxes": "b", "features.1": "b"}
+    with pytest.raises(ValueError, match="Found .*Cache.* which is not a known type"):
+        convert(Pair(lambda a, b: Cache()), (samples(6), samples(4)))
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_outputs_are_named_by_where_they_stand(name):
     structure, outputs = STRUCTURES[name]

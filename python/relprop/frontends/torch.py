@@ -161,12 +161,25 @@ def _example_like(module: nn.Module, example: torch.Tensor, name: str) -> torch.
 
 
 def _trace(module: nn.Module, arguments: _Arguments) -> ExportedProgram:
+    left_out: list[str] = []
+    program = _exported(module, arguments, left_out)
+    for kind in dict.fromkeys(left_out):
+        warnings.warn(
+            f"the module returns a {kind}, which torch.export cannot: it is none of the outputs.",
+            stacklevel=3,
+        )
+    return program
+
+
+def _exported(module: nn.Module, arguments: _Arguments, left_out: list[str]) -> ExportedProgram:
     with _tracing(module), _as_it_was(module):
         args, kwargs = pytree.tree_map(torch.clone, arguments)
         shapes = ShapesCollection()
         for tensor in (*args, *kwargs.values()):
             shapes[tensor] = {0: Dim.DYNAMIC}
-        hook = module.register_forward_hook(lambda module, args, result: _with_fields(result))
+        hook = module.register_forward_hook(
+            lambda module, args, result: _returnable(result, left_out)
+        )
         try:
             return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         finally:
@@ -249,9 +262,25 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _with_fields(result: Any) -> Any:
-    """A dataclass as a dictionary, which torch.export can return."""
+_RETURNABLE = (
+    *(torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool),
+    *(int, float, complex, str, type(None)),
+)
+
+
+def _returnable(result: Any, left_out: list[str]) -> Any:
+    """What torch.export can return: a dictionary for a dataclass, and None for other objects.
+
+    A cache of keys and values, say. ``left_out`` gets the names of their classes.
+    """
     if dataclasses.is_dataclass(result):
         fields = (field.name for field in dataclasses.fields(result))
-        return {name: _with_fields(getattr(result, name)) for name in fields}
-    return result
+        return {name: _returnable(getattr(result, name), left_out) for name in fields}
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, _RETURNABLE):
+            return value
+        left_out.append(type(value).__name__)
+        return None
+
+    return pytree.tree_map(kept, result)
