@@ -1580,7 +1580,7 @@ def test_what_no_trace_can_return_is_left_out_and_told():
     with pytest.warns(UserWarning, match="returns a Cache, which torch.export cannot"):
         graph = convert(module, (samples(6), samples(4)))
     assert graph.outputs == {"scores": "a", "boxes": "b", "features.1": "b"}
-    with pytest.raises(ValueError, match="Found .*Cache.* which is not a known type"):
+    with pytest.raises(ValueError, match=r"Found .*Cache.* which is not a known type"):
         convert(Pair(lambda a, b: Cache()), (samples(6), samples(4)))
 
 
