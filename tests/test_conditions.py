@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import relprop
 from agreement import assert_every_node_agrees
-from onnx_models import build, write
+from onnx_models import build, exported, write
 from padded_texts import FEATURES, LENGTH, WORDS, assert_same_through_onnx, load, texts
 from relprop import Explainer, UnsupportedOperatorError
 from relprop.rules import HalfAndHalf, Taylor
@@ -197,6 +197,35 @@ def test_torchs_own_layers_with_a_mask_of_truths() -> None:
         np.testing.assert_allclose(result.scores, module(**given), rtol=1e-5, atol=1e-6)
     assert (result.relevance["padding"] == 0).all()
     assert ((result.relevance["ids"] == 0) == given["padding"].numpy()).all()
+
+
+@pytest.mark.parametrize("exporter", ["trace", "export"])
+def test_a_mask_of_truths_through_onnx(exporter: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, x = Padded().eval(), texts()
+    given = {"ids": torch.from_numpy(x["ids"]), "padding": torch.from_numpy(x["mask"] == 0)}
+    graph = exported(module, tuple(given.values()), exporter, tmp_path, tuple(given))
+    found, expected = (
+        Explainer(one, "epsilon")(given, 1) for one in (graph, relprop.load(module, given))
+    )
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
+    for name, relevance in expected.relevance.items():
+        np.testing.assert_allclose(found.relevance[name], relevance, rtol=1e-4, atol=1e-5)
+    assert (found.relevance["ids"][given["padding"]] == 0).all()
+
+
+class Padded(nn.Module):
+    """Attention and a mean under a mask that says what is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(WORDS, FEATURES)
+        self.classes = nn.Linear(FEATURES, 3)
+
+    def forward(self, ids: Tensor, padding: Tensor) -> Tensor:
+        x = self.words(ids)
+        x = attend(x, scores(x).masked_fill(padding[:, None, :], -1e9))
+        return self.classes(mean((~padding).int() * 1, x))
 
 
 TRUTHS = {

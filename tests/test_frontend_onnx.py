@@ -964,7 +964,7 @@ REFUSED: dict[str, tuple[onnx.ModelProto | bytes, str]] = {
     ),
     "constant output": (build("y = Relu(w)", "z = Relu(x)", w=W), "on constants"),
     "fixed batch": (build("y = Relu(x)", shape=(8, 3, 8, 8)), "batches of 8"),
-    "bytes": (build("y = Relu(x)", kind=onnx.TensorProto.UINT8), "that are ids, not UINT8"),
+    "bytes": (build("y = Relu(x)", kind=onnx.TensorProto.UINT8), "ids or of bool, not UINT8"),
     "ids alone": (build("y = Relu(x)", kind=onnx.TensorProto.INT64), "from masks alone"),
     "old": (build("y = Relu(x)", opset=8), "one opset between 9 and"),
     "new": (build("y = Relu(x)", opset=9999), "one opset between 9 and"),

@@ -21,8 +21,8 @@ from relprop.frontends.aten_call import (
 )
 from relprop.frontends.attention import MASKED
 from relprop.frontends.batch_axis import HOME
-from relprop.frontends.conversion import BATCH_AXIS, Unsupported, registering, unique
-from relprop.graph import Array, Embedding, Graph, Mask, Reshape
+from relprop.frontends.conversion import BATCH_AXIS, Unsupported, registering
+from relprop.graph import Array, Embedding, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -57,11 +57,6 @@ def _counted(call: Call, name: str) -> bool:
         return call.graph[value].ids or masks.are_whole(call.graph, value)
     value = torch.as_tensor(value)
     return not value.is_complex() and torch.equal(value.double(), value.double().round())
-
-
-def truths_of(graph: Graph, name: str) -> str:
-    """An input of truths as a node of zeros and ones."""
-    return graph.add(unique(graph, f"{name}.truths"), Mask(np.array([0, 1], np.float32)), (name,))
 
 
 def _meaning(call: Call, meaning: torch.Tensor) -> str:

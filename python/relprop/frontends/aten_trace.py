@@ -21,10 +21,11 @@ from relprop.frontends.aten import KNOWS_IDS, TABLE, UNALIGNED
 from relprop.frontends.aten_call import VIEWS, Call, is_data, operator_name, where
 from relprop.frontends.aten_channels import BESIDE
 from relprop.frontends.aten_channels import TABLE as CHANNELS
-from relprop.frontends.aten_conditions import count_ids, own_sample, truths_of
+from relprop.frontends.aten_conditions import count_ids, own_sample
 from relprop.frontends.aten_patterns import restore
 from relprop.frontends.batch_axis import HOME, Place, common
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, check_outputs, refusal
+from relprop.frontends.masks import truths_of
 from relprop.graph import Content, Graph, Input
 
 _SYMBOLS = (torch.SymInt, torch.SymFloat, torch.SymBool)

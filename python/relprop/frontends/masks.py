@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from relprop.frontends.attention import MASKED, Builder, repeated
-from relprop.frontends.conversion import clipping, maximum_over, power
+from relprop.frontends.conversion import clipping, maximum_over, power, unique
 from relprop.graph import (
     MOST_IDS,
     Activation,
@@ -40,6 +40,11 @@ from relprop.graph import (
 def of_ids(call: Builder, name: str, meaning: Array) -> str:
     """What each of a node's ids means."""
     return call.emit(Mask(meaning), name)
+
+
+def truths_of(graph: Graph, name: str) -> str:
+    """An input of truths as a node of zeros and ones."""
+    return graph.add(unique(graph, f"{name}.truths"), Mask(np.array([0, 1], np.float32)), (name,))
 
 
 _KEEP_WHOLE = (

@@ -30,6 +30,7 @@ from relprop.frontends.conversion import (
     refusal,
     shapes_of,
 )
+from relprop.frontends.masks import truths_of
 from relprop.frontends.onnx_call import Call, Known, rows
 from relprop.frontends.onnx_conditions import count_ids
 from relprop.frontends.onnx_patterns import whole_operator
@@ -167,17 +168,18 @@ class _Conversion:
             self._read_input(name, inputs[name].type.tensor_type, shape)
 
     def _read_input(self, name: str, kind: Any, given: Shape | None) -> None:
-        if kind.elem_type not in (*FLOATS, *INTEGERS):
+        truths = kind.elem_type == onnx.TensorProto.BOOL
+        if kind.elem_type not in (*FLOATS, *INTEGERS) and not truths:
             raise ValueError(
-                f"the input {name!r} must be of a float type, or of integers that are ids, not "
-                f"{type_name(kind.elem_type)}."
+                f"the input {name!r} must be of a float type, of integers that are ids or of bool, "
+                f"not {type_name(kind.elem_type)}."
             )
         dims = [dim.dim_value if dim.dim_value > 0 else None for dim in kind.shape.dim]
         if not kind.HasField("shape"):
             if given is None:
                 raise _ShapeOpen
             dims = [None] * (1 + len(given))
-        ids = kind.elem_type in INTEGERS
+        ids = truths or kind.elem_type in INTEGERS
         if len(dims) < (1 if ids else 2):
             raise ValueError(f"the input {name!r} must have the shape (batch, ...), not {dims}.")
         batch, *sample = dims
@@ -201,7 +203,8 @@ class _Conversion:
         if np.prod(wanted, dtype=float) > LARGEST:
             raise ValueError(f"a sample of shape {list(wanted)} is too large.")
         content: Content = "ids" if ids else "numbers"
-        self.values[name] = self.graph.add(name or "input", Input(wanted, content))
+        made = self.graph.add(name or "input", Input(wanted, content))
+        self.values[name] = truths_of(self.graph, made) if truths else made
 
     # --- The walk ---
 

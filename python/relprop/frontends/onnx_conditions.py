@@ -37,8 +37,11 @@ def are_truths(call: Call, name: str) -> bool:
     while step is not None and step.type in (*_CARRY, "Expand"):
         if step.type == "Cast":
             return cast_target(step) == onnx.TensorProto.BOOL
-        step = call.makers.get(step.inputs[0])
-    return step is not None and step.type in (*_COMPARISONS, "And", "Or", "Not")
+        name = step.inputs[0]
+        step = call.makers.get(name)
+    if step is None:  # of an input
+        return call.graph[str(call.values[name])].type == "Mask"
+    return step.type in (*_COMPARISONS, "And", "Or", "Not")
 
 
 def of_ids(call: Call, truth: bool = False) -> str:
