@@ -99,7 +99,13 @@ def test_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_indices_that_something_else_reads(tmp_path: Path) -> None:
-    lines = (*BOTH, "y = GatherND(x, i)", "f = Cast<to=1>(i)", "z = ReduceMax(f)")
-    model = build(*lines, shape=SHAPE, outputs=("y", "z"), **SCALARS, **PLACES)
-    with pytest.raises((UnsupportedOperatorError, ValueError)):
-        relprop.load(write(model, tmp_path))
+    """Positions alone stand for indices that nothing but lookups read."""
+    lines = (
+        *NUMBERS, "c = Greater(x, zero)", "k = Cast<to=7>(c)", "a = ReduceSum(k, behind)",
+        "o = Unsqueeze(n, behind)", "i = Concat<axis=1>(o, a)", "e = Gather(w, x)",
+        "y = GatherND(e, i)", "f = Cast<to=1>(i)", "z = Add(y, f)",
+    )  # fmt: skip
+    given = {"shape": ("N", 5), "kind": 7, "w": random(9, 2), "behind": integers(1), **SCALARS}
+    relprop.load(write(build(*lines[:-2], **given), tmp_path))
+    with pytest.raises(UnsupportedOperatorError, match=r"Concat at node 'i'.* the batch"):
+        relprop.load(write(build(*lines, outputs=("z",), **given), tmp_path))

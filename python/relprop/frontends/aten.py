@@ -42,7 +42,6 @@ from relprop.graph import (
     Maximum,
     Mean,
     Mul,
-    Reshape,
     Softmax,
 )
 
@@ -61,7 +60,7 @@ TABLE: dict[str, Converter] = {
 }
 _converts = registering(TABLE)
 
-KNOWS_IDS = ("embedding", *aten_moves.TABLE, *aten_conditions.TABLE)
+KNOWS_IDS = ("embedding", "gather", *aten_moves.TABLE, *aten_conditions.COMPARISONS)
 """Operators that take ids as they are; to all others they are whole numbers."""
 
 
@@ -101,8 +100,7 @@ def _sum_over(call: Call, name: str) -> str:
     axes = [call.axis(dim) for dim in call["dim"] or ()]
     call.require(bool(axes), BATCH_AXIS)
     if not call.node.meta["val"].is_floating_point() and len(axes) == 1:  # exactly
-        ones = np.ones((1, call.graph[name].shape[axes[0]]), np.float32)
-        return call.emit(Reshape(call.shape), masks.summed(call, name, axes[0], ones))
+        return masks.total(call, name, axes[0], call.shape)
     mean = call.emit(Mean(tuple(sorted(axes)), call["keepdim"]), name)
     count = math.prod(call.input_shape) / math.prod(call.shape)
     return call.scaled(mean, "count", count)

@@ -22,7 +22,7 @@ from relprop.frontends.aten_call import (
 from relprop.frontends.attention import MASKED
 from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import BATCH_AXIS, Unsupported, registering
-from relprop.graph import Array, Embedding, Reshape
+from relprop.graph import Array, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -80,7 +80,10 @@ def _rows(node: fx.Node) -> Iterator[int]:
             yield from _rows(reader)
 
 
-@_converts("eq", "ne", "lt", "le", "gt", "ge")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+@_converts(*COMPARISONS)
 def _compare(call: Call) -> str:
     how = operator_name(call.node.target)
     if is_data(call["self"]) and call.graph[call["self"]].ids and not is_data(call["other"]):
@@ -91,17 +94,11 @@ def _compare(call: Call) -> str:
     whole = _counted(call, "self") and _counted(call, "other")
     call.require(whole, "it compares numbers that depend on a signal or are no whole ones")
     count_ids(call)
-    first, second = call.operand("self"), call.operand("other")
-    if how in ("eq", "ne"):
-        same = masks.equal(call, first, second)
-        return same if how == "eq" else masks.inverse(call, same)
-    no_less = masks.at_least(call, *((first, second) if how in ("ge", "lt") else (second, first)))
-    return no_less if how in ("ge", "le") else masks.inverse(call, no_less)
+    return masks.compared(call, how, call.operand("self"), call.operand("other"))
 
 
 @_converts("cumsum")
 def _cumsum(call: Call) -> str:
-    count_ids(call)
     return masks.cumulated(call, call.input, call.axis(call["dim"]))
 
 
@@ -109,9 +106,8 @@ def _cumsum(call: Call) -> str:
 def _argmax(call: Call) -> str:
     call.require(_counted(call, "self"), "it depends on where a signal is largest")
     call.require(call["dim"] is not None, BATCH_AXIS)
-    axis = call.axis(call["dim"])
-    count_ids(call)
-    return call.emit(Reshape(call.shape), masks.first_largest(call, call.input, axis))
+    largest = masks.first_largest(call, call.input, call.axis(call["dim"]))
+    return call.emit(Reshape(call.shape), largest)
 
 
 @_converts("gather")
@@ -123,10 +119,7 @@ def _gather(call: Call) -> torch.Tensor | str:
     call.require(one, "it looks up numbers other than in one row")
     if bool((rows == rows[:, :1]).all()):
         return cast(torch.Tensor, rows[:, :1].expand(1, *call.shape))
-    index, entries = call.data("index"), to_array("self", rows[0])
-    if call.graph[index].ids:
-        return masks.of_ids(call, index, entries)
-    return call.emit(Reshape(call.shape), call.emit(Embedding(entries[:, None]), index))
+    return masks.of_row(call, to_array("self", rows[0]), call.data("index"))
 
 
 def looked_up(call: Call, positions: str) -> str:

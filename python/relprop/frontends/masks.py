@@ -83,6 +83,15 @@ def nonzero(call: Builder, name: str) -> str:
     return call.chain([power(2), clipping(0, 1)], name)
 
 
+def compared(call: Builder, how: str, first: str, second: str) -> str:
+    """Whether whole numbers are "eq", "ne", "lt", "le", "gt" or "ge" others."""
+    if how in ("eq", "ne"):
+        truth = equal(call, first, second)
+    else:
+        truth = at_least(call, *((first, second) if how in ("ge", "lt") else (second, first)))
+    return truth if how in ("eq", "ge", "le") else inverse(call, truth)
+
+
 def equal(call: Builder, first: str, second: str) -> str:
     """Whether whole numbers are the same."""
     return inverse(call, nonzero(call, _difference(call, first, second)))
@@ -108,6 +117,12 @@ def summed(call: Builder, name: str, axis: int, weight: Array) -> str:
     return call.chain(steps if axis != axes - 1 else steps[1:2], name)
 
 
+def total(call: Builder, name: str, axis: int, shape: Shape) -> str:
+    """The sum along an axis, in another shape; exact of whole numbers, unlike a mean."""
+    ones = np.ones((1, call.graph[name].shape[axis]), np.float32)
+    return call.emit(Reshape(shape), summed(call, name, axis, ones))
+
+
 def cumulated(
     call: Builder, name: str, axis: int, exclusive: bool = False, reverse: bool = False
 ) -> str:
@@ -129,6 +144,14 @@ def first_largest(call: Builder, name: str, axis: int) -> str:
     positions = np.arange(shape[axis]).reshape(-1, *(1,) * (len(shape) - axis - 1))
     position = call.emit(Mul(), first, call.constant("positions", positions))
     return call.chain(maximum_over(shape, [axis], True), position)
+
+
+def of_row(call: Builder, row: Array, positions: str) -> str:
+    """The entries of a row of constants at positions that are ids, or counted from masks."""
+    if call.graph[positions].ids:
+        return of_ids(call, positions, row)
+    entries = call.emit(Embedding(row[:, None]), positions)
+    return call.emit(Reshape(call.graph[positions].shape), entries)
 
 
 def looked_up(call: Builder, name: str, positions: str) -> str:

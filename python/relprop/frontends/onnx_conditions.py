@@ -16,7 +16,7 @@ from relprop.frontends.onnx_call import Call, Converter, Known
 from relprop.frontends.onnx_constants import as_integers, evaluate
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import Tensor
-from relprop.graph import Array, Embedding, Reshape
+from relprop.graph import Array, Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -28,7 +28,14 @@ _CARRY = (
 """What may hand ids on, on their way to a table."""
 
 
-_COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+COMPARISONS = {
+    "Equal": "eq",
+    "Less": "lt",
+    "LessOrEqual": "le",
+    "Greater": "gt",
+    "GreaterOrEqual": "ge",
+}
+"""And what they are to ``masks.compared``."""
 
 
 def are_truths(call: Call, name: str) -> bool:
@@ -41,7 +48,7 @@ def are_truths(call: Call, name: str) -> bool:
         step = call.makers.get(name)
     if step is None:  # of an input
         return call.graph[str(call.values[name])].type == "Mask"
-    return step.type in (*_COMPARISONS, "And", "Or", "Not")
+    return step.type in (*COMPARISONS, "And", "Or", "Not")
 
 
 def of_ids(call: Call, truth: bool = False) -> str:
@@ -79,7 +86,7 @@ def _ids(call: Call, name: str) -> Tensor:
     return np.arange(count)
 
 
-@_converts(*_COMPARISONS)
+@_converts(*COMPARISONS)
 def _compare(call: Call) -> str:
     at = 0 if call.is_data(0) else 1
     if len(call.sources) == 1 and call.graph[call.data(at)].ids:
@@ -91,14 +98,7 @@ def _compare(call: Call) -> str:
     whole = _counted(call, 0) and _counted(call, 1)
     call.require(whole, "it compares numbers that depend on a signal or are no whole ones")
     count_ids(call)
-    first, second = call.operands()
-    if call.step.type == "Equal":
-        return masks.equal(call, first, second)
-    if call.step.type in ("Less", "LessOrEqual"):
-        first, second = second, first
-    if call.step.type.endswith("OrEqual"):
-        return masks.at_least(call, first, second)
-    return masks.inverse(call, masks.at_least(call, second, first))
+    return masks.compared(call, COMPARISONS[call.step.type], *call.operands())
 
 
 def _counted(call: Call, position: int) -> bool:
@@ -113,7 +113,6 @@ def _counted(call: Call, position: int) -> bool:
 @_converts("CumSum")
 def _cumsum(call: Call) -> str:
     (dim,) = as_integers(call.known(1).reshape(-1))
-    count_ids(call)
     exclusive, reverse = (bool(call.step.integer(what, 0)) for what in ("exclusive", "reverse"))
     axis = call.axis(dim)
     call.step.storage.spend(4 * call.shape[axis] ** 2)
@@ -126,7 +125,6 @@ def _argmax(call: Call) -> str:
     call.require(not call.step.integer("select_last_index", 0), "it takes the last of several")
     dim, keep = call.step.integer("axis", 0), call.step.integer("keepdims", 1)
     axis, shape = call.axis(dim), call.shape
-    count_ids(call)
     call.step.storage.spend(4 * shape[axis] ** 2)
     name = masks.first_largest(call, call.input, axis)
     if keep:
@@ -142,13 +140,8 @@ def _gather_elements(call: Call) -> str:
     row, axis = call.repeated(0, 2), call.step.integer("axis", 0)
     one = call.place == HOME and row.ndim == 2 and len(row) == 1 and axis in (1, -1)
     call.require(one, "it looks up numbers other than in one row")
-    positions = call.data(1)
     call.step.storage.spend(4 * row.size)
-    entries = row[0].astype(np.float32)
-    if call.graph[positions].ids:
-        return masks.of_ids(call, positions, entries)
-    found = call.emit(Embedding(entries[:, None]), positions)
-    return call.emit(Reshape(call.graph[positions].shape), found)
+    return masks.of_row(call, row[0].astype(np.float32), call.data(1))
 
 
 def _truths(call: Call) -> list[str]:

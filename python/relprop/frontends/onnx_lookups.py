@@ -82,7 +82,7 @@ def _gather_nd(call: Call) -> str:
     if len(sizes) < places.shape[-1] or not ((-np.array(sizes) <= places) & (places < sizes)).all():
         raise ValueError(f"its indices do not fit axes of {call.shape}")
     flat = call.emit(Reshape((math.prod(sizes), *rest)))
-    return _gathered(call, flat, np.ravel_multi_index(tuple((places % sizes).T), sizes).T)
+    return gathered(call, flat, np.ravel_multi_index(tuple((places % sizes).T), sizes).T)
 
 
 def of_flattened(call: Call) -> str:
@@ -98,7 +98,7 @@ def of_flattened(call: Call) -> str:
         return _looked_up(call, call.data(1))
     versions = call.versions(1)
     call.require(_own(tuple(version // size for version in versions)), _OTHERS)
-    return _gathered(call, call.input, _alike(call, tuple(version % size for version in versions)))
+    return gathered(call, call.input, _alike(call, tuple(version % size for version in versions)))
 
 
 def _alike(call: Call, versions: Known) -> Tensor:
@@ -116,9 +116,9 @@ def _looked_up(call: Call, positions: str) -> str:
     return masks.looked_up(call, call.input, positions)
 
 
-def _gathered(call: Call, name: str, places: Tensor) -> str:
-    """The entries of a node's first axis at places that are known."""
-    rest = call.graph[name].shape[1:]
-    pieces = [call.emit(piece, name) for piece in gathering(0, places.ravel().tolist())]
-    name = call.emit(Concat(0), *pieces) if len(pieces) > 1 else pieces[0]
-    return call.emit(Reshape((*places.shape, *rest)), name)
+def gathered(call: Call, name: str, places: Tensor, axis: int = 0) -> str:
+    """The entries of a node's axis at places that are known."""
+    shape = call.graph[name].shape
+    pieces = [call.emit(piece, name) for piece in gathering(axis, places.ravel().tolist())]
+    name = call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
+    return call.emit(Reshape((*shape[:axis], *places.shape, *shape[axis + 1 :])), name)

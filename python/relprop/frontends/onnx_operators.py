@@ -27,7 +27,7 @@ from relprop.frontends.batch_axis import HOME
 from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, power, registering
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import Step
-from relprop.graph import Activation, AdaptiveAvgPool, Add, Dense, Function, Maximum, Mul, Reshape
+from relprop.graph import Activation, AdaptiveAvgPool, Add, Dense, Function, Maximum, Mul
 from relprop.graph import Mean as MeanOverAxes
 
 UNALIGNED = ("Einsum", "Gather", "GatherND", "Attention", *onnx_recurrent.TABLE)
@@ -44,7 +44,10 @@ TABLE: dict[str, Converter] = {
 }
 _converts = registering(TABLE)
 
-KNOWS_IDS = (*onnx_lookups.TABLE, *onnx_moves.TABLE, *onnx_conditions.TABLE)
+KNOWS_IDS = (
+    *("GatherElements", *onnx_lookups.TABLE),
+    *(*onnx_moves.TABLE, *onnx_conditions.COMPARISONS),
+)
 """Operators that take ids as they are; to all others they are whole numbers."""
 
 
@@ -91,10 +94,9 @@ def _sum_over(call: Call, axes: tuple[int, ...], keepdims: bool) -> str:
     """A sum over axes, of squares where they are asked for, or the length: their root."""
     name = call.input if call.step.type == "ReduceSum" else call.emit(power(2))
     if len(axes) == 1 and masks.are_whole(call.graph, name):  # exactly
-        ones = np.ones((1, call.shape[axes[0]]), np.float32)
-        name, at = masks.summed(call, name, axes[0], ones), axes[0]
-        sample = (*call.shape[:at], *call.shape[at + 1 :])
-        return name if keepdims else call.emit(Reshape(sample), name)
+        (at,), shape = axes, call.shape
+        kept = (1,) if keepdims else ()
+        return masks.total(call, name, at, (*shape[:at], *kept, *shape[at + 1 :]))
     count = math.prod(call.shape[axis] for axis in axes)
     name = _scaled(call, call.emit(MeanOverAxes(axes, keepdims), name), count)
     return call.emit(power(0.5), name) if call.step.type == "ReduceL2" else name
