@@ -18,6 +18,9 @@ settings.register_profile("ci", derandomize=True)
 if "CI" in os.environ:
     settings.load_profile("ci")
 
+# Ray's workers give way to every other process; beside the tests of two cores they hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 ON_EVERY_DEVICE = frozenset(
     f"test_{name}"
     for name in (

@@ -14,7 +14,7 @@ from relprop.frontends.aten_call import VIEWS, Call, Converter, is_data, to_arra
 from relprop.frontends.aten_conditions import looked_up, of_ids
 from relprop.frontends.attention import repeated
 from relprop.frontends.batch_axis import HOME
-from relprop.frontends.conversion import BATCH_AXIS, gathering, padding, registering
+from relprop.frontends.conversion import BATCH_AXIS, gathered, padding, registering
 from relprop.graph import Concat, Permute, Reshape, Slice
 
 TABLE: dict[str, Converter] = {}
@@ -211,11 +211,6 @@ def _dropout(call: Call) -> Any:
     return call.first(call.input)
 
 
-def _gathered(call: Call, name: str, axis: int, positions: Sequence[int]) -> str:
-    pieces = [call.emit(piece, name) for piece in gathering(axis, positions)]
-    return call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
-
-
 @_converts("roll")
 def _roll(call: Call) -> str:
     call.require(bool(call["dims"]), BATCH_AXIS)
@@ -223,9 +218,8 @@ def _roll(call: Call) -> str:
     for shift, dim in zip(call["shifts"], call["dims"]):
         axis = call.axis(dim)
         size = call.input_shape[axis]
-        start = -shift % size
-        if start:
-            name = _gathered(call, name, axis, [*range(start, size), *range(start)])
+        if shift % size:
+            name = gathered(call, name, axis, np.roll(np.arange(size), shift))
     return name
 
 
@@ -234,7 +228,7 @@ def _flip(call: Call) -> str:
     name = call.input
     for dim in call["dims"]:
         axis = call.axis(dim)
-        name = _gathered(call, name, axis, range(call.input_shape[axis])[::-1])
+        name = gathered(call, name, axis, np.arange(call.input_shape[axis])[::-1])
     return name
 
 
@@ -258,12 +252,8 @@ def _indexed(call: Call, dim: int, index: Any) -> str:
     """The entries of an axis at positions that the input does not enter."""
     call.require(not is_data(index), "its indices depend on the input")
     call.require(index.dtype in (torch.int32, torch.int64), f"its indices are {index.dtype}")
-    axis, shape = call.axis(dim), call.input_shape
-    positions = [position % shape[axis] for position in index.flatten().tolist()]
-    name = _gathered(call, call.input, axis, positions)
-    if index.ndim == 1:
-        return name
-    return call.emit(Reshape((*shape[:axis], *index.shape, *shape[axis + 1 :])), name)
+    axis = call.axis(dim)
+    return gathered(call, call.input, axis, index.numpy() % call.input_shape[axis])
 
 
 @_converts("clone", "contiguous", "alias", "detach", "lift_fresh_copy")

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 
 from relprop.frontends import einsum
-from relprop.frontends.conversion import Unsupported
-from relprop.graph import Add, Array, Graph, MatMul, Mul, Operator, Reshape, Shape, Softmax
+from relprop.frontends.conversion import Builder, Unsupported
+from relprop.graph import Add, Array, MatMul, Mul, Reshape, Shape, Softmax
 
 MASKED = -1e30
 """Stands for -inf, which no Constant may hold; its exponential is 0 as well."""
-
-
-class Builder(Protocol):
-    """What a front end's call can do: add nodes to a Graph."""
-
-    graph: Graph
-
-    def emit(self, operator: Operator, *inputs: str) -> str:
-        """Add a node and return its name."""
-        ...
-
-    def chain(self, operators: Iterable[Operator], name: str) -> str:
-        """Add nodes one after the other, of which the first reads the node ``name``."""
-        ...
-
-    def constant(self, argument: str, value: Any) -> str:
-        """Add a Constant, named like an argument of the call."""
-        ...
 
 
 def repeated(call: Builder, name: str, shape: Shape) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from relprop.errors import UnsupportedOperatorError
 from relprop.graph import (
     Activation,
     Clip,
+    Concat,
     Graph,
     Identity,
     Input,
@@ -35,6 +37,24 @@ BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
 class Unsupported(Exception):
     """Why one operator of a model cannot be represented."""
+
+
+class Builder(Protocol):
+    """What a front end's call can do: add nodes to a Graph."""
+
+    graph: Graph
+
+    def emit(self, operator: Operator, *inputs: str) -> str:
+        """Add a node and return its name."""
+        ...
+
+    def chain(self, operators: Iterable[Operator], name: str) -> str:
+        """Add nodes one after the other, of which the first reads the node ``name``."""
+        ...
+
+    def constant(self, argument: str, value: Any) -> str:
+        """Add a Constant, named like an argument of the call."""
+        ...
 
 
 def registering(table: dict[str, F]) -> Callable[..., Callable[[F], F]]:
@@ -102,7 +122,17 @@ MOST_RUNS = 1000
 """So many slices make up what is gathered along an axis, at most."""
 
 
-def gathering(axis: int, positions: Sequence[int]) -> list[Slice]:
+def gathered(call: Builder, name: str, axis: int, places: NDArray[np.integer]) -> str:
+    """The entries of a node's axis at places that are known, which may have axes of their own."""
+    shape = call.graph[name].shape
+    pieces = [call.emit(piece, name) for piece in _runs(axis, places.ravel().tolist())]
+    name = call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
+    if places.ndim == 1:
+        return name
+    return call.emit(Reshape((*shape[:axis], *places.shape, *shape[axis + 1 :])), name)
+
+
+def _runs(axis: int, positions: Sequence[int]) -> list[Slice]:
     """Slices that, side by side, are an axis's entries at some positions, in that order."""
     slices = []
     at = 0

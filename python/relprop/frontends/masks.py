@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from relprop.frontends.attention import MASKED, Builder, repeated
-from relprop.frontends.conversion import clipping, maximum_over, power, unique
+from relprop.frontends.attention import MASKED, repeated
+from relprop.frontends.conversion import Builder, clipping, maximum_over, power, unique
 from relprop.graph import (
     MOST_IDS,
     Activation,

@@ -13,10 +13,10 @@ import numpy as np
 
 from relprop.frontends import masks
 from relprop.frontends.batch_axis import HOME
-from relprop.frontends.conversion import BATCH_AXIS, gathering, registering
+from relprop.frontends.conversion import BATCH_AXIS, gathered, registering
 from relprop.frontends.onnx_call import Call, Converter, Known, rows
 from relprop.frontends.onnx_tensors import Tensor
-from relprop.graph import Concat, Reshape
+from relprop.graph import Reshape
 
 TABLE: dict[str, Converter] = {}
 _converts = registering(TABLE)
@@ -82,7 +82,7 @@ def _gather_nd(call: Call) -> str:
     if len(sizes) < places.shape[-1] or not ((-np.array(sizes) <= places) & (places < sizes)).all():
         raise ValueError(f"its indices do not fit axes of {call.shape}")
     flat = call.emit(Reshape((math.prod(sizes), *rest)))
-    return gathered(call, flat, np.ravel_multi_index(tuple((places % sizes).T), sizes).T)
+    return gathered(call, flat, 0, np.ravel_multi_index(tuple((places % sizes).T), sizes).T)
 
 
 def of_flattened(call: Call) -> str:
@@ -98,7 +98,8 @@ def of_flattened(call: Call) -> str:
         return _looked_up(call, call.data(1))
     versions = call.versions(1)
     call.require(_own(tuple(version // size for version in versions)), _OTHERS)
-    return gathered(call, call.input, _alike(call, tuple(version % size for version in versions)))
+    places = _alike(call, tuple(version % size for version in versions))
+    return gathered(call, call.input, 0, places)
 
 
 def _alike(call: Call, versions: Known) -> Tensor:
@@ -114,11 +115,3 @@ def _looked_up(call: Call, positions: str) -> str:
     call.require(counted, "it looks up positions that are not counted from masks")
     call.step.storage.spend(4 * call.shape[0] ** 2)
     return masks.looked_up(call, call.input, positions)
-
-
-def gathered(call: Call, name: str, places: Tensor, axis: int = 0) -> str:
-    """The entries of a node's axis at places that are known."""
-    shape = call.graph[name].shape
-    pieces = [call.emit(piece, name) for piece in gathering(axis, places.ravel().tolist())]
-    name = call.emit(Concat(axis), *pieces) if len(pieces) > 1 else pieces[0]
-    return call.emit(Reshape((*shape[:axis], *places.shape, *shape[axis + 1 :])), name)

@@ -12,7 +12,7 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from relprop.frontends import masks
 from relprop.frontends.attention import repeated
-from relprop.frontends.conversion import BATCH_AXIS, padding, registering
+from relprop.frontends.conversion import BATCH_AXIS, gathered, padding, registering
 from relprop.frontends.onnx_call import Call, Converter, Known
 from relprop.frontends.onnx_conditions import are_truths, of_ids
 from relprop.frontends.onnx_constants import (
@@ -23,7 +23,7 @@ from relprop.frontends.onnx_constants import (
     resolve_shape,
     slices,
 )
-from relprop.frontends.onnx_lookups import behind_own_number, gathered, of_flattened
+from relprop.frontends.onnx_lookups import behind_own_number, of_flattened
 from relprop.frontends.onnx_steps import cast_target
 from relprop.frontends.onnx_tensors import FLOATS, INTEGERS, type_name
 from relprop.graph import Concat, Embedding, Permute, Reshape, Slice
@@ -87,7 +87,7 @@ def _gather(call: Call) -> str:
         call.made = replace(call.place, axis=call.place.axis - 1 + indices.ndim)
     if indices.dtype.kind not in "iu" or not ((-size <= indices) & (indices < size)).all():
         raise ValueError(f"its indices do not fit an axis of {size}")
-    return gathered(call, call.input, indices % size, axis)
+    return gathered(call, call.input, axis, indices % size)
 
 
 @_converts("Split")

@@ -12,8 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from relprop.frontends.attention import Builder
-from relprop.frontends.conversion import Unsupported
+from relprop.frontends.conversion import Builder, Unsupported
 from relprop.graph import (
     Activation,
     Add,
