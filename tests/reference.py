@@ -194,14 +194,18 @@ def windows(
     """Per output position the flat indices of its window, -1 where padding, and its divisor."""
     _, *counts = operator.infer_shape((1, *sizes))
     axes = [_spans(operator, axis, *pair) for axis, pair in enumerate(zip(counts, sizes))]
-    table = []
-    for window in product_of(*(spans for spans, _ in axes)):
-        taps = [at if min(at) >= 0 else None for at in product_of(*window)]
-        table.append([-1 if at is None else int(np.ravel_multi_index(at, sizes)) for at in taps])
+    table = np.zeros((1, 1), np.intp)  # positions, taps; padding is below zero whatever is added
+    for size, (spans, _) in zip(sizes, axes):
+        along = np.array(spans)
+        along[along < 0] = -math.prod(sizes)
+        table = (size * table[:, None, :, None] + along[:, None]).reshape(
+            len(table) * len(along), -1
+        )
+    table[table < 0] = -1
     divisor = np.array([math.prod(of) for of in product_of(*(divisors for _, divisors in axes))])
     if isinstance(operator, g.AvgPool) and operator.divisor is not None:
         divisor = np.full_like(divisor, operator.divisor)
-    return np.array(table), divisor
+    return table, divisor
 
 
 def _spans(
