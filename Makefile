@@ -43,10 +43,11 @@ demo: $(MADE)/package $(MADE)/demo
 # torch, which computes much of what is expected, must not have a thread per core: they would spin in
 # the way of the tests beside them. A process takes a GiB.
 test asan emulated: export OMP_NUM_THREADS := 1
-# One more test than there are cores, at most four: some wait for processes of their own.
+# One more test than there are cores, at most four: some wait for processes of their own. The
+# emulator's are `make emulated`'s, whose build may be there.
 test: WORKERS = $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
 test: $(MADE)/package $(MADE)/test $(MADE)/peers
-	python -m pytest -n $(WORKERS)
+	python -m pytest -n $(WORKERS) -m 'not emulator'
 
 check: $(MADE)/package $(MADE)/check
 	ruff format --check

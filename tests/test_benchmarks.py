@@ -486,7 +486,8 @@ def test_what_has_no_room_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         return (hungry if preset in lacking else relprop_run)(model, batches, preset, place)
 
     monkeypatch.setattr("relprop.benchmark.timing.relprop_run", compiled)
-    arguments = ("-c", "epsilon", "-c", "gradient", "--peer", "none", "-o", "report.json")
+    arguments = ("-c", "epsilon", "-c", "gradient", "--peer", "none", "--no-memory")
+    arguments += ("-o", "report.json")
     lacking = {"epsilon"}
     code, out, err = run("bench", *TINY, *arguments)
     assert (code, err) == (0, "")

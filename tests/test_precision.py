@@ -65,7 +65,7 @@ def test_presets_agree_with_the_reference(name: str) -> None:
     """The median over images: one sum of branches that cancels can spoil any float32 run."""
     graph, x = network(name)
     rows = np.arange(len(x))
-    heavy = name in ("vgg16", "vgg16_bn", "resnet50", "densenet121")
+    heavy = name in ("vgg16", "vgg16_bn", "resnet50", "densenet121", "efficientnet_lite0")
     for composite in FEW if heavy else PRESETS:
         explainer = Explainer(graph, composite, **box(composite))
         result = explainer(x, "argmax", initial="value", intermediate=deciders(graph))
