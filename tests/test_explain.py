@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import relprop
 from relprop import Explainer, Graph, Model, Preprocessing
@@ -178,6 +179,24 @@ def test_intermediate_relevance_and_values(explainer: Explainer, images: np.ndar
     winners = (result.intermediate["dense"] != 0).sum(axis=1)
     np.testing.assert_array_equal(winners, np.ones(5))
     assert result.intermediate["pool"].shape == (5, 4, 3, 2)
+
+
+@pytest.mark.parametrize("function", [torch.abs, F.selu, lambda x: F.celu(x, 0.5), F.logsigmoid])
+def test_functions_of_several_nodes_pass_what_arrives(function) -> None:
+    class Behind(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = torch.nn.Linear(6, 3, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.dense(function(x))
+
+    torch.manual_seed(0)
+    module, x = Behind().eval(), torch.randn(4, 6)
+    result = Explainer(relprop.load(module, x[:1]), "epsilon", epsilon=1e-9)(x.numpy(), 2)
+    with torch.no_grad():
+        arrived = function(x) * module.dense.weight[2]
+    np.testing.assert_allclose(result.relevance, arrived.numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_ledger_closes_and_can_be_switched_off(images: np.ndarray) -> None:

@@ -231,6 +231,19 @@ ELEMENTWISE = {
     layer("Power"): lambda x: x,
     layer("Power", "power_param { power: 3 shift: 0.5 }"): lambda x: (x + 0.5) ** 3,
     layer("Power", "power_param { power: -2 scale: 2 }"): lambda x: (2 * x) ** -2,
+    layer("AbsVal"): torch.abs,
+    layer("Exp"): torch.exp,
+    layer("Exp", "exp_param { base: 2 scale: 0.5 shift: 1 }"): lambda x: 2 ** (1 + 0.5 * x),
+    layer("Reduction", "reduction_param { axis: 2 }"): lambda x: x.sum((2, 3)),
+    layer("Reduction", "reduction_param { operation: MEAN axis: 1 }"): (
+        lambda x: x.mean((1, 2, 3))
+    ),
+    layer("Reduction", "reduction_param { operation: ASUM axis: -1 coeff: 0.5 }"): (
+        lambda x: 0.5 * x.abs().sum(3)
+    ),
+    layer("Reduction", "reduction_param { operation: SUMSQ axis: -1 coeff: -2 }"): (
+        lambda x: -2 * (x**2).sum(3)
+    ),
     layer("Permute", "permute_param { order: 0 order: 2 order: 3 }"): (
         lambda x: x.permute(0, 2, 3, 1)
     ),
@@ -533,6 +546,10 @@ REFUSED = {
     layer("Power", "power_param { scale: inf }"): "scale must be finite",
     layer("Power", "power_param { power: 0 }"): "exponent of 0.0",
     layer("Power", "power_param { power: nan }"): "power must be finite",
+    layer("Exp", "exp_param { base: -2 }"): "base must be positive, or -1 for e, not -2.0",
+    layer("Exp", "exp_param { shift: inf }"): "shift must be finite",
+    layer("Reduction"): "batch axis",
+    layer("Reduction", "reduction_param { axis: 1 coeff: nan }"): "coeff must be finite",
     layer("Crop"): "needs two bottoms, not 1",
     layer("Crop", "crop_param { axis: 1 offset: 1 }", "data data"): "slice 1:5:1 of axis 0",
     layer("Crop", "crop_param { offset: 1 offset: 1 offset: 1 }", "data data"): "has 3 offsets",

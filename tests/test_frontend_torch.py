@@ -89,6 +89,11 @@ def test_toy_network(name):
     assert_same(module, x, 1e-6 if rounded else 1e-10)
 
 
+def test_selu():
+    graph = assert_same(nn.SELU().eval(), samples(*IMAGE), 1e-7)  # its scale is rounded to float32
+    assert types(graph) == ["Activation", "Constant", "Mul"]
+
+
 def test_node_names_are_module_paths():
     names = list(convert(initialise(NETWORKS["resnet18"][0]()), samples(3, 32, 32)).nodes)
     assert names[:5] == ["input", "conv1", "bn1", "relu", "maxpool"]
@@ -419,6 +424,22 @@ OPERATORS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], list[str]]]
     ),
     "leaky relu": (lambda: nn.LeakyReLU(0.125), IMAGE, ["Activation"]),
     "elu": (lambda: nn.ELU(0.5), IMAGE, ["Activation"]),
+    "elu, its scales": (
+        lambda: Function(lambda x: torch.ops.aten.elu(x, 0.5, 3.0, 2.0)),
+        IMAGE,
+        ["Constant", "Mul", "Activation", "Constant", "Mul"],
+    ),
+    "celu": (lambda: nn.CELU(0.25), IMAGE, ["Constant", "Mul", "Activation", "Constant", "Mul"]),
+    "log sigmoid": (nn.LogSigmoid, IMAGE, ["Constant", "Mul", "Activation", "Constant", "Mul"]),
+    "absolute": (lambda: Function(torch.abs), IMAGE, ["Constant", "Mul", "Maximum"]),
+    "minimum over axes": (lambda: Function(lambda x: x.amin((2, 3))), IMAGE, None),
+    "minimum over an axis": (lambda: Function(lambda x: x.min(1, keepdim=True)[0]), IMAGE, None),
+    "norm of order 1": (lambda: Function(lambda x: x.norm(1, (1, 3))), IMAGE, None),
+    "largest size": (
+        lambda: Function(lambda x: torch.linalg.vector_norm(x, math.inf, (2,), True)),
+        IMAGE,
+        None,
+    ),
     "silu": (nn.SiLU, IMAGE, ["Activation"]),
     "gelu": (nn.GELU, IMAGE, ["Activation"]),
     "gelu tanh": (lambda: nn.GELU("tanh"), IMAGE, ["Activation"]),
@@ -1183,16 +1204,16 @@ def test_functional_dropout_in_train_mode_is_refused():
 
 def test_all_unsupported_operators_are_listed():
     module = nn.Sequential(
-        nn.Conv2d(4, 6, 3), nn.CELU(), nn.SELU(), nn.ReLU(), nn.Mish()
+        nn.Conv2d(4, 6, 3), Function(torch.atan), nn.Threshold(0.1, 2), nn.ReLU(), nn.Mish()
     )  # fmt: skip
     with pytest.raises(UnsupportedOperatorError) as caught:
         convert(module.eval(), samples(*IMAGE))
     lines = str(caught.value).splitlines()[1:]
     assert [line.split()[0] for line in lines] == [
-        "aten.celu.default", "aten.selu.default", "aten.mish.default"
+        "aten.atan.default", "aten.threshold.default", "aten.mish.default"
     ]  # fmt: skip
     assert "node '2'" in lines[1]
-    assert "SELU" in lines[1]
+    assert "Threshold" in lines[1]
 
 
 def _response(x: Tensor, view: tuple[int, ...]) -> Tensor:
@@ -1236,9 +1257,9 @@ UNSUPPORTED = {
         "linalg_vector_norm",
     ),
     "length of another order": (
-        lambda: Function(lambda x: x / x.norm(p=1, dim=-1, keepdim=True)),
+        lambda: Function(lambda x: x / x.norm(p=3, dim=-1, keepdim=True)),
         VECTOR,
-        "only the norm of order 2",
+        "orders? 1, 2 and inf are supported, not 3",
     ),
     "power of nothing": (lambda: Function(lambda x: x**0), VECTOR, "exponent of 0"),
     "power of the input": (lambda: Function(lambda x: x**x), VECTOR, "exponent depends"),
@@ -1378,7 +1399,6 @@ UNSUPPORTED = {
         (3, 4),
         "batch",
     ),
-    "minimum over an axis": (lambda: Function(lambda x: x.min(1)[0]), VECTOR, "minimum over axes"),
     "reflected padding": (lambda: nn.ReflectionPad2d(1), IMAGE, "reflection_pad2d|reflect"),
     "computed weight": (
         lambda: Function(lambda x: F.linear(x, x.mean(0, keepdim=True))),

@@ -27,11 +27,15 @@ from relprop.frontends import (
 from relprop.frontends.aten_call import Call, Converter, is_data, operator_name
 from relprop.frontends.conversion import (
     BATCH_AXIS,
+    SELU,
     Unsupported,
+    absolute,
     clipping,
+    elu,
     maximum_over,
     power,
     registering,
+    scaled,
 )
 from relprop.graph import (
     Activation,
@@ -107,9 +111,13 @@ def _sum_over(call: Call, name: str) -> str:
 
 
 @_converts("linalg_vector_norm")
-def _length(call: Call) -> str:
-    call.require(call["ord"] == 2, f"only the norm of order 2 is supported, not {call['ord']}")
-    return call.emit(power(0.5), _sum_over(call, call.emit(power(2))))
+def _length(call: Call) -> Any:
+    order = call["ord"]
+    if order == 2:
+        return call.emit(power(0.5), _sum_over(call, call.emit(power(2))))
+    call.require(order in (1, math.inf), f"norms of order 1, 2 and inf are supported, not {order}")
+    sizes = absolute(call, call.input)
+    return _sum_over(call, sizes) if order == 1 else _maximum_over(call, sizes)
 
 
 @_converts("_native_batch_norm_legit", "_native_batch_norm_legit_functional")
@@ -144,8 +152,25 @@ def _leaky_relu(call: Call) -> str:
 
 @_converts("elu")
 def _elu(call: Call) -> str:
-    call.require(call["scale"] == 1 and call["input_scale"] == 1, "only a scale of 1 is supported")
-    return call.emit(Activation("elu", float(call["alpha"])))
+    return elu(call, call.input, *(float(call[n]) for n in ("alpha", "scale", "input_scale")))
+
+
+@_converts("selu")
+def _selu(call: Call) -> str:
+    return elu(call, call.input, *SELU)
+
+
+@_converts("celu")
+def _celu(call: Call) -> str:
+    alpha = float(call["alpha"])
+    call.require(alpha > 0, f"alpha is {alpha}")
+    return elu(call, call.input, alpha, steepness=1 / alpha)
+
+
+@_converts("log_sigmoid")
+def _log_sigmoid(call: Call) -> str:
+    opposite = call.emit(Activation("softplus"), scaled(call, call.input, -1.0))
+    return scaled(call, opposite, -1.0)
 
 
 @_converts("gelu")
@@ -170,20 +195,25 @@ def _clamp(call: Call) -> str:
     return call.emit(clipping(_bound(call, low, -math.inf), _bound(call, high, math.inf)))
 
 
-@_converts("amax")
-def _maximum_over(call: Call) -> Any:
+@_converts("amax", "amin")
+def _extreme_over(call: Call) -> Any:
+    if operator_name(call.node.target) in ("amax", "max"):
+        return call.first(_maximum_over(call, call.input))
+    return call.first(scaled(call, _maximum_over(call, scaled(call, call.input, -1.0)), -1.0))
+
+
+def _maximum_over(call: Call, name: str) -> str:
+    """The maximum of a node that is shaped like the call's input, over the axes that it names."""
     dims = call["dim"]
     axes = [call.axis(dim) for dim in ([dims] if isinstance(dims, int) else dims or ())]
     call.require(bool(axes), BATCH_AXIS)
-    operators = maximum_over(call.input_shape, axes, call["keepdim"])
-    return call.first(call.chain(operators, call.input))
+    return call.chain(maximum_over(call.input_shape, axes, call["keepdim"]), name)
 
 
 @_converts("maximum", "minimum", "max", "min")
 def _maximum(call: Call) -> Any:
     if "other" not in call.arguments:
-        call.require(operator_name(call.node.target) == "max", "it takes a minimum over axes")
-        return _maximum_over(call)
+        return _extreme_over(call)
     name, other = ("self", "other") if is_data(call["self"]) else ("other", "self")
     least = operator_name(call.node.target).startswith("min")
     if not is_data(call[other]):
@@ -244,6 +274,11 @@ _ROOTS = {"sqrt": 0.5, "rsqrt": -0.5, "reciprocal": -1.0}
 @_converts(*_ROOTS)
 def _root(call: Call) -> str:
     return call.emit(power(_ROOTS[operator_name(call.node.target)]))
+
+
+@_converts("abs", "absolute")
+def _abs(call: Call) -> str:
+    return absolute(call, call.input)
 
 
 @_converts("neg", "negative")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from relprop.errors import UnsupportedOperatorError
-from relprop.frontends.caffe_layers import LARGEST, TABLE, Layer, name_of
+from relprop.frontends.caffe_layer import LARGEST, Layer, name_of
+from relprop.frontends.caffe_layers import TABLE
 from relprop.frontends.caffe_proto import read_description, read_weights
 from relprop.frontends.conversion import (
     Shapes,
@@ -43,6 +44,7 @@ LEFT_OUT = {
 }
 # Where a V1 name is not today's name in capitals.
 V1_NAMES = {
+    "ABSVAL": "AbsVal",
     "BNLL": "BNLL",
     "HDF5_DATA": "HDF5Data",
     "HDF5_OUTPUT": "HDF5Output",
@@ -184,7 +186,7 @@ class _Conversion:
                 raise Unsupported("")
             if len(known) == len(sources):
                 weights = self.weights.get(message.name)
-                layer = Layer(message, self.graph, known, weights, self.source, self.batch)
+                layer = Layer(message, kind, self.graph, known, weights, self.source, self.batch)
                 result = TABLE[kind](layer)
                 made = list(result) if isinstance(result, list) else [result]
         except Unsupported as error:

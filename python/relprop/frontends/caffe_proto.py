@@ -42,6 +42,7 @@ enum Pool { MAX = 0; AVE = 1; STOCHASTIC = 2; }
 enum Round { CEIL = 0; FLOOR = 1; }
 enum Region { ACROSS_CHANNELS = 0; WITHIN_CHANNEL = 1; }
 enum Eltwise { PROD = 0; SUM = 1; MAX = 2; }
+enum Reduction { SUM = 1; ASUM = 2; SUMSQ = 3; MEAN = 4; }
 enum V1Type {
   NONE = 0; ACCURACY = 1; BNLL = 2; CONCAT = 3; CONVOLUTION = 4; DATA = 5; DROPOUT = 6;
   EUCLIDEAN_LOSS = 7; FLATTEN = 8; HDF5_DATA = 9; HDF5_OUTPUT = 10; IM2COL = 11; IMAGE_DATA = 12;
@@ -75,6 +76,7 @@ message Layer {
   DataParameter data_param = 107; DropoutParameter dropout_param = 108;
   DummyDataParameter dummy_data_param = 109;
   EltwiseParameter eltwise_param = 110; ELUParameter elu_param = 140;
+  ExpParameter exp_param = 111;
   FlattenParameter flatten_param = 135; HDF5DataParameter hdf5_data_param = 112;
   HDF5OutputParameter hdf5_output_param = 113; HingeLossParameter hinge_loss_param = 114;
   ImageDataParameter image_data_param = 115; InfogainLossParameter infogain_loss_param = 116;
@@ -82,6 +84,7 @@ message Layer {
   LRNParameter lrn_param = 118; MemoryDataParameter memory_data_param = 119;
   PermuteParameter permute_param = 202; PoolingParameter pooling_param = 121;
   PowerParameter power_param = 122; PReLUParameter prelu_param = 131;
+  ReductionParameter reduction_param = 136;
   ReLUParameter relu_param = 123; ReshapeParameter reshape_param = 133;
   ScaleParameter scale_param = 142;
   SigmoidParameter sigmoid_param = 124; SliceParameter slice_param = 126;
@@ -98,7 +101,8 @@ message V1Layer {
   ContrastiveLossParameter contrastive_loss_param = 40;
   ConvolutionParameter convolution_param = 10; DataParameter data_param = 11;
   DropoutParameter dropout_param = 12; DummyDataParameter dummy_data_param = 26;
-  EltwiseParameter eltwise_param = 24; HDF5DataParameter hdf5_data_param = 13;
+  EltwiseParameter eltwise_param = 24; ExpParameter exp_param = 41;
+  HDF5DataParameter hdf5_data_param = 13;
   HDF5OutputParameter hdf5_output_param = 14; HingeLossParameter hinge_loss_param = 29;
   ImageDataParameter image_data_param = 15; InfogainLossParameter infogain_loss_param = 16;
   InnerProductParameter inner_product_param = 17; LRNParameter lrn_param = 18;
@@ -140,6 +144,9 @@ message EltwiseParameter {
   Eltwise operation = 1 [default = SUM]; repeated float coeff = 2; bool stable_prod_grad = 3;
 }
 message ELUParameter { float alpha = 1 [default = 1]; }
+message ExpParameter {
+  float base = 1 [default = -1]; float scale = 2 [default = 1]; float shift = 3;
+}
 message FlattenParameter { int32 axis = 1 [default = 1]; int32 end_axis = 2 [default = -1]; }
 message InnerProductParameter {
   uint32 num_output = 1; bool bias_term = 2 [default = true]; FillerParameter weight_filler = 3;
@@ -161,6 +168,9 @@ message PowerParameter {
   float power = 1 [default = 1]; float scale = 2 [default = 1]; float shift = 3;
 }
 message PReLUParameter { FillerParameter filler = 1; bool channel_shared = 2; }
+message ReductionParameter {
+  Reduction operation = 1 [default = SUM]; int32 axis = 2; float coeff = 3 [default = 1];
+}
 message ReLUParameter { float negative_slope = 1; Engine engine = 2; }
 message ReshapeParameter {
   BlobShape shape = 1; int32 axis = 2; int32 num_axes = 3 [default = -1];

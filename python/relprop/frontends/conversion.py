@@ -17,7 +17,9 @@ from relprop.graph import (
     Graph,
     Identity,
     Input,
+    Maximum,
     MaxPool,
+    Mul,
     Operator,
     Pad,
     Pair,
@@ -31,6 +33,9 @@ Shapes = Shape | Sequence[Shape] | Mapping[str, Shape]
 """Of one sample without the batch axis: of the one input, or of each by order or by name."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+SELU = (1.6732632423543772, 1.0507009873554805)
+"""Alpha and scale of Klambauer et al. 2017."""
 
 BATCH_AXIS = "it touches the batch axis; samples must be independent"
 
@@ -103,6 +108,24 @@ def power(exponent: float) -> Operator:
     if exponent == 0 or not math.isfinite(exponent):
         raise Unsupported(f"an exponent of {exponent} is not supported")
     return Identity() if exponent == 1 else Activation("power", float(exponent))
+
+
+def scaled(call: Builder, name: str, factor: float) -> str:
+    """A node times a number; itself for 1."""
+    return name if factor == 1 else call.emit(Mul(), name, call.constant("scale", factor))
+
+
+def absolute(call: Builder, name: str) -> str:
+    """Values without their signs: the larger of each and its negative."""
+    return call.emit(Maximum(), name, scaled(call, name, -1.0))
+
+
+def elu(call: Builder, name: str, alpha: float, scale: float = 1.0, steepness: float = 1.0) -> str:
+    """``scale`` times x where it is positive, else times ``alpha (exp(steepness x) - 1)``."""
+    if not (steepness > 0 and math.isfinite(alpha) and math.isfinite(scale)):
+        raise Unsupported(f"alpha {alpha}, scale {scale} and input scale {steepness}")
+    made = call.emit(Activation("elu", alpha * steepness), scaled(call, name, steepness))
+    return scaled(call, made, scale / steepness)
 
 
 def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Operator]:

@@ -24,7 +24,17 @@ from relprop.frontends import (
     onnx_recurrent,
 )
 from relprop.frontends.batch_axis import HOME
-from relprop.frontends.conversion import BATCH_AXIS, clipping, maximum_over, power, registering
+from relprop.frontends.conversion import (
+    BATCH_AXIS,
+    SELU,
+    absolute,
+    clipping,
+    elu,
+    maximum_over,
+    power,
+    registering,
+    scaled,
+)
 from relprop.frontends.onnx_call import Call, Converter
 from relprop.frontends.onnx_steps import Step
 from relprop.graph import Activation, AdaptiveAvgPool, Add, Dense, Function, Maximum, Mul
@@ -68,12 +78,15 @@ def _gemm(call: Call) -> str:
     return call.emit(Dense(weight, bias))
 
 
-@_converts("ReduceMean", "ReduceMax", "ReduceSum", "ReduceSumSquare", "ReduceL2")
+@_converts(
+    *("ReduceMean", "ReduceMax", "ReduceMin"),
+    *("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"),
+)
 def _reduce(call: Call) -> str:
     axes = call.integers(1, "axes")
     if not axes:
-        squared = call.step.type in ("ReduceSumSquare", "ReduceL2")
-        nothing = bool(call.step.integer("noop_with_empty_axes", 0)) and not squared
+        changed = call.step.type in ("ReduceL1", "ReduceL2", "ReduceSumSquare")
+        nothing = bool(call.step.integer("noop_with_empty_axes", 0)) and not changed
         call.require(nothing, BATCH_AXIS)
         return call.input
     over = tuple(sorted(call.axis(dim) for dim in axes))
@@ -81,8 +94,10 @@ def _reduce(call: Call) -> str:
     if not keep:
         rank, at = call.rank_of(call.sources[0]), call.place.axis
         call.made = replace(call.place, axis=at - sum(dim % rank < at for dim in axes))
-    if call.step.type == "ReduceMax":
-        return call.chain(maximum_over(call.shape, over, keep), call.input)
+    if call.step.type in ("ReduceMax", "ReduceMin"):
+        sign = 1.0 if call.step.type == "ReduceMax" else -1.0
+        largest = maximum_over(call.shape, over, keep)
+        return scaled(call, call.chain(largest, scaled(call, call.input, sign)), sign)
     if call.step.type != "ReduceMean":
         return _sum_over(call, over, keep)
     if call.place == HOME and keep and over == (1, 2) and len(call.shape) == 3:
@@ -91,14 +106,17 @@ def _reduce(call: Call) -> str:
 
 
 def _sum_over(call: Call, axes: tuple[int, ...], keepdims: bool) -> str:
-    """A sum over axes, of squares where they are asked for, or the length: their root."""
-    name = call.input if call.step.type == "ReduceSum" else call.emit(power(2))
+    """A sum over axes, of sizes or squares where they are asked for, or the root of the latter."""
+    if call.step.type == "ReduceSum":
+        name = call.input
+    else:
+        name = absolute(call, call.input) if call.step.type == "ReduceL1" else call.emit(power(2))
     if len(axes) == 1 and masks.are_whole(call.graph, name):  # exactly
         (at,), shape = axes, call.shape
         kept = (1,) if keepdims else ()
         return masks.total(call, name, at, (*shape[:at], *kept, *shape[at + 1 :]))
     count = math.prod(call.shape[axis] for axis in axes)
-    name = _scaled(call, call.emit(MeanOverAxes(axes, keepdims), name), count)
+    name = scaled(call, call.emit(MeanOverAxes(axes, keepdims), name), count)
     return call.emit(power(0.5), name) if call.step.type == "ReduceL2" else name
 
 
@@ -139,7 +157,20 @@ def _leaky_relu(call: Call) -> str:
 
 @_converts("Elu")
 def _elu(call: Call) -> str:
-    return call.emit(Activation("elu", call.step.number("alpha", 1.0)))
+    return elu(call, call.input, call.step.number("alpha", 1.0))
+
+
+@_converts("Selu")
+def _selu(call: Call) -> str:
+    alpha, gamma = SELU
+    return elu(call, call.input, call.step.number("alpha", alpha), call.step.number("gamma", gamma))
+
+
+@_converts("Celu")
+def _celu(call: Call) -> str:
+    alpha = call.step.number("alpha", 1.0)
+    call.require(alpha > 0, f"alpha is {alpha}")
+    return elu(call, call.input, alpha, steepness=1 / alpha)
 
 
 @_converts("HardSigmoid")
@@ -183,9 +214,9 @@ def _maximum(call: Call) -> str:
     call.require(axes <= max(map(call.rank_of, call.sources)), BATCH_AXIS)
     name = branches[0]
     if len(branches) > 1:
-        negated = [_scaled(call, branch, -1.0) if least else branch for branch in branches]
-        name = call.emit(Maximum(), *negated)
-        name = _scaled(call, name, -1.0) if least else name
+        sign = -1.0 if least else 1.0
+        largest = call.emit(Maximum(), *(scaled(call, branch, sign) for branch in branches))
+        name = scaled(call, largest, sign)
     if numbers:
         bounds = (-math.inf, min(numbers)) if least else (max(numbers), math.inf)
         name = call.emit(clipping(*bounds), name)
@@ -231,16 +262,17 @@ def _sub(call: Call) -> str:
     if not call.is_data(1):
         return call.emit(Add(), *call.operands(np.asarray, np.negative))
     first, second = call.operands()
-    return call.emit(Add(), first, _scaled(call, second, -1.0))
+    return call.emit(Add(), first, scaled(call, second, -1.0))
 
 
 @_converts("Neg")
 def _neg(call: Call) -> str:
-    return _scaled(call, call.input, -1.0)
+    return scaled(call, call.input, -1.0)
 
 
-def _scaled(call: Call, name: str, factor: float) -> str:
-    return call.emit(Mul(), name, call.constant("scale", factor))
+@_converts("Abs")
+def _abs(call: Call) -> str:
+    return absolute(call, call.input)
 
 
 @_converts("Mul")
