@@ -1261,6 +1261,12 @@ UNSUPPORTED = {
         VECTOR,
         "orders? 1, 2 and inf are supported, not 3",
     ),
+    "celu, turned": (lambda: nn.CELU(-1.0), IMAGE, "alpha must be above 0, not -1.0"),
+    "elu of nothing": (
+        lambda: Function(lambda x: torch.ops.aten.elu(x, 1.0, 1.0, 0.0)),
+        IMAGE,
+        "the last above 0, not 1.0, 1.0 and 0.0",
+    ),
     "power of nothing": (lambda: Function(lambda x: x**0), VECTOR, "exponent of 0"),
     "power of the input": (lambda: Function(lambda x: x**x), VECTOR, "exponent depends"),
     "powers of their own": (

@@ -30,6 +30,7 @@ from relprop.frontends.conversion import (
     SELU,
     Unsupported,
     absolute,
+    celu,
     clipping,
     elu,
     maximum_over,
@@ -162,9 +163,7 @@ def _selu(call: Call) -> str:
 
 @_converts("celu")
 def _celu(call: Call) -> str:
-    alpha = float(call["alpha"])
-    call.require(alpha > 0, f"alpha is {alpha}")
-    return elu(call, call.input, alpha, steepness=1 / alpha)
+    return celu(call, call.input, float(call["alpha"]))
 
 
 @_converts("log_sigmoid")

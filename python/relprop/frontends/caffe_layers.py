@@ -79,9 +79,10 @@ def _clip(layer: Layer) -> str:
 
 
 @_converts("AbsVal")
-def _absolute(layer: Layer) -> str:
+def _absolute(layer: Layer, part: str = "") -> str:
     layer.require_one_input()
-    return layer.add(Maximum(), layer.inputs[0], layer.scaled(layer.inputs[0], -1.0, "negative"))
+    (source,) = layer.inputs
+    return layer.add(Maximum(), source, layer.scaled(source, -1.0, "negative"), part=part)
 
 
 @_converts("Power")
@@ -126,7 +127,7 @@ def _reduction(layer: Layer) -> str:
         factor *= math.prod(layer.shape[axes.start :])
     name = layer.inputs[0]
     if settings.operation == 2:
-        name = layer.add(Maximum(), name, layer.scaled(name, -1.0, "negative"), part="sizes")
+        name = _absolute(layer, "sizes")
     elif settings.operation == 3:
         name = layer.add(power(2), part="squares")
     mean = Mean(tuple(axes))

@@ -121,11 +121,21 @@ def absolute(call: Builder, name: str) -> str:
 
 
 def elu(call: Builder, name: str, alpha: float, scale: float = 1.0, steepness: float = 1.0) -> str:
-    """``scale`` times x where it is positive, else times ``alpha (exp(steepness x) - 1)``."""
-    if not (steepness > 0 and math.isfinite(alpha) and math.isfinite(scale)):
-        raise Unsupported(f"alpha {alpha}, scale {scale} and input scale {steepness}")
+    """``scale`` times x where that is positive, else times ``alpha (exp(steepness x) - 1)``."""
+    if not (0 < steepness < math.inf and math.isfinite(alpha) and math.isfinite(scale)):
+        raise Unsupported(
+            f"alpha, scale and input scale must be finite, the last above 0, not {alpha}, {scale} "
+            f"and {steepness}"
+        )
     made = call.emit(Activation("elu", alpha * steepness), scaled(call, name, steepness))
     return scaled(call, made, scale / steepness)
+
+
+def celu(call: Builder, name: str, alpha: float) -> str:
+    """Values that are positive as they are, others as ``alpha (exp(x / alpha) - 1)``."""
+    if not alpha > 0:
+        raise Unsupported(f"alpha must be above 0, not {alpha}")
+    return elu(call, name, alpha, steepness=1 / alpha)
 
 
 def maximum_over(shape: Shape, axes: Sequence[int], keepdims: bool) -> list[Operator]:

@@ -28,6 +28,7 @@ from relprop.frontends.conversion import (
     BATCH_AXIS,
     SELU,
     absolute,
+    celu,
     clipping,
     elu,
     maximum_over,
@@ -168,9 +169,7 @@ def _selu(call: Call) -> str:
 
 @_converts("Celu")
 def _celu(call: Call) -> str:
-    alpha = call.step.number("alpha", 1.0)
-    call.require(alpha > 0, f"alpha is {alpha}")
-    return elu(call, call.input, alpha, steepness=1 / alpha)
+    return celu(call, call.input, call.step.number("alpha", 1.0))
 
 
 @_converts("HardSigmoid")
