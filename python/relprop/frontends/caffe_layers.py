@@ -79,8 +79,13 @@ def _clip(layer: Layer) -> str:
 
 
 @_converts("AbsVal")
-def _absolute(layer: Layer, part: str = "") -> str:
+def _absolute(layer: Layer) -> str:
     layer.require_one_input()
+    return _sizes(layer)
+
+
+def _sizes(layer: Layer, part: str = "") -> str:
+    """Values without their signs: the larger of each and its negative."""
     (source,) = layer.inputs
     return layer.add(Maximum(), source, layer.scaled(source, -1.0, "negative"), part=part)
 
@@ -127,7 +132,7 @@ def _reduction(layer: Layer) -> str:
         factor *= math.prod(layer.shape[axes.start :])
     name = layer.inputs[0]
     if settings.operation == 2:
-        name = _absolute(layer, "sizes")
+        name = _sizes(layer, "sizes")
     elif settings.operation == 3:
         name = layer.add(power(2), part="squares")
     mean = Mean(tuple(axes))
