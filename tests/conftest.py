@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -90,6 +91,11 @@ def device(request: pytest.FixtureRequest) -> Iterator[None]:
         if name:
             patch.setenv("RELPROP_DEVICE", name)
         yield
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what is imported by now and stays: 4 to 17 % of a few files' time."""
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
