@@ -183,7 +183,7 @@ __device__ __forceinline__ void finish_rows(const EpilogueArguments &a, const Ch
                                             int apart) {
     constexpr int width = Own::width, across = T::channels / width, down = T::threads / across;
     constexpr int rows = T::rows / down; // of a thread
-    // one where channels are not a multiple of four: few layers, and half of what is compiled
+    // one where channels are not a multiple of four: few layers, and half of all ends
     constexpr int most = width == 1 ? 1 : T::rows_at_once;
     constexpr int at_once = most < rows ? most : rows, step = down * at_once;
     static_assert(T::threads % across == 0 && T::rows % step == 0);

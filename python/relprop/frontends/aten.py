@@ -196,9 +196,9 @@ def _clamp(call: Call) -> str:
 
 @_converts("amax", "amin")
 def _extreme_over(call: Call) -> Any:
-    if operator_name(call.node.target) in ("amax", "max"):
-        return call.first(_maximum_over(call, call.input))
-    return call.first(scaled(call, _maximum_over(call, scaled(call, call.input, -1.0)), -1.0))
+    sign = 1.0 if operator_name(call.node.target) in ("amax", "max") else -1.0
+    largest = _maximum_over(call, scaled(call, call.input, sign))
+    return call.first(scaled(call, largest, sign))
 
 
 def _maximum_over(call: Call, name: str) -> str:

@@ -130,7 +130,7 @@ def _positions(
     return count - 1 if clipped and (count - 1) * stride >= size + pad else count
 
 
-# --- A number for each channel -------------------------------------------------------------
+# --- A number for each channel -----------------------------------------------------------------
 
 
 @_converts("BatchNorm")
